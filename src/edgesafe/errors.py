@@ -1,0 +1,129 @@
+"""Every error that edgesafe raises on purpose, and the exit code each one means.
+
+    EdgesafeError
+    ├── UsageError           4   a command, recipe, policy, file or argument is wrong: the user can mend it
+    │   ├── RecipeError      4   the recipe does not say something that can be run
+    │   ├── PolicyError      4   the policy does not say something that can be decided
+    │   ├── DataError        4   a data set is missing, damaged, empty or of the wrong shape
+    │   ├── WeightsError     4   a weights file does not fit, is not tensors only, or is damaged
+    │   └── StoreError       4   the study directory cannot be used (read-only, full, another recipe, newer schema)
+    ├── RefusedError         3   the result would be invalid: edgesafe will not produce or judge it
+    │   ├── SurgeryError     3   a pruning step cannot be proven correct
+    │   ├── ParityError      3   the exported file does not equal the network
+    │   ├── NonFiniteError   3   a NaN or an infinity where a number belongs
+    │   └── IntegrityError   3   a hash differs from the one that was recorded
+    └── NothingEvaluated     5   no gate, no metric, no image: nothing was compared
+
+A message is an instruction in one line: *what* is wrong, *where* (layer, key, file), *what to do*.
+Anything else that escapes is a bug and ends with exit code 70.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = [
+    "DataError",
+    "EdgesafeError",
+    "ExitCode",
+    "IntegrityError",
+    "NonFiniteError",
+    "NothingEvaluated",
+    "ParityError",
+    "PolicyError",
+    "RecipeError",
+    "RefusedError",
+    "StoreError",
+    "SurgeryError",
+    "UsageError",
+    "WeightsError",
+]
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every edgesafe command. They are a contract: people script against them."""
+
+    DONE = 0
+    GATE_FAILED = 1
+    GATE_INCONCLUSIVE = 2
+    REFUSED = 3
+    USAGE = 4
+    NOTHING_EVALUATED = 5
+    INTERNAL = 70
+    INTERRUPTED = 130
+
+
+class EdgesafeError(Exception):
+    """Base of all deliberate errors.
+
+    Args:
+        what: what is wrong, in a clause ("ratio 1.2 is outside (0, 1)").
+        where: the layer, key or file it concerns ("compress.0.ratios"). Empty if there is none.
+        fix: what to do ("give a ratio such as 0.5"). Empty only where nothing can be done.
+    """
+
+    exit_code: ExitCode = ExitCode.INTERNAL
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what, where, fix)
+
+    def __str__(self) -> str:
+        """The message on one line."""
+        text = f"{self.where}: {self.what}" if self.where else self.what
+        text = f"{text}; {self.fix}" if self.fix else text
+        return " ".join(text.split())
+
+
+class UsageError(EdgesafeError):
+    """A command, recipe, policy, file or argument is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class RecipeError(UsageError):
+    """The recipe does not say something that can be run."""
+
+
+class PolicyError(UsageError):
+    """The policy does not say something that can be decided."""
+
+
+class DataError(UsageError):
+    """A data set is missing, damaged, empty or of the wrong shape."""
+
+
+class WeightsError(UsageError):
+    """A weights file does not fit the architecture, is not tensors only, or is damaged."""
+
+
+class StoreError(UsageError):
+    """The study directory cannot be used."""
+
+
+class RefusedError(EdgesafeError):
+    """The result would be invalid."""
+
+    exit_code = ExitCode.REFUSED
+
+
+class SurgeryError(RefusedError):
+    """A pruning step cannot be proven correct."""
+
+
+class ParityError(RefusedError):
+    """The exported file does not equal the network it came from."""
+
+
+class NonFiniteError(RefusedError):
+    """A NaN or an infinity where a number belongs."""
+
+
+class IntegrityError(RefusedError):
+    """A hash differs from the one that was recorded."""
+
+
+class NothingEvaluated(EdgesafeError):
+    """No gate, no metric or no image was left to evaluate."""
+
+    exit_code = ExitCode.NOTHING_EVALUATED

@@ -1,0 +1,175 @@
+"""The sections of a recipe as frozen records. A stage receives its own section and never sees the others.
+
+Defaults live here and nowhere else; `edgesafe compress --show-recipe` prints them. Cross-section rules are in `recipe`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "CORRUPTIONS",
+    "CompressSection",
+    "Criterion",
+    "DataSection",
+    "EvaluateSection",
+    "ExportSection",
+    "Method",
+    "ModelSection",
+    "RecoverSection",
+    "Scope",
+    "Section",
+    "TargetSection",
+    "TrainSection",
+]
+
+CORRUPTIONS: tuple[str, ...] = (
+    "gaussian_noise", "shot_noise", "impulse_noise",
+    "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
+    "snow", "frost", "fog", "brightness",
+    "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+)  # fmt: skip
+"""The 15 benchmark corruptions of CIFAR-10-C in the order of the paper (Hendrycks & Dietterich, arXiv 1903.12261)."""
+
+Ratio = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Severity = Annotated[int, Field(ge=1, le=5)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Method(StrEnum):
+    """What is removed."""
+
+    WEIGHT = "weight"  #: single weights of convolutions, one global magnitude threshold (Han et al. 2015)
+    FILTER = "filter"  #: whole filters, lowest L1 norm per layer (Li et al. 2017)
+    CHANNEL = "channel"  #: channels with the smallest BatchNorm scales, one global threshold (Liu et al. 2017)
+    RANDOM = "random"  #: filters at random, per layer: the control
+
+
+class Scope(StrEnum):
+    """Which convolutions a structured method may narrow."""
+
+    INTERNAL = "internal"  #: only those inside residual blocks: no shortcut is touched
+    ALL = "all"  #: every one whose dependency group allows it
+    PAPER = "paper"  #: the layers of the benchmark study (arXiv 2405.20876)
+
+
+class Criterion(StrEnum):
+    """How the importance of a channel is scored."""
+
+    L1 = "l1"
+    L2 = "l2"
+    BN_SCALE = "bn_scale"
+    FPGM = "fpgm"
+    LAMP = "lamp"
+    TAYLOR = "taylor"
+    HESSIAN = "hessian"
+    RANDOM = "random"
+
+
+class ModelSection(Section):
+    """[model]"""
+
+    arch: str = Field(min_length=1)
+    weights: str | None = None
+    args: dict[str, Any] = Field(default_factory=dict)
+
+
+class DataSection(Section):
+    """[data]"""
+
+    name: str = Field(min_length=1)
+    root: str = "data"
+    mean: tuple[float, ...] | None = None  #: per channel, of pixels in [0, 1]; default: the data set's own
+    std: tuple[Positive, ...] | None = None
+    validation: int | None = Field(default=None, ge=0)  #: images held out of train; default: the data set's own
+    train_images: int | None = Field(default=None, ge=1)  #: use only the first so many (after the split); None: all
+    test_images: int | None = Field(default=None, ge=1)
+    args: dict[str, Any] = Field(default_factory=dict)  #: for `module:factory` data sets
+
+
+class CompressSection(Section):
+    """[[compress]]"""
+
+    method: Method
+    label: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")  #: names the variants instead of `method`
+    ratios: tuple[Ratio, ...] = Field(min_length=1)
+    scope: Scope | None = None  #: default: internal on nets with residual blocks, else all
+    criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random)
+    round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels are rounded up to a multiple; default: the target's
+    min_channels: int = Field(default=2, ge=1)  #: no layer is made narrower than this
+    rewrite: bool = False  #: turn option-A shortcuts into fixed 1x1 convolutions first, so the whole net can be pruned
+    slim_epochs: int = Field(default=1, ge=0)  #: method channel: epochs of training with the L1 penalty on BN scales
+    slim_l1: NonNegative = 1e-4  #: its weight: 1e-4 for VGG, 1e-5 for ResNet in the paper
+    slim_lr: Positive = 0.01
+
+
+class TrainSection(Section):
+    """[train]: used when model.weights is absent. SGD as in the paper (arXiv 2405.20876, section 4)."""
+
+    epochs: int = Field(default=160, ge=1)
+    lr: Positive = 0.1
+    milestones: tuple[int, ...] = (80, 120)  #: epochs after which the rate is divided by 10
+    gamma: Positive = 0.1
+    momentum: NonNegative = 0.9
+    weight_decay: NonNegative = 1e-4
+    batch_size: int = Field(default=64, ge=2)
+    augment: bool = True  #: random crop (padding 4) and, if `flip`, horizontal flip
+    flip: bool = True
+
+
+class RecoverSection(Section):
+    """[recover]: BatchNorm re-estimation, then fine-tuning. epochs = 0 and bn_images = 0: pruned only."""
+
+    bn_images: int = Field(default=2000, ge=0)
+    epochs: int = Field(default=1, ge=0)
+    images: int | None = Field(default=None, ge=1)  #: fine-tune on so many training images; None: all
+    lr: Positive = 0.001
+    milestones: tuple[int, ...] = ()
+    gamma: Positive = 0.1
+    momentum: NonNegative = 0.9
+    weight_decay: NonNegative = 1e-4
+    batch_size: int = Field(default=64, ge=2)
+    augment: bool = True
+    flip: bool = True
+
+
+class ExportSection(Section):
+    """[export]"""
+
+    opset: int = Field(default=18, ge=18, le=23)  #: the exporter writes no lower opset, whatever one asks
+    sparse: bool = True  #: method weight: also model.sparse.onnx
+    temperature: bool = True  #: also model.calibrated.onnx, with a temperature fitted on validation images
+
+
+class EvaluateSection(Section):
+    """[evaluate]"""
+
+    corruptions: str | tuple[str, ...] = "all"  #: all, none, a list, or "dir:PATH" (a CIFAR-10-C directory)
+    severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
+    images_per_cell: int | None = Field(default=None, ge=1)  #: test images per corruption and severity; None: all
+    mode: Literal["full", "quick"] = "full"
+    seed: int = Field(default=0, ge=0)  #: of the corruptions
+    frost_dir: str | None = None  #: photographs for frost; None: procedural frost
+    batch_size: int = Field(default=32, ge=1)
+    latency: bool = True
+    latency_runs: int = Field(default=1024, ge=64)
+    cache_dir: str | None = None  #: keep corrupted images on disk for later runs
+
+
+class TargetSection(Section):
+    """[target]: either a name in configs/targets (or a path to a TOML file), or the values themselves."""
+
+    name: str = "host-1t"
+    threads: int = Field(default=1, ge=1)
+    round_to: int = Field(default=8, ge=1)
+    provider: str = "CPUExecutionProvider"
