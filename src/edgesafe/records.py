@@ -207,7 +207,7 @@ class Lineage(Record):
 
 
 class VariantRecord(Record):
-    """variant.json"""
+    """variant.json."""
 
     schema_: Literal["edgesafe.variant/1"] = Field(default="edgesafe.variant/1", alias="schema")
     id: str
@@ -316,7 +316,7 @@ class Evidence:
 
 
 class Measurements(Record):
-    """measurements.json"""
+    """measurements.json."""
 
     schema_: Literal["edgesafe.measurements/1"] = Field(default="edgesafe.measurements/1", alias="schema")
     variant: str
@@ -355,13 +355,14 @@ class VariantEntry(Record):
 
 
 class StudyRecord(Record):
-    """study.json"""
+    """study.json."""
 
     schema_: Literal["edgesafe.study/1"] = Field(default="edgesafe.study/1", alias="schema")
     name: str
     edgesafe: str  #: version
     recipe: dict[str, Any]  #: resolved: every default filled in
     recipe_sha256: str
+    inputs: dict[str, str] = Field(default_factory=dict)  #: hashes of the files it started from (weights, model file)
     data: DataIdentity
     host: Host
     variants: tuple[VariantEntry, ...]
@@ -379,6 +380,7 @@ class GateStatus(StrEnum):
     INCONCLUSIVE = "inconclusive"
     WAIVED = "waived"
     MISSING = "missing"  #: no such metric, or no baseline: never a pass
+    REFUSED = "refused"  #: a decision would be invalid: too few samples, or a limit below the noise floor
 
 
 class GateResult(Record):
@@ -398,6 +400,12 @@ class GateResult(Record):
     method: str = ""
     unit: Unit | None = None
     message: str
+    blocking: bool = False  #: this result alone makes the exit code non-zero
+    baseline: str | None = None  #: what a relative rule compared with
+    confidence: float | None = None  #: one-sided, of `low` and of `high` each
+    p_value: float | None = None  #: of the fail alarm, after the correction for multiplicity
+    noise_floor: float | None = None  #: of an ECE, in `unit`
+    waiver: str = ""  #: who waived it, until when, and why
 
 
 class Verdict(Record):
@@ -412,3 +420,4 @@ class Verdict(Record):
     overall: GateStatus
     exit_code: int
     notes: tuple[str, ...] = ()
+    candidates: dict[str, str] = Field(default_factory=dict)  #: variant id -> hash of the ONNX file that was measured
