@@ -123,7 +123,7 @@ class IntegrityError(RefusedError):
     """A hash differs from the one that was recorded."""
 
 
-class NothingEvaluated(EdgesafeError):
+class NothingEvaluated(EdgesafeError):  # noqa: N818
     """No gate, no metric or no image was left to evaluate."""
 
     exit_code = ExitCode.NOTHING_EVALUATED

@@ -224,7 +224,7 @@ class VariantRecord(Record):
     temperature: Temperature | None = None
     opset: int | None = None
     params: int
-    macs: int
+    macs: int | None  #: per image; None: not known (a file that edgesafe did not make)
     sparsity: float
     recovery: dict[str, float | int | str] = Field(default_factory=dict)
     lineage: Lineage

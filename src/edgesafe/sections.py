@@ -77,7 +77,7 @@ class Criterion(StrEnum):
 
 
 class ModelSection(Section):
-    """[model]"""
+    """[model]."""
 
     arch: str = Field(min_length=1)
     weights: str | None = None
@@ -85,7 +85,7 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """[data]"""
+    """[data]."""
 
     name: str = Field(min_length=1)
     root: str = "data"
@@ -98,14 +98,14 @@ class DataSection(Section):
 
 
 class CompressSection(Section):
-    """[[compress]]"""
+    """[[compress]]."""
 
     method: Method
     label: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")  #: names the variants instead of `method`
     ratios: tuple[Ratio, ...] = Field(min_length=1)
     scope: Scope | None = None  #: default: internal on nets with residual blocks, else all
     criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random)
-    round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels are rounded up to a multiple; default: the target's
+    round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels: a multiple of; default: the target's
     min_channels: int = Field(default=2, ge=1)  #: no layer is made narrower than this
     rewrite: bool = False  #: turn option-A shortcuts into fixed 1x1 convolutions first, so the whole net can be pruned
     slim_epochs: int = Field(default=1, ge=0)  #: method channel: epochs of training with the L1 penalty on BN scales
@@ -144,7 +144,7 @@ class RecoverSection(Section):
 
 
 class ExportSection(Section):
-    """[export]"""
+    """[export]."""
 
     opset: int = Field(default=18, ge=18, le=23)  #: the exporter writes no lower opset, whatever one asks
     sparse: bool = True  #: method weight: also model.sparse.onnx
@@ -152,7 +152,7 @@ class ExportSection(Section):
 
 
 class EvaluateSection(Section):
-    """[evaluate]"""
+    """[evaluate]."""
 
     corruptions: str | tuple[str, ...] = "all"  #: all, none, a list, or "dir:PATH" (a CIFAR-10-C directory)
     severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)

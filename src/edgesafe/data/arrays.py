@@ -1,0 +1,100 @@
+"""Checking, hashing and splitting labelled image arrays: what every data set goes through."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.errors import DataError
+from edgesafe.records import ImageSet
+
+__all__ = ["image_set", "shuffled", "split"]
+
+
+def image_set(images: object, labels: object, *, num_classes: int, where: str) -> ImageSet:
+    """Check arrays and hash them.
+
+    Args:
+        images: uint8 (N, H, W, C) or (N, H, W); C = 1 or 3.
+        labels: integers (N,) or (N, 1), 0 <= label < num_classes.
+        num_classes: K >= 2.
+        where: the file or split that messages name.
+
+    Raises:
+        DataError: anything else, or N = 0.
+    """
+    x, y = np.asarray(images), np.asarray(labels)
+    if x.ndim == 3:
+        x = x[..., None]
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if x.dtype != np.uint8:
+        raise DataError(f"images are {x.dtype}, not uint8", where=where, fix="store pixels as 0..255")
+    if x.ndim != 4 or x.shape[3] not in (1, 3):
+        fix = "store them as (N, H, W, 3) or (N, H, W)" + (
+            ", not channels first" if x.ndim == 4 and x.shape[1] in (1, 3) else ""
+        )
+        raise DataError(f"images have shape {x.shape}", where=where, fix=fix)
+    if y.ndim != 1 or len(y) != len(x):
+        raise DataError(
+            f"{len(x)} images but labels of shape {y.shape}", where=where, fix="store one integer per image"
+        )
+    if len(x) == 0:
+        raise DataError("no images", where=where, fix="give a data set that holds at least one")
+    if min(x.shape[1:3]) < 8:
+        raise DataError(
+            f"images of {x.shape[1]}x{x.shape[2]} pixels", where=where, fix="the least that makes sense is 8x8"
+        )
+    if y.dtype.kind not in "iu":
+        raise DataError(f"labels are {y.dtype}, not integers", where=where, fix="store class indices from 0")
+    low, high = int(y.min()), int(y.max())
+    if low < 0 or high >= num_classes:
+        raise DataError(
+            f"labels run from {low} to {high}, but there are {num_classes} classes",
+            where=where,
+            fix="label classes 0..K-1",
+        )
+    x = np.ascontiguousarray(x)
+    y64 = np.ascontiguousarray(y.astype(np.int64))
+    return ImageSet(images=x, labels=y64, sha256=_sha256(x, y64))
+
+
+def _sha256(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """Hash of shape, pixels and labels (little-endian int64)."""
+    digest = hashlib.sha256(repr(images.shape).encode())
+    digest.update(memoryview(images.reshape(-1)))
+    digest.update(labels.astype("<i8").tobytes())
+    return "sha256:" + digest.hexdigest()
+
+
+def shuffled(n: int) -> NDArray[np.int64]:
+    """A fixed permutation of range(n) that depends on nothing but n (SplitMix64 of the index, Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = (np.arange(n, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return np.argsort(z, kind="stable").astype(np.int64)
+
+
+def split(n: int, sizes: Sequence[int], *, where: str) -> list[NDArray[np.int64]]:
+    """Disjoint index sets of the given sizes out of range(n), the rest first; each sorted.
+
+    Raises:
+        DataError: nothing would be left for the first part.
+    """
+    taken = sum(sizes)
+    if taken >= n:
+        raise DataError(
+            f"{taken} images are to be held out of {n}", where=where, fix="hold out fewer (data.validation)"
+        )
+    order = shuffled(n)
+    parts = [np.sort(order[: n - taken])]
+    start = n - taken
+    for size in sizes:
+        parts.append(np.sort(order[start : start + size]))
+        start += size
+    return parts

@@ -1,0 +1,245 @@
+"""The data sets that a recipe can name. Each loader gives arrays; `load` checks, splits and hashes them alike."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.data import arrays, files
+from edgesafe.errors import DataError
+from edgesafe.records import DataBundle, DataIdentity, ImageSet
+from edgesafe.sections import DataSection
+
+__all__ = ["identity", "load"]
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class RawData:
+    """What a loader gives. `validation` None: held out of train by `load`."""
+
+    train: tuple[object, object]
+    test: tuple[object, object]
+    classes: tuple[str, ...]
+    validation: tuple[object, object] | None = None
+    hold_out: int = 0  #: images held out of train if the recipe does not say
+    mean: tuple[float, ...] | None = None  #: None: computed from train
+    std: tuple[float, ...] | None = None
+    licence: str = ""
+
+
+def load(section: DataSection) -> DataBundle:
+    """Load, check, split and hash the data set of a recipe.
+
+    The validation images are chosen by a fixed permutation that depends only on the size of the training set, so that
+    they are the same for every seed and every run. `mean` and `std` default to the data set's own figures.
+
+    Raises:
+        DataError: unknown name, missing or damaged files, no images, wrong shapes or labels.
+    """
+    raw = _loader(section.name)(section)
+    where = f"data '{section.name}'"
+    k = len(raw.classes)
+    if k < 2:
+        raise DataError(f"{k} class", where=where, fix="a classifier needs at least two")
+    train = arrays.image_set(*raw.train, num_classes=k, where=f"{where}, train")
+    test = arrays.image_set(*raw.test, num_classes=k, where=f"{where}, test")
+    if raw.validation is not None:
+        validation = arrays.image_set(*raw.validation, num_classes=k, where=f"{where}, validation")
+    else:
+        held = raw.hold_out if section.validation is None else section.validation
+        if held == 0:
+            raise DataError(
+                "no validation images", where="data.validation", fix="hold out some of train, for example 500"
+            )
+        rest, out = arrays.split(len(train), [held], where="data.validation")
+        train, validation = (_take(train, index, k, where) for index in (rest, out))
+    if section.train_images is not None:
+        train = _first(train, section.train_images, k, "data.train_images")
+    if section.test_images is not None:
+        test = _first(test, section.test_images, k, "data.test_images")
+    shapes = {part.images.shape[1:] for part in (train, validation, test)}
+    if len(shapes) != 1:
+        raise DataError(
+            f"train, validation and test have different shapes: {sorted(shapes)}", where=where, fix="resize them"
+        )
+    mean, std = _normalisation(section, raw, train)
+    return DataBundle(section.name, raw.classes, mean, std, train, validation, test, raw.licence)
+
+
+def identity(bundle: DataBundle) -> DataIdentity:
+    """The record of a data set that goes into the study."""
+    h, w, c = bundle.test.images.shape[1:]
+    return DataIdentity(
+        name=bundle.name, classes=bundle.classes, shape=(h, w, c),
+        train_n=len(bundle.train), validation_n=len(bundle.validation), test_n=len(bundle.test),
+        train_sha256=bundle.train.sha256, validation_sha256=bundle.validation.sha256, test_sha256=bundle.test.sha256,
+        mean=bundle.mean, std=bundle.std,
+    )  # fmt: skip
+
+
+def _take(images: ImageSet, index: NDArray[np.int64], k: int, where: str) -> ImageSet:
+    return arrays.image_set(images.images[index], images.labels[index], num_classes=k, where=where)
+
+
+def _first(images: ImageSet, n: int, k: int, where: str) -> ImageSet:
+    if n > len(images):
+        raise DataError(f"{n} images asked for, {len(images)} there", where=where, fix=f"ask for at most {len(images)}")
+    return arrays.image_set(images.images[:n], images.labels[:n], num_classes=k, where=where)
+
+
+def _normalisation(section: DataSection, raw: RawData, train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = train.images.shape[3]
+    mean, std = section.mean or raw.mean, section.std or raw.std
+    if mean is None or std is None:
+        pixels = train.images.reshape(-1, channels)
+        sums, squares = np.zeros(channels), np.zeros(channels)
+        for start in range(0, len(pixels), 1 << 22):  # float64 copies of 4 M pixels at a time
+            part = pixels[start : start + (1 << 22)].astype(np.float64) / 255.0
+            sums += part.sum(0)
+            squares += (part * part).sum(0)
+        average = sums / len(pixels)
+        spread = np.sqrt(np.maximum(squares / len(pixels) - average**2, 1e-12))
+        mean = mean or tuple(round(float(v), 4) for v in average)
+        std = std or tuple(max(round(float(v), 4), 1e-4) for v in spread)
+    if len(mean) != channels or len(std) != channels:
+        raise DataError(
+            f"{len(mean)} means and {len(std)} standard deviations for {channels} channels", where="data.mean, data.std",
+            fix=f"give {channels} of each",
+        )  # fmt: skip
+    return mean, std
+
+
+# ------------------------------------------------------------------------------------------------------- loaders
+
+
+def _digits(section: DataSection) -> RawData:
+    """Handwritten digits of the UCI repository (as in scikit-learn): 1,797 images of 8x8, shown as 32x32x3."""
+    with (
+        resources.files("edgesafe.data").joinpath("digits.npz").open("rb") as handle,
+        np.load(handle, allow_pickle=False) as npz,
+    ):
+        small, labels = npz["images"], npz["labels"]
+    large = _upscale(small, 4)
+    rest, test = arrays.split(len(large), [600], where="digits")
+    return RawData(
+        train=(large[rest], labels[rest]), test=(large[test], labels[test]), classes=tuple("0123456789"), hold_out=197,
+        licence="Optical Recognition of Handwritten Digits, E. Alpaydin & C. Kaynak, UCI repository, CC BY 4.0",
+    )  # fmt: skip
+
+
+def _upscale(small: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
+    """(N, h, w) with values 0..16 to (N, h*factor, w*factor, 3), 0..255, bilinear, in exact integer arithmetic."""
+    n = small.shape[1]
+    centre = 2 * np.arange(n * factor) + 1 - factor  # position of a fine pixel in units of 1/(2*factor)
+    low = np.clip(centre // (2 * factor), 0, n - 1)
+    high = np.clip(low + 1, 0, n - 1)
+    part = np.clip(centre - low * 2 * factor, 0, 2 * factor)
+    a = small.astype(np.int64)
+    rows = a[:, low] * (2 * factor - part)[:, None] + a[:, high] * part[:, None]
+    both = rows[:, :, low] * (2 * factor - part) + rows[:, :, high] * part
+    whole = 16 * (2 * factor) ** 2
+    grey = ((both * 255 * 2 + whole) // (2 * whole)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=3)
+
+
+def _cifar10(section: DataSection) -> RawData:
+    path = Path(section.root) / "cifar10.npz"
+    if not path.is_file():
+        raise DataError(
+            "CIFAR-10 is not there", where=str(path), fix=f"run: edgesafe fetch cifar10 --root {section.root}"
+        )
+    found = files.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
+    files.check_cifar10(found, path)
+    return RawData(
+        train=(found["x_train"], found["y_train"]), test=(found["x_test"], found["y_test"]), classes=CIFAR10_CLASSES,
+        hold_out=5000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
+        licence="CIFAR-10, A. Krizhevsky, 2009",
+    )  # fmt: skip
+
+
+def _npz(section: DataSection) -> RawData:
+    return _from_mapping(files.read_npz(Path(section.root), ("x_train", "y_train", "x_test", "y_test")), section.root)
+
+
+def _imagefolder(section: DataSection) -> RawData:
+    root = Path(section.root)
+    size = section.args.get("size")
+    parts = {name: files.read_folder(root / name, size) for name in ("train", "test")}
+    classes = parts["train"].classes
+    validation = files.read_folder(root / "validation", size) if (root / "validation").is_dir() else None
+    for name, part in (("test", parts["test"]), ("validation", validation)):
+        if part is not None and part.classes != classes:
+            odd = sorted(set(part.classes) ^ set(classes))
+            raise DataError(
+                f"classes differ from train's: {odd[:5]}", where=str(root / name), fix="use the same class folders"
+            )
+    return RawData(
+        train=(parts["train"].images, parts["train"].labels), test=(parts["test"].images, parts["test"].labels), classes=classes,
+        validation=None if validation is None else (validation.images, validation.labels),
+        hold_out=max(1, len(parts["train"].labels) // 10),
+    )  # fmt: skip
+
+
+def _factory(section: DataSection) -> RawData:
+    module_name, _, attribute = section.name.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise DataError(
+            f"cannot import it ({error})", where=f"data.name = '{section.name}'", fix="check PYTHONPATH"
+        ) from None
+    result = factory(**section.args)
+    if not isinstance(result, Mapping):
+        raise DataError(
+            f"gave a {type(result).__name__}", where=f"data.name = '{section.name}'",
+            fix="return a mapping with x_train, y_train, x_test, y_test (and classes)",
+        )  # fmt: skip
+    return _from_mapping(result, section.name)
+
+
+def _from_mapping(found: Mapping[str, Any], where: str) -> RawData:
+    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in found]
+    if missing:
+        raise DataError(f"no {', '.join(missing)}", where=where, fix="give x_train, y_train, x_test, y_test")
+    y_train = np.asarray(found["y_train"])
+    if "classes" in found:
+        classes = tuple(str(name) for name in np.asarray(found["classes"]).ravel())
+    else:
+        if y_train.size == 0 or y_train.dtype.kind not in "iu":
+            raise DataError(
+                "labels must be integers, at least one", where=f"{where}: y_train", fix="store class indices from 0"
+            )
+        classes = tuple(str(k) for k in range(int(y_train.max()) + 1))
+    validation = (found["x_val"], found["y_val"]) if "x_val" in found and "y_val" in found else None
+    return RawData(
+        train=(found["x_train"], y_train), test=(found["x_test"], found["y_test"]), classes=classes, validation=validation,
+        hold_out=max(1, len(y_train) // 10),
+    )  # fmt: skip
+
+
+_LOADERS: Mapping[str, Callable[[DataSection], RawData]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "imagefolder": _imagefolder,
+    "npz": _npz,
+}
+
+
+def _loader(name: str) -> Callable[[DataSection], RawData]:
+    if name in _LOADERS:
+        return _LOADERS[name]
+    if ":" in name:
+        return _factory
+    near = difflib.get_close_matches(name, _LOADERS, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(_LOADERS)}, or 'module:factory'"
+    raise DataError(f"unknown data set '{name}'", where="data.name", fix=hint)

@@ -1,0 +1,111 @@
+"""Progress of long work: a bar with the time left on a terminal, a line now and then in a log, nothing in a library call."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+__all__ = ["Lines", "Progress", "Silent", "for_terminal"]
+
+Advance = Callable[[int], None]
+_LOG_EVERY_S = 15.0  # often enough to see life, seldom enough for a CI log
+
+
+class Progress(Protocol):
+    """What a stage is given."""
+
+    def note(self, text: str) -> None:
+        """Say one line."""
+
+    def stage(self, title: str, total: int) -> _Stage:
+        """Count `total` units of work under a title; use as a context manager that gives `advance(n)`."""
+
+
+class _Stage(Protocol):
+    def __enter__(self) -> Advance: ...
+    def __exit__(self, *exc: object) -> bool | None: ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        """Count nothing."""
+        yield lambda _: None
+
+
+class Lines:
+    """Plain lines on standard error: for logs and CI."""
+
+    def __init__(self, every_s: float = _LOG_EVERY_S) -> None:
+        self._every_s = every_s
+
+    def note(self, text: str) -> None:
+        """Print the line."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        """Print a line every few seconds, with the share done and an estimate of the time left."""
+        start = said = time.monotonic()
+        done = 0
+
+        def advance(n: int) -> None:
+            nonlocal done, said
+            done += n
+            now = time.monotonic()
+            if now - said >= self._every_s and 0 < done < total:
+                said = now
+                left = (now - start) / done * (total - done)
+                self.note(f"  {title}: {100 * done // total} %, about {_clock(left)} left")
+
+        yield advance
+        self.note(f"  {title}: done in {_clock(time.monotonic() - start)}")
+
+
+class _Bars:
+    """rich bars on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bars:
+            task = bars.add_task(title, total=total)
+            yield lambda n: bars.advance(task, n)
+
+
+def for_terminal() -> Progress:
+    """Bars if standard error is a terminal, else lines."""
+    return _Bars() if sys.stderr.isatty() else Lines()
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,421 @@
+"""The study directory. Only this module writes into it, and reads it back.
+
+Every file gets its final name by an atomic rename after an fsync, so that a killed process leaves either the old file
+or the new one. Stage results (`.work/`) carry a key over their inputs and a hash over their bytes; one that does not
+match is not used. One process at a time holds a study (`flock` on `.lock`).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from pydantic import ValidationError
+
+from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError
+from edgesafe.records import Artefact, Measurements, Record, StudyRecord, VariantRecord
+
+__all__ = [
+    "MEASUREMENTS",
+    "REPRODUCIBLE",
+    "StudyReader",
+    "StudyWriter",
+    "atomic_write",
+    "digest",
+    "sha256_bytes",
+    "sha256_file",
+    "stage_key",
+]
+
+STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
+REPRODUCIBLE = ("model.safetensors", "model.onnx", "model.sparse.onnx", "model.calibrated.onnx", EVIDENCE)
+"""Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, which is not here."""
+
+_STAGE_MAGIC = b"edgesafe-stage/1\n"
+_R = TypeVar("_R", bound=Record)
+
+
+def sha256_bytes(data: bytes) -> str:
+    """'sha256:<hex>' of bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """'sha256:<hex>' of a file.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"cannot be read ({error.strerror})", where=str(path), fix="check the path") from None
+
+
+def digest(hashes: Mapping[str, str]) -> str:
+    """One hash over named hashes, in the order of the names."""
+    return sha256_bytes("".join(f"{name} {value}\n" for name, value in sorted(hashes.items())).encode())
+
+
+def stage_key(**inputs: Any) -> str:
+    """Identity of a stage's inputs: plain JSON values only."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write a file so that its name never points at half of it.
+
+    Raises:
+        StoreError: the disk is full, read-only, or the directory cannot be used.
+    """
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        scratch.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        _discard(scratch)
+        raise _trouble(path, error) from None
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # on a read-only disk there is nothing to discard
+
+
+def _trouble(path: Path, error: OSError) -> StoreError:
+    reasons = {
+        errno.ENOSPC: ("the disk is full", "free some space and run the same command again: it continues"),
+        errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again: it continues"),
+        errno.EROFS: ("the file system is read-only", "choose another directory with --out"),
+        errno.EACCES: ("no permission to write", "choose another directory with --out"),
+        errno.EPERM: ("no permission to write", "choose another directory with --out"),
+        errno.ENOTDIR: ("a part of the path is a file", "choose another directory with --out"),
+        errno.EEXIST: ("a file is in the way", "choose another directory with --out"),
+    }
+    what, fix = reasons.get(
+        error.errno or 0, (f"cannot write ({error.strerror or error})", "choose another directory with --out")
+    )
+    return StoreError(what, where=str(path), fix=fix)
+
+
+class StudyReader:
+    """A study as it lies on disk, checked while it is read."""
+
+    def __init__(self, root: Path) -> None:
+        """Open a study.
+
+        Raises:
+            StoreError: not a study, damaged, or made by a newer schema.
+        """
+        self.root = root
+        if not (root / STUDY).is_file():
+            raise StoreError("no study here", where=str(root), fix="give the directory that `edgesafe compress` wrote")
+        self.record = _read(root / STUDY, StudyRecord)
+
+    def done(self) -> tuple[str, ...]:
+        """Ids of the finished variants, in the order of the study.
+
+        Raises:
+            NothingEvaluated: there are none.
+        """
+        ids = tuple(entry.id for entry in self.record.variants if entry.status == "done")
+        if not ids:
+            raise NothingEvaluated(
+                "no variant is finished", where=str(self.root), fix="run edgesafe compress to the end"
+            )
+        return ids
+
+    def variant(self, variant_id: str) -> VariantRecord:
+        """variant.json of a variant."""
+        return _read(self.root / variant_id / VARIANT, VariantRecord)
+
+    def measurements(self, variant_id: str) -> Measurements:
+        """measurements.json of a variant."""
+        return _read(self.root / variant_id / MEASUREMENTS, Measurements)
+
+    def evidence_bytes(self, variant_id: str) -> bytes:
+        """evidence.npz of a variant, checked against the hash in measurements.json."""
+        return self._checked(variant_id, EVIDENCE, self.measurements(variant_id).evidence_sha256)
+
+    def file_bytes(self, variant_id: str, name: str) -> bytes:
+        """An artefact of a variant, checked against variant.json."""
+        artefact = self.variant(variant_id).artefact(name)
+        if artefact is None:
+            raise StoreError(f"variant '{variant_id}' has no {name}", where=str(self.root), fix="see variant.json")
+        return self._checked(variant_id, name, artefact.sha256)
+
+    def path(self, variant_id: str, name: str) -> Path:
+        """Where a file of a variant lies."""
+        return self.root / variant_id / name
+
+    def verify(self, variant_id: str) -> None:
+        """Compare every file of a variant with its recorded hash.
+
+        Raises:
+            IntegrityError: a file was changed or is missing.
+        """
+        record, measured = self.variant(variant_id), self.measurements(variant_id)
+        for artefact in record.artefacts:
+            self._checked(variant_id, artefact.file, artefact.sha256)
+        onnx = record.artefact("model.onnx")
+        if onnx is None or onnx.sha256 != measured.onnx_sha256:
+            raise IntegrityError(
+                "the numbers were measured on another file",
+                where=str(self.path(variant_id, MEASUREMENTS)),
+                fix="run edgesafe compress again",
+            )
+
+    def _checked(self, variant_id: str, name: str, expected: str) -> bytes:
+        path = self.path(variant_id, name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise IntegrityError(
+                f"recorded, but cannot be read ({error.strerror})", where=str(path), fix=_REMAKE
+            ) from None
+        if sha256_bytes(data) != expected:
+            raise IntegrityError("changed after it was measured (its hash differs)", where=str(path), fix=_REMAKE)
+        return data
+
+
+_REMAKE = "remove the variant's directory and run edgesafe compress again"
+
+
+def _read(path: Path, model: type[_R]) -> _R:
+    try:
+        plain = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(
+            f"cannot be read ({error.strerror})", where=str(path), fix="run edgesafe compress again"
+        ) from None
+    except ValueError:
+        raise StoreError(
+            "damaged: not JSON", where=str(path), fix="remove it and run edgesafe compress again"
+        ) from None
+    expected = str(model.model_fields["schema_"].default)
+    found = plain.get("schema") if isinstance(plain, dict) else None
+    if found != expected:
+        if isinstance(found, str) and found.split("/")[0] == expected.split("/", maxsplit=1)[0]:
+            what = f"made by another version of edgesafe (schema {found}; this one reads {expected})"
+            raise StoreError(what, where=str(path), fix="upgrade edgesafe, or choose another --out")
+        raise StoreError(f"not a {expected} file (schema: {found!r})", where=str(path), fix="choose another directory")
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise StoreError(
+            f"damaged at '{key}': {first['msg']}", where=str(path), fix="run edgesafe compress again"
+        ) from None
+
+
+class StudyWriter(StudyReader):
+    """A study being made. Use as a context manager: it holds the study's lock."""
+
+    def __init__(self, root: Path, record: StudyRecord) -> None:
+        """Create the study, or open the one that is there if it was made by the same recipe from the same inputs.
+
+        Raises:
+            StoreError: the directory cannot be used, or holds something else.
+        """
+        self._lock = _hold(root)
+        try:
+            if (root / STUDY).is_file():
+                super().__init__(root)
+                self._same(record)
+            else:
+                self._empty(root)
+                self.root, self.record = root, record
+            self._save(record.model_copy(update={"variants": self._merged(record)}))
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    # ------------------------------------------------------------------------------------------------ stages
+
+    def stage(self, owner: str, name: str, key: str) -> bytes | None:
+        """What a stage left, if its inputs were the same and its bytes are whole; else None."""
+        try:
+            data = (self.root / ".work" / owner / name).read_bytes()
+        except OSError:
+            return None
+        head, payload = data[: len(_STAGE_MAGIC) + 130], data[len(_STAGE_MAGIC) + 130 :]
+        expected = _STAGE_MAGIC + f"{key}\n{hashlib.sha256(payload).hexdigest()}\n".encode()
+        return payload if head == expected else None
+
+    def put_stage(self, owner: str, name: str, key: str, payload: bytes) -> None:
+        """Keep what a stage made."""
+        head = _STAGE_MAGIC + f"{key}\n{hashlib.sha256(payload).hexdigest()}\n".encode()
+        atomic_write(self.root / ".work" / owner / name, head + payload)
+
+    def drop_stages(self, owner: str | None = None) -> None:
+        """Forget the stages of one owner, or all."""
+        target = self.root / ".work" if owner is None else self.root / ".work" / owner
+        shutil.rmtree(target, ignore_errors=True)
+
+    # ---------------------------------------------------------------------------------------------- variants
+
+    def put_file(self, variant_id: str, name: str, data: bytes) -> Artefact:
+        """Write a file of a variant."""
+        atomic_write(self.path(variant_id, name), data)
+        return Artefact(file=name, sha256=sha256_bytes(data), bytes=len(data))
+
+    def put_variant(self, record: VariantRecord) -> None:
+        """Write variant.json."""
+        atomic_write(self.path(record.id, VARIANT), _json(record))
+
+    def put_measurements(self, record: Measurements) -> None:
+        """Write measurements.json."""
+        atomic_write(self.path(record.variant, MEASUREMENTS), _json(record))
+
+    def finish(self, variant_id: str) -> None:
+        """Mark a variant as done and record the digest of its reproducible files."""
+        hashes = {
+            name: sha256_file(self.path(variant_id, name))
+            for name in REPRODUCIBLE
+            if self.path(variant_id, name).exists()
+        }
+        self._update(variant_id, status="done", digest=digest(hashes), reason="")
+        self.drop_stages(variant_id)
+
+    def refuse(self, variant_id: str, reason: str) -> None:
+        """Mark a variant as refused."""
+        self._update(variant_id, status="refused", reason=reason, digest="")
+
+    def is_done(self, variant_id: str) -> bool:
+        """Whether a variant is finished and all its files still are what was recorded."""
+        entry = next(entry for entry in self.record.variants if entry.id == variant_id)
+        if entry.status != "done":
+            return False
+        self.verify(variant_id)
+        self.evidence_bytes(variant_id)
+        return True
+
+    def close_study(self) -> str:
+        """Record the digest over all variants; the study's identity. Stage results are dropped."""
+        value = digest({entry.id: entry.digest or entry.status for entry in self.record.variants})
+        self._save(self.record.model_copy(update={"digest": value}))
+        self.drop_stages()
+        return value
+
+    # ----------------------------------------------------------------------------------------------- details
+
+    def _update(self, variant_id: str, **changes: str) -> None:
+        entries = tuple(e.model_copy(update=changes) if e.id == variant_id else e for e in self.record.variants)
+        self._save(self.record.model_copy(update={"variants": entries}))
+
+    def _save(self, record: StudyRecord) -> None:
+        self.record = StudyRecord.model_validate(record.model_dump(by_alias=True))
+        atomic_write(self.root / STUDY, _json(self.record))
+
+    def _merged(self, record: StudyRecord) -> tuple[Any, ...]:
+        known = {entry.id: entry for entry in self.record.variants}
+        return tuple(known.get(entry.id, entry) for entry in record.variants)
+
+    def _same(self, record: StudyRecord) -> None:
+        if self.record.recipe_sha256 != record.recipe_sha256:
+            key = _first_difference(self.record.recipe, record.recipe)
+            raise StoreError(
+                f"holds a study made by another recipe ('{self.record.name}'; differs at {key})",
+                where=str(self.root), fix="choose another --out, or start over with --fresh (the old one is kept aside)",
+            )  # fmt: skip
+        changed = [
+            k
+            for k in ("train_sha256", "validation_sha256", "test_sha256")
+            if getattr(self.record.data, k) != getattr(record.data, k)
+        ]
+        changed += [name for name, value in record.inputs.items() if self.record.inputs.get(name) != value]
+        if changed:
+            raise IntegrityError(
+                f"what the study started from has changed since: {', '.join(changed)}",
+                where=str(self.root), fix="restore it, or start over with --fresh",
+            )  # fmt: skip
+
+    @staticmethod
+    def _empty(root: Path) -> None:
+        strangers = [
+            path.name
+            for path in root.iterdir()
+            if path.name not in (".lock", ".work") and not path.name.startswith(f".{STUDY}")
+        ]
+        if strangers:
+            raise StoreError(
+                f"not empty and not a study (holds {', '.join(sorted(strangers)[:3])})",
+                where=str(root),
+                fix="choose another --out",
+            )
+
+
+def _first_difference(old: Any, new: Any, path: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            if key not in ("name", "cache_dir") and old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for position, (a, b) in enumerate(zip(old, new, strict=True)):
+            if a != b:
+                return _first_difference(a, b, f"{path}.{position}")
+    return f"{path}: {json.dumps(old)[:60]} before, {json.dumps(new)[:60]} now"
+
+
+def _hold(root: Path) -> IO[bytes]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = (root / ".lock").open("wb")
+    except OSError as error:
+        raise _trouble(root, error) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise StoreError(
+            "another process is working on this study", where=str(root), fix="wait for it, or choose another --out"
+        ) from None
+    return handle
+
+
+def set_aside(root: Path) -> Path | None:
+    """Move a study that is there out of the way (`--fresh`): to `<root>.1`, `.2`, … Returns where, None if nothing was there."""
+    if not root.exists():
+        return None
+    with _hold(root):
+        number = 1
+        while (target := root.with_name(f"{root.name}.{number}")).exists():
+            number += 1
+        try:
+            root.rename(target)
+        except OSError as error:
+            raise _trouble(root, error) from None
+    return target
+
+
+def _json(record: Record) -> bytes:
+    return (json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n").encode()
