@@ -1,0 +1,155 @@
+"""Does the file compute what the network computes? Measured on real images, under onnxruntime.
+
+Tolerance on the logits: 1e-4 absolute, as long as they are ordinary (largest |logit| up to 50); above that 2e-6 of the
+largest |logit|, about 17 units in the last place of a float32, because rounding grows with the numbers rounded.
+Measured differences are 2e-5 for the CIFAR ResNets and below 1e-6 relative for torchvision's.
+
+Same arg max: on every image the classes must agree, except where the reference itself is undecided, that is, where its
+two logits differ by less than a tenth of the tolerance. Such ties still count as disagreement in `argmax_agreement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgesafe.deploy.export import PixelNet
+from edgesafe.errors import NonFiniteError, NothingEvaluated, ParityError
+from edgesafe.measure.session import OnnxClassifier
+from edgesafe.records import Parity
+
+__all__ = ["ABSOLUTE", "RELATIVE", "check_files", "check_torch", "compare", "tolerance"]
+
+ABSOLUTE = 1e-4
+RELATIVE = 2e-6
+
+
+def check_torch(
+    model: nn.Module,
+    onnx: bytes,
+    images: NDArray[np.uint8],
+    mean: Sequence[float],
+    std: Sequence[float],
+    file: str = "model.onnx",
+) -> Parity:
+    """Compare an exported file with the network that it came from.
+
+    Args:
+        model: the network, run in eval mode; its modes are restored.
+        onnx: the exported file.
+        images: uint8 (n, H, W, C), real ones.
+        mean: per channel, as exported.
+        std: per channel, as exported.
+        file: name for the record and for messages.
+
+    Raises:
+        ParityError: logits differ by more than the tolerance, or a class differs.
+        NonFiniteError: either gives a NaN or an infinity.
+        NothingEvaluated: no images.
+    """
+    _require_images(images, file)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        net = PixelNet(model, mean, std).eval()
+        with torch.no_grad():
+            parts = [net(torch.from_numpy(images[i : i + 32])).numpy() for i in range(0, len(images), 32)]
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return compare(np.concatenate(parts), OnnxClassifier(onnx).logits(images), file=file, reference="torch")
+
+
+def check_files(
+    a: bytes,
+    b: bytes,
+    images: NDArray[np.uint8],
+    *,
+    file: str = "model.sparse.onnx",
+    reference: str = "model.onnx",
+    bit_equal: bool = True,
+) -> Parity:
+    """Compare file `a` (named `file`) with its reference `b` (named `reference`).
+
+    Args:
+        a: the file under test.
+        b: what it must equal.
+        images: uint8 (n, H, W, C), real ones.
+        file: name of `a`.
+        reference: name of `b`.
+        bit_equal: every logit must be the same float32; otherwise the module's tolerance applies.
+
+    Raises:
+        ParityError: they differ by more than allowed.
+        NonFiniteError: either gives a NaN or an infinity.
+        NothingEvaluated: no images.
+    """
+    _require_images(images, file)
+    found, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
+    return compare(wanted, found, file=file, reference=reference, bit_equal=bit_equal)
+
+
+def tolerance(reference: NDArray[np.float32]) -> float:
+    """Largest |difference| allowed for these reference logits, float32 (n, K)."""
+    return max(ABSOLUTE, RELATIVE * float(np.abs(reference).max()))
+
+
+def compare(
+    wanted: NDArray[np.float32],
+    found: NDArray[np.float32],
+    *,
+    file: str,
+    reference: str,
+    bit_equal: bool = False,
+) -> Parity:
+    """Compare logits float32 (n, K) of a file with those of its reference.
+
+    Raises:
+        ParityError: shapes, values or classes differ by more than allowed.
+        NonFiniteError: a NaN or an infinity on either side.
+    """
+    for name, logits in ((reference, wanted), (file, found)):
+        if not np.isfinite(logits).all():
+            raise NonFiniteError("gives logits that are NaN or infinite", where=name, fix="check weights, mean and std")
+    if wanted.shape != found.shape:
+        raise ParityError(
+            f"gives logits {found.shape}, {reference} gives {wanted.shape}", where=file, fix="export it again"
+        )
+    difference = np.abs(wanted.astype(np.float64) - found.astype(np.float64))
+    worst = int(difference.max(axis=1).argmax())
+    largest, allowed = float(difference[worst].max()), 0.0 if bit_equal else tolerance(wanted)
+    if largest > allowed:
+        raise ParityError(
+            f"differs from {reference} by {largest:.3g} in a logit (image {worst} of {len(wanted)}); "
+            f"allowed: {'nothing, bit for bit' if bit_equal else f'{allowed:.3g}'}",
+            where=file,
+            fix="do not ship it; look for an operator that the exporter writes differently",
+        )
+    before, after = wanted.argmax(axis=1), found.argmax(axis=1)
+    rows = np.flatnonzero(before != after)
+    margins = wanted[rows, before[rows]].astype(np.float64) - wanted[rows, after[rows]]
+    decided = rows[margins > allowed / 10]
+    if len(decided):
+        raise ParityError(
+            f"gives another class than {reference} on {len(decided)} of {len(wanted)} images (first: {decided[0]})",
+            where=file,
+            fix="do not ship it; compare the two layer by layer",
+        )
+    return Parity(
+        file=file,
+        reference=reference,
+        max_abs_logit=largest,
+        argmax_agreement=1.0 - len(rows) / len(wanted),
+        n=len(wanted),
+        bit_equal=bool(np.array_equal(wanted, found)),
+    )
+
+
+def _require_images(images: NDArray[np.uint8], file: str) -> None:
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        raise NothingEvaluated(
+            f"no images to compare on ({images.dtype} {images.shape})", where=file, fix="give uint8 (n, H, W, C), n > 0"
+        )
