@@ -1,0 +1,264 @@
+"""A verdict as CI reads it: JSON, JUnit XML, Markdown, OpenMetrics, GitHub annotations.
+
+Each is a pure function of the verdict: no clock, no host name, the order of the policy. Same verdict, same bytes.
+"""
+
+import re
+from xml.etree import ElementTree
+
+from edgesafe.records import GateResult, GateStatus, Verdict
+
+__all__ = [
+    "MARKDOWN_BYTES",
+    "MAX_ANNOTATIONS",
+    "annotations",
+    "to_json",
+    "to_junit",
+    "to_markdown",
+    "to_openmetrics",
+    "to_text",
+]
+
+MARKDOWN_BYTES = 60_000  #: GitHub cuts off a pull-request comment at 65,536 characters
+MAX_ANNOTATIONS = 10  #: of each kind per step; GitHub drops the rest without a word
+
+_MARKS = {
+    GateStatus.PASS: "✅",
+    GateStatus.FAIL: "❌",
+    GateStatus.INCONCLUSIVE: "❔",
+    GateStatus.WAIVED: "⚠️",
+    GateStatus.MISSING: "⛔",
+    GateStatus.REFUSED: "⛔",
+}
+_GOOD = (GateStatus.PASS, GateStatus.WAIVED)
+
+
+def to_json(verdict: Verdict) -> str:
+    """The verdict as JSON (schema edgesafe.verdict/1), two blanks of indentation, keys in the order of the record."""
+    return verdict.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def to_text(verdict: Verdict) -> str:
+    """The lines that the command prints: one per gate and variant, notes, and the verdict last."""
+    several = len(verdict.variants) > 1
+    lines = [f"[{one.variant}] {one.message}" if several else one.message for one in verdict.gates]
+    return "\n".join([*lines, *verdict.notes, _headline(verdict)]) + "\n"
+
+
+def _headline(verdict: Verdict) -> str:
+    counts = [(status, sum(one.status is status for one in verdict.gates)) for status in GateStatus]
+    told = ", ".join(f"{count} {status.value}" for status, count in counts if count)
+    return f"Gate {verdict.overall.value.upper()} (exit code {verdict.exit_code}): {told}"
+
+
+# ------------------------------------------------------------------------------------------------------------ JUnit
+
+#: Characters that XML 1.0 cannot hold, not even escaped (section 2.2, production Char).
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def to_junit(verdict: Verdict) -> str:
+    """JUnit XML: one suite per variant, one test case per gate (and rule, where a gate has several).
+
+    A blocking FAIL or INCONCLUSIVE is a <failure> of that type, a blocking MISSING or REFUSED an <error>; WAIVED, and
+    whatever does not pass but is only a warning, is <skipped>. So the test report is red exactly when the exit code is.
+    """
+    root = ElementTree.Element("testsuites", {"name": "edgesafe gate"})
+    totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    for variant in verdict.variants:
+        suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(variant)})
+        counts = dict.fromkeys(totals, 0)
+        results = [one for one in verdict.gates if one.variant == variant]
+        ids = [one.id for one in results]
+        for one in results:
+            name = one.id if ids.count(one.id) == 1 else f"{one.id} ({one.rule})"
+            kind = _test_case(suite, one, name)
+            counts["tests"] += 1
+            if kind:
+                counts[kind] += 1
+        suite.attrib.update({key: str(value) for key, value in counts.items()})
+        totals = {key: value + counts[key] for key, value in totals.items()}
+    root.attrib.update({key: str(value) for key, value in totals.items()})
+    ElementTree.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+
+
+def _test_case(suite: ElementTree.Element, one: GateResult, name: str) -> str:
+    """Adds a test case; returns which count it belongs to, "" for a plain pass."""
+    attributes = {"classname": _xml(f"edgesafe.{one.variant}"), "name": _xml(name), "time": "0"}
+    case = ElementTree.SubElement(suite, "testcase", attributes)
+    properties = ElementTree.SubElement(case, "properties")
+    for key in (
+        "metric",
+        "rule",
+        "level",
+        "status",
+        "limit",
+        "estimate",
+        "low",
+        "high",
+        "unit",
+        "n",
+        "method",
+        "baseline",
+    ):
+        value = getattr(one, key)
+        if value is not None and value != "":
+            text = repr(value) if isinstance(value, float) else str(value)
+            ElementTree.SubElement(properties, "property", {"name": key, "value": _xml(text)})
+    if one.status is GateStatus.PASS:
+        return ""
+    tag, kind = "skipped", "skipped"
+    if one.blocking:
+        undecided = one.status in (GateStatus.MISSING, GateStatus.REFUSED)
+        tag, kind = ("error", "errors") if undecided else ("failure", "failures")
+    found = ElementTree.SubElement(case, tag, {"message": _xml(one.message)})
+    if one.blocking:
+        found.set("type", one.status.value)
+        found.text = _xml(one.message)
+    return kind
+
+
+def _xml(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
+# --------------------------------------------------------------------------------------------------------- Markdown
+
+
+def to_markdown(verdict: Verdict) -> str:
+    """A summary for a pull request or a step summary, at most MARKDOWN_BYTES in UTF-8.
+
+    Where the table would be longer, what passed is left out first and the number of rows left out is said.
+    """
+    mark = _MARKS[verdict.overall]
+    profile = f" · profile `{_code(verdict.profile)}`" if verdict.profile else ""
+    head = [
+        f"## {mark} edgesafe gate: {verdict.overall.value}",
+        "",
+        f"{_md(_headline(verdict))}  ",
+        f"study `{_code(verdict.study)}`{profile} · policy `{verdict.policy_sha256[:19]}`",
+        "",
+        "| | variant | gate | result |",
+        "|---|---|---|---|",
+    ]
+    notes = ["", *(f"- {_md(note)}" for note in verdict.notes[:50])] if verdict.notes else []
+    if len(verdict.notes) > 50:
+        notes.append(f"- {len(verdict.notes) - 50} more notes")
+    ordered = [one for one in verdict.gates if one.status not in _GOOD] + [
+        one for one in verdict.gates if one.status in _GOOD
+    ]
+    rows = [_row(one) for one in ordered]
+    budget = MARKDOWN_BYTES - _size([*head, *(note[:1000] for note in notes)]) - 100
+    kept = 0
+    for row in rows:
+        budget -= _size([row])
+        if budget < 0:
+            break
+        kept += 1
+    if kept < len(rows):
+        notes = ["", f"{len(rows) - kept} more rows are in the JSON output.", *notes]
+    return "\n".join([*head, *rows[:kept], *(note[:1000] for note in notes)]) + "\n"
+
+
+def _row(one: GateResult) -> str:
+    level = " (warn)" if one.level == "warn" else ""
+    message = one.message if len(one.message) <= 2000 else one.message[:1999] + "…"
+    return f"| {_MARKS[one.status]} | `{_code(one.variant)}` | `{_code(one.id)}`{level} | {_md(message)} |"
+
+
+def _size(lines: list[str]) -> int:
+    return sum(len(line.encode()) + 1 for line in lines)
+
+
+def _md(text: str) -> str:
+    """Plain text inside a table cell: nothing in it is markup."""
+    flat = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]<>|#~@])", r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def _code(text: str) -> str:
+    """Inside backticks in a table cell."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "\\|")[:200]
+
+
+# ------------------------------------------------------------------------------------------------------ OpenMetrics
+
+_STATUS_NUMBER = {
+    GateStatus.PASS: 0,
+    GateStatus.WAIVED: 1,
+    GateStatus.INCONCLUSIVE: 2,
+    GateStatus.FAIL: 3,
+    GateStatus.MISSING: 4,
+    GateStatus.REFUSED: 5,
+}
+
+
+def to_openmetrics(verdict: Verdict) -> str:
+    """OpenMetrics text (GitLab's metrics report, Prometheus): exit code, and status, estimate, bounds, limit per gate.
+
+    Values are in the metric's own unit (rates as fractions), which is a label. Status: 0 pass, 1 waived,
+    2 inconclusive, 3 fail, 4 missing, 5 refused.
+    """
+    study = f'study="{_label(verdict.study)}"'
+    lines = [
+        "# TYPE edgesafe_gate_exit_code gauge",
+        "# HELP edgesafe_gate_exit_code Exit code of the gate.",
+        f"edgesafe_gate_exit_code{{{study}}} {verdict.exit_code}",
+        "# TYPE edgesafe_gate_status gauge",
+        "# HELP edgesafe_gate_status 0 pass, 1 waived, 2 inconclusive, 3 fail, 4 missing, 5 refused.",
+    ]
+    lines += [f"edgesafe_gate_status{{{study},{_labels(one)}}} {_STATUS_NUMBER[one.status]}" for one in verdict.gates]
+    for key, told in (("estimate", "Estimate"), ("low", "Lower bound"), ("high", "Upper bound"), ("limit", "Limit")):
+        rows = [(one, getattr(one, key)) for one in verdict.gates if getattr(one, key) is not None]
+        if rows:
+            lines.append(f"# TYPE edgesafe_gate_{key} gauge")
+            lines.append(f"# HELP edgesafe_gate_{key} {told}, in the unit of the label.")
+            lines += [f"edgesafe_gate_{key}{{{study},{_labels(one)},{_unit(one)}}} {value!r}" for one, value in rows]
+    return "\n".join([*lines, "# EOF"]) + "\n"
+
+
+def _labels(one: GateResult) -> str:
+    pairs = (("variant", one.variant), ("gate", one.id), ("metric", one.metric), ("rule", one.rule))
+    return ",".join(f'{key}="{_label(value)}"' for key, value in pairs)
+
+
+def _unit(one: GateResult) -> str:
+    return f'unit="{one.unit.value if one.unit is not None else ""}"'
+
+
+def _label(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", " ")
+
+
+# ------------------------------------------------------------------------------------------------------ annotations
+
+
+def annotations(verdict: Verdict) -> str:
+    """GitHub workflow commands: what blocks as errors, the rest as warnings, at most MAX_ANNOTATIONS lines in all.
+
+    Where there are more, the last line says how many. Empty where everything passed without a warning.
+    """
+    blocking = [("error", one) for one in verdict.gates if one.blocking]
+    others = [("warning", one) for one in verdict.gates if not one.blocking and one.status is not GateStatus.PASS]
+    lines = [
+        f"::{kind} title={_property(f'edgesafe {one.id} ({one.variant})')}::{_data(one.message)}"
+        for kind, one in [*blocking, *others]
+    ]
+    lines += [f"::warning title=edgesafe::{_data(note)}" for note in verdict.notes if note.startswith("warning: ")]
+    if len(lines) > MAX_ANNOTATIONS:
+        left = len(lines) - MAX_ANNOTATIONS + 1
+        kind = "error" if len(blocking) >= MAX_ANNOTATIONS else "warning"
+        lines = [
+            *lines[: MAX_ANNOTATIONS - 1],
+            f"::{kind} title=edgesafe::{left} more; see the summary or the JSON output",
+        ]
+    return "".join(line + "\n" for line in lines)
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
