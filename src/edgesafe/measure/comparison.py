@@ -1,0 +1,243 @@
+"""Two files on the same images and the same corrupted pixels: candidate minus baseline, paired."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.errors import DataError, IntegrityError, NothingEvaluated
+from edgesafe.measure.calibration import HIGH_CONFIDENCE, brier_rows
+from edgesafe.measure.clusters import Design, covariance, design_of
+from edgesafe.measure.intervals import Interval, paired_bootstrap_ece, paired_difference, paired_ece, wilson, z_value
+from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
+from edgesafe.measure.probabilities import softmax64
+from edgesafe.records import Cell, Comparison, Evidence, Measurement, Unit
+
+__all__ = ["compare", "flips"]
+
+_CLEAN_POPULATION = "images like the clean test images"
+
+
+def compare(
+    candidate: Evidence, baseline: Evidence, *, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Comparison]:
+    """Every paired difference that two evidences support, and `flips`.
+
+    Where the two saw different images of a cell (a quick candidate, a full baseline), the images that both saw are
+    compared. `accuracy`, `nll`, `brier`, `high_conf_error@0.9`, `ece_em10_top1`, `flips`; with cells `mpc`,
+    `mpc.severity.<s>`, `mpc.corruption.<name>`, `accuracy.<corruption>.<s>`, `ece_em10_top1.severity.<s>`,
+    `ece_em10_top1.corruption.<name>`, `nll.severity.<s>`.
+
+    Args:
+        candidate: evidence of the file in question.
+        baseline: evidence of what it is compared with.
+        confidence: of all intervals.
+        seed: of all resampling.
+
+    Returns:
+        Comparisons by metric id; differences are candidate minus baseline.
+
+    Raises:
+        IntegrityError: other test data, other corruption settings, or other labels for the same image.
+        NothingEvaluated: no image in common in the clean set or in a cell of the candidate.
+        DataError: another number of classes; one image in common in a cell.
+    """
+    _same_pixels(candidate.meta, baseline.meta)
+    if candidate.logits.shape[1] != baseline.logits.shape[1]:
+        raise DataError(
+            f"{candidate.logits.shape[1]} and {baseline.logits.shape[1]} classes",
+            where="compare",
+            fix="compare networks of the same task",
+        )
+    out = _clean(candidate, baseline, confidence, seed)
+    pairs: dict[tuple[str, int], tuple[Cell, Cell]] = {}
+    for key, cell in candidate.cells.items():
+        other = baseline.cells.get(key)
+        if other is None:
+            raise NothingEvaluated(
+                "the baseline has no evidence", where=f"{key[0]} {key[1]}", fix="measure the baseline on this cell too"
+            )
+        pairs[key] = _common(cell, other)
+    benchmark = benchmark_of(candidate)
+    for (corruption, severity), (a, b) in sorted(pairs.items()):
+        interval = paired_difference(_right(a), _right(b), confidence, kind="rate")
+        values = (float(_right(a).mean()), float(_right(b).mean()))
+        metric = f"accuracy.{corruption}.{severity}"
+        out[metric] = _comparison(metric, interval, Unit.FRACTION, values, _CLEAN_POPULATION)
+    for pool in pools(pairs) if pairs else []:
+        both = [pairs[key] for key in pool.keys]
+        design = design_of([a.index for a, _ in both], benchmark)
+        out.update(_pool(pool, both, design, confidence, seed))
+    return out
+
+
+def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidence: float = 0.95) -> Measurement:
+    """Share of clean images whose prediction changed, whether for better or worse.
+
+    Raises:
+        IntegrityError, NothingEvaluated: see `compare`.
+    """
+    _same_pixels(candidate.meta, baseline.meta)
+    a, b = _common(candidate.clean, baseline.clean)
+    i = _changed(a, b, confidence)
+    return Measurement(
+        metric="flips",
+        estimate=i.estimate,
+        low=i.low,
+        high=i.high,
+        se=i.se,
+        confidence=confidence,
+        n=i.n,
+        method=i.method,
+        unit=Unit.FRACTION,
+        population=population,
+    )
+
+
+def _changed(a: Cell, b: Cell, confidence: float) -> Interval:
+    return wilson(int((a.prediction != b.prediction).sum()), len(a.index), confidence)
+
+
+def _same_pixels(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    for key in sorted({*a, *b}):
+        if (key == "test_sha256" or key.startswith("corruption.")) and a.get(key) != b.get(key):
+            raise IntegrityError(
+                f"candidate has {a.get(key)!r}, baseline {b.get(key)!r}",
+                where=f"evidence, {key}",
+                fix="measure both on the same data and corruptions",
+            )
+
+
+def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
+    """The rows of both cells that belong to the same images, in the same order."""
+    where = f"{a.corruption} {a.severity}" if a.corruption else "clean images"
+    shared, i, j = np.intersect1d(a.index, b.index, assume_unique=True, return_indices=True)
+    if len(shared) == 0:
+        raise NothingEvaluated(
+            "candidate and baseline have no image in common", where=where, fix="measure the same images"
+        )
+    if len(shared) < 2:
+        raise DataError("1 image in common has no spread", where=where, fix="measure at least 2 images in common")
+    if (a.label[i] != b.label[j]).any():
+        raise IntegrityError("the same image has two labels", where=where, fix="measure both on the same data")
+    return _take(a, i), _take(b, j)
+
+
+def _take(c: Cell, i: NDArray[np.int64]) -> Cell:
+    return Cell(
+        c.corruption, c.severity, c.index[i], c.label[i], c.prediction[i], c.confidence[i], c.nll[i], c.margin[i]
+    )
+
+
+def _right(cell: Cell) -> NDArray[np.float64]:
+    right: NDArray[np.float64] = (cell.prediction == cell.label).astype(np.float64)
+    return right
+
+
+def _comparison(
+    metric: str,
+    i: Interval,
+    unit: Unit,
+    values: tuple[float, float],
+    population: str,
+    details: dict[str, float] | None = None,
+) -> Comparison:
+    return Comparison(
+        metric=metric,
+        estimate=i.estimate,
+        low=i.low,
+        high=i.high,
+        se=i.se,
+        confidence=i.confidence,
+        n=i.n,
+        method=i.method,
+        unit=unit,
+        candidate=values[0],
+        baseline=values[1],
+        population=population,
+        details=details or {},
+    )
+
+
+def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> dict[str, Comparison]:
+    a, b = _common(candidate.clean, baseline.clean)
+    right = _right(a), _right(b)
+    out: dict[str, Comparison] = {}
+
+    def add(metric: str, unit: Unit, pair: tuple[NDArray[Any], NDArray[Any]], interval: Interval | None = None) -> None:
+        found = paired_difference(*pair, level, kind="rate" if unit is Unit.FRACTION else "mean")
+        values = (float(pair[0].mean()), float(pair[1].mean()))
+        out[metric] = _comparison(metric, interval or found, unit, values, _CLEAN_POPULATION)
+
+    add("accuracy", Unit.FRACTION, right)
+    over = [
+        ((c.confidence > HIGH_CONFIDENCE) & (k == 0)).astype(np.float64) for c, k in zip((a, b), right, strict=True)
+    ]
+    add("high_conf_error@0.9", Unit.FRACTION, (over[0], over[1]))
+    add("nll", Unit.NATS, (a.nll, b.nll))
+    add("brier", Unit.SCORE, (_brier(candidate, a), _brier(baseline, b)))
+    ece = paired_bootstrap_ece((a.confidence, right[0]), (b.confidence, right[1]), level=level, seed=seed)
+    out["ece_em10_top1"] = _comparison("ece_em10_top1", ece.interval, Unit.FRACTION, ece.values, _CLEAN_POPULATION)
+    changed = _changed(a, b, level)
+    out["flips"] = _comparison("flips", changed, Unit.FRACTION, (changed.estimate, 0.0), _CLEAN_POPULATION)
+    gained, lost = float((right[0] > right[1]).sum()), float((right[1] > right[0]).sum())
+    out["accuracy"] = out["accuracy"].model_copy(
+        update={"details": {"candidate_only_right": gained, "baseline_only_right": lost}}
+    )
+    return out
+
+
+def _brier(evidence: Evidence, kept: Cell) -> NDArray[np.float64]:
+    order = np.argsort(evidence.clean.index, kind="stable")
+    rows = order[np.searchsorted(evidence.clean.index[order], kept.index)]
+    return brier_rows(softmax64(evidence.logits[rows]), kept.label)
+
+
+def _mean_of_cells(
+    a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]], design: Design, level: float, *, rate: bool
+) -> tuple[Interval, tuple[float, float], float]:
+    """Mean over cells of the paired differences, the two means, and the standard error about new images.
+
+    Rates: one changed row either way is added to the variance, as Bonett & Price (2012) do, so that "no image changed"
+    is not mistaken for certainty.
+    """
+    weights = (1.0 / (len(a) * design.sizes))[design.cell]
+    first, second = np.concatenate(a) * weights, np.concatenate(b) * weights
+    column = (first - second)[:, None]
+    floor = 2.0 * float(weights.max()) ** 2 if rate else 0.0
+    se = math.sqrt(float(covariance(column, design, design.by)[0, 0]) + floor)
+    new = se if design.by == "image" else math.sqrt(float(covariance(column, design, "image")[0, 0]) + floor)
+    estimate, half = float(column.sum()), z_value(level) * se
+    method = f"paired-cluster-{design.by}"
+    interval = Interval(estimate, estimate - half, estimate + half, se, level, len(column), method)
+    return interval, (float(first.sum()), float(second.sum())), new
+
+
+def _pool(
+    pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, level: float, seed: int
+) -> dict[str, Comparison]:
+    who = describe(_CLEAN_POPULATION, design)
+    right = [_right(a) for a, _ in both], [_right(b) for _, b in both]
+    mean, values, new = _mean_of_cells(right[0], right[1], design, level, rate=True)
+    details = {"cells": float(len(both)), "images": float(design.images), "se_new_images": new}
+    out = {pool.mpc: _comparison(pool.mpc, mean, Unit.FRACTION, values, who, details)}
+    if pool.ece:
+        confidences = [np.concatenate([pair[i].confidence for pair in both]) for i in (0, 1)]
+        ece = paired_ece(
+            (confidences[0], np.concatenate(right[0])),
+            (confidences[1], np.concatenate(right[1])),
+            design,
+            level=level,
+            seed=seed,
+        )
+        out[pool.ece] = _comparison(pool.ece, ece.interval, Unit.FRACTION, ece.values, who)
+    if pool.nll:
+        loss, values, new = _mean_of_cells(
+            [a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False
+        )
+        out[pool.nll] = _comparison(pool.nll, loss, Unit.NATS, values, who, {"se_new_images": new})
+    return out

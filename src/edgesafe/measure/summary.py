@@ -1,0 +1,239 @@
+"""From evidence to numbers: every metric of one file with its interval. `compare` (two files) is in `comparison`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.errors import NothingEvaluated
+from edgesafe.measure import calibration, temperature
+from edgesafe.measure.calibration import HIGH_CONFIDENCE
+from edgesafe.measure.clusters import Design, covariance, design_of
+from edgesafe.measure.comparison import compare, flips
+from edgesafe.measure.intervals import (
+    Interval,
+    Resampler,
+    bootstrap_ece,
+    draw_counts,
+    ece_interval,
+    ece_noise_floor,
+    mean_interval,
+    wilson,
+    z_value,
+)
+from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
+from edgesafe.measure.probabilities import cell_from_logits, softmax64
+from edgesafe.records import Cell, Evidence, Measurement, Unit
+
+__all__ = ["calibrated", "compare", "flips", "summarise"]
+
+_REPLICATES = 200  # of the report-only metrics' standard errors (5 % accurate); gated ones use 1,000
+
+
+_OfCounts = Callable[[NDArray[np.int64]], float]  # a metric of a bootstrap sample, given as counts per row
+
+
+@dataclass(frozen=True)
+class _Scope:
+    """What all measurements of one call share."""
+
+    population: str
+    confidence: float
+    seed: int
+
+
+def _measurement(metric: str, i: Interval, unit: Unit, population: str, **more: Any) -> Measurement:
+    return Measurement(
+        metric=metric,
+        estimate=i.estimate,
+        low=i.low,
+        high=i.high,
+        se=i.se,
+        confidence=i.confidence,
+        n=i.n,
+        method=i.method,
+        unit=unit,
+        population=population,
+        **more,
+    )
+
+
+def summarise(
+    evidence: Evidence, *, population: str, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Measurement]:
+    """Every metric of one file that its evidence supports.
+
+    Clean: `accuracy`, `ece_em10_top1`, `nll`, `brier`, `high_conf_error@0.9`, and for the report only `mce`,
+    `ece_classwise`, `aurc`. With corrupted cells: `mpc`, `mpc.severity.<s>`, `mpc.corruption.<name>`,
+    `accuracy.<corruption>.<s>`, `ece_em10_top1.severity.<s>`, `ece_em10_top1.corruption.<name>`, `nll.severity.<s>`.
+
+    Args:
+        evidence: of one file.
+        population: what the clean test images stand for ("images like the CIFAR-10 test set").
+        confidence: of all intervals.
+        seed: of all resampling: same evidence, same numbers.
+
+    Returns:
+        Measurements by metric id. Rates and calibration errors are fractions, NLL nats.
+
+    Raises:
+        NothingEvaluated: no images, or a single image in a cell that needs a spread.
+        DataError, NonFiniteError, RefusedError: evidence that no metric may rest on.
+    """
+    scope = _Scope(population, confidence, seed)
+    out = _clean(evidence, scope)
+    out.update(_report_only(evidence, scope))
+    if evidence.cells:
+        out.update(_corrupted(evidence, scope))
+    return out
+
+
+def _clean(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
+    cell = evidence.clean
+    if len(cell.index) < 2:
+        raise NothingEvaluated(f"{len(cell.index)} clean image(s)", where="evidence", fix="measure at least 2")
+    right, n, level, who = cell.prediction == cell.label, len(cell.index), scope.confidence, scope.population
+    over = int(((cell.confidence > HIGH_CONFIDENCE) & ~right).sum())
+    brier = mean_interval(calibration.brier_rows(softmax64(evidence.logits), cell.label), level)
+    return {
+        "accuracy": _measurement("accuracy", wilson(int(right.sum()), n, level), Unit.FRACTION, who),
+        "ece_em10_top1": _ece("ece_em10_top1", cell, scope),
+        "nll": _measurement("nll", mean_interval(cell.nll, level), Unit.NATS, who),
+        "brier": _measurement("brier", brier, Unit.SCORE, who),
+        "high_conf_error@0.9": _measurement("high_conf_error@0.9", wilson(over, n, level), Unit.FRACTION, who),
+    }
+
+
+def _ece(metric: str, cell: Cell, scope: _Scope) -> Measurement:
+    right = cell.prediction == cell.label
+    result = calibration.ece_equal_mass(cell.confidence, right)
+    interval = bootstrap_ece(cell.confidence, right, level=scope.confidence, seed=scope.seed)
+    return _measurement(
+        metric,
+        replace(interval, estimate=result.value),
+        Unit.FRACTION,
+        scope.population,
+        noise_floor=ece_noise_floor(cell.confidence, right, seed=scope.seed),
+        details={"bins_used": float(result.bins_used), "few_images": float(result.few_images)},
+    )
+
+
+def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
+    """Metrics for the eye: estimate plus or minus z bootstrap standard errors; no coverage is claimed for them."""
+    cell = evidence.clean
+    right = (cell.prediction == cell.label).astype(np.float64)
+    probs = softmax64(evidence.logits)
+    n, k = probs.shape
+    classes = [
+        Resampler(probs[:, j], (cell.label == j).astype(np.float64), calibration.CLASSWISE_BINS) for j in range(k)
+    ]
+
+    def top_1(metric: Callable[[NDArray[np.float64], NDArray[np.float64]], float]) -> _OfCounts:
+        return lambda counts: metric(np.repeat(cell.confidence, counts), np.repeat(right, counts))
+
+    functions: dict[str, tuple[float, Unit, _OfCounts]] = {
+        "mce": (calibration.mce(cell.confidence, right), Unit.FRACTION, top_1(calibration.mce)),
+        "ece_classwise": (
+            calibration.classwise_ece(probs, cell.label),
+            Unit.FRACTION,
+            lambda w: float(np.mean([np.abs(c.gaps(w)).sum() for c in classes])),
+        ),
+        "aurc": (calibration.aurc(cell.confidence, right), Unit.SCORE, top_1(calibration.aurc)),
+    }
+    rng = np.random.Generator(np.random.PCG64(scope.seed))
+    weights = [draw_counts(rng, n) for _ in range(_REPLICATES)]
+    half = z_value(scope.confidence)
+    out = {}
+    for name, (value, unit, function) in functions.items():
+        se = float(np.std([function(w) for w in weights], ddof=1))
+        interval = Interval(
+            value,
+            max(0.0, value - half * se),
+            min(1.0, value + half * se),
+            se,
+            scope.confidence,
+            n,
+            "bootstrap-normal",
+        )
+        out[name] = _measurement(name, interval, unit, scope.population)
+    return out
+
+
+def _mean_of_cells(values: Sequence[NDArray[np.float64]], design: Design, level: float) -> tuple[Interval, float]:
+    """Mean over cells of the cells' means, and its standard error about new images."""
+    weights = 1.0 / (len(values) * design.sizes)
+    rows = np.concatenate(values) * weights[design.cell]
+    column = rows[:, None]
+    se = math.sqrt(float(covariance(column, design, design.by)[0, 0]))
+    new = se if design.by == "image" else math.sqrt(float(covariance(column, design, "image")[0, 0]))
+    estimate, half = float(rows.sum()), z_value(level) * se
+    return Interval(estimate, estimate - half, estimate + half, se, level, len(rows), f"cluster-{design.by}"), new
+
+
+def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
+    out: dict[str, Measurement] = {}
+    benchmark = benchmark_of(evidence)
+    for (corruption, severity), cell in sorted(evidence.cells.items()):
+        right = int((cell.prediction == cell.label).sum())
+        metric = f"accuracy.{corruption}.{severity}"
+        interval = wilson(right, len(cell.index), scope.confidence)
+        out[metric] = _measurement(metric, interval, Unit.FRACTION, scope.population)
+    for pool in pools(evidence.cells):
+        cells = [evidence.cells[key] for key in pool.keys]
+        design = design_of([c.index for c in cells], benchmark)
+        out.update(_pool(pool, cells, design, scope))
+    return out
+
+
+def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> dict[str, Measurement]:
+    who = describe(scope.population, design)
+    right = [(c.prediction == c.label).astype(np.float64) for c in cells]
+    mean, new = _mean_of_cells(right, design, scope.confidence)
+    mean = replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
+    details = {"cells": float(len(cells)), "images": float(design.images), "se_new_images": new}
+    out = {pool.mpc: _measurement(pool.mpc, mean, Unit.FRACTION, who, details=details)}
+    if pool.ece:
+        confidence = np.concatenate([c.confidence for c in cells])
+        correct = np.concatenate(right)
+        interval = ece_interval(confidence, correct, design, level=scope.confidence, seed=scope.seed)
+        result = calibration.ece_equal_mass(confidence, correct)
+        out[pool.ece] = _measurement(
+            pool.ece,
+            replace(interval, estimate=result.value),
+            Unit.FRACTION,
+            who,
+            noise_floor=ece_noise_floor(confidence, correct, seed=scope.seed),
+            details={"bins_used": float(result.bins_used), "few_images": float(result.few_images)},
+        )
+    if pool.nll:
+        loss, new = _mean_of_cells([c.nll for c in cells], design, scope.confidence)
+        out[pool.nll] = _measurement(pool.nll, loss, Unit.NATS, who, details={"se_new_images": new})
+    return out
+
+
+def calibrated(
+    evidence: Evidence, value: float, *, population: str, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Measurement]:
+    """`ece_em10_top1.calibrated` and `nll.calibrated`: the clean set after temperature scaling.
+
+    Args:
+        evidence: of the file before calibration.
+        value: the temperature, fitted on validation images (`temperature.fit`).
+        population: see `summarise`.
+        confidence: of the intervals.
+        seed: of the resampling.
+
+    Raises:
+        DataError: a temperature that is not positive.
+        NothingEvaluated, NonFiniteError, RefusedError: see `summarise`.
+    """
+    scope = _Scope(population, confidence, seed)
+    cell = cell_from_logits(temperature.apply(evidence.logits, value), evidence.clean.label, evidence.clean.index)
+    ece = _ece("ece_em10_top1.calibrated", cell, scope)
+    loss = _measurement("nll.calibrated", mean_interval(cell.nll, confidence), Unit.NATS, population)
+    return {ece.metric: ece, loss.metric: loss}
