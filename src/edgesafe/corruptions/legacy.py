@@ -1,0 +1,105 @@
+"""The reference generator's own random stream, from `numpy.random.seed` alone; for golden tests, not for measuring.
+
+The reference calls numpy's global generator image after image. `RandomState` gives the same numbers; drawing for all
+images at once reproduces drawing for each in turn, except where calls of different kinds alternate. These draws depend on
+the order of the images, and for shot noise on their pixels, so they are no pure function of an image's index: use
+`draw` for everything else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.corruptions import noise, tables
+from edgesafe.corruptions.engine import apply
+from edgesafe.corruptions.spec import Fields, FieldSpec, Setting, check_images
+from edgesafe.corruptions.weather import fog_side
+from edgesafe.errors import DataError
+
+__all__ = ["ORDER", "corrupt_legacy", "legacy_seed"]
+
+ORDER = tables.ALL
+"""The reference's order of corruptions; a corruption's number in it makes the golden data's seeds."""
+
+_BIT_EXACT_NOISE = ("gaussian_noise", "speckle_noise")
+
+
+def legacy_seed(corruption: str, severity: int) -> int:
+    """The seed of the golden data: 1000 * (number of the corruption) + severity."""
+    tables.check_name(corruption)
+    return 1000 * ORDER.index(corruption) + severity
+
+
+def corrupt_legacy(
+    images: NDArray[np.uint8], corruption: str, severity: int, *, seed: int, spec: FieldSpec
+) -> NDArray[np.uint8]:
+    """Corrupt images in sequence, as the reference would after `np.random.seed(seed)`.
+
+    Args:
+        images: uint8 (n, H, W, C), from the first one on.
+        corruption: any but impulse_noise, whose numbers scikit-image takes from a generator of its own.
+        severity: 1..5.
+        seed: of `np.random.seed`.
+        spec: shape, profile, frost textures; its own seed is not used.
+
+    Returns:
+        uint8 (n, H, W, C).
+
+    Raises:
+        DataError: impulse_noise, or what `apply` refuses.
+    """
+    check_images(images)
+    state = np.random.RandomState(seed)  # noqa: NPY002
+    setting = spec.setting(corruption, severity)
+    if corruption == "impulse_noise":
+        raise DataError("impulse_noise has no legacy stream", where="legacy", fix="use corrupt")
+    if corruption in _BIT_EXACT_NOISE:
+        amount = tables.value(corruption, setting.profile, severity)
+        field = state.normal(size=images.shape, scale=amount)
+        return noise.add_offsets(images, field if corruption == "gaussian_noise" else images / 255.0 * field)
+    if corruption == "shot_noise":
+        photons = tables.value(corruption, setting.profile, severity)
+        counts = state.poisson(images / 255.0 * photons)
+        return (np.clip(counts / photons, 0, 1) * 255).astype(np.uint8)
+    arrays = _draw(state, len(images), setting, spec)
+    return apply(images, corruption, severity, Fields(setting, len(images), arrays))
+
+
+def _draw(state: np.random.RandomState, n: int, s: Setting, spec: FieldSpec) -> dict[str, NDArray[Any]]:  # noqa: NPY002
+    """The fields of `draw`, from the reference's stream."""
+    height, width = s.height, s.width
+    if s.corruption == "glass_blur":
+        p = tables.glass_parameters(s.profile, s.severity, s.scale)
+        size = (n, p.iterations, height - 2 * p.delta, width - 2 * p.delta, 2)
+        return {"offsets": state.randint(-p.delta, p.delta, size=size)[:, :, ::-1, ::-1]}
+    if s.corruption == "motion_blur":
+        return {"degrees": state.uniform(-45, 45, size=n)}
+    if s.corruption == "snow":
+        flakes, degrees = np.empty((n, height, width)), np.empty(n)
+        q = tables.snow_parameters(s.profile, s.severity, s.scale)
+        for i in range(n):
+            flakes[i] = state.normal(size=(height, width), loc=q.loc, scale=q.scale)
+            degrees[i] = state.uniform(-135, -45)
+        return {"flakes": flakes, "degrees": degrees}
+    if s.corruption == "spatter":
+        r = tables.spatter_parameters(s.profile, s.severity, s.scale)
+        return {"drops": state.normal(size=(n, height, width), loc=r.loc, scale=r.scale)}
+    if s.corruption == "frost":
+        bank, where = spec.textures, np.empty((3, n), np.int64)
+        for i in range(n):
+            t = state.randint(len(bank.textures))
+            high, wide = bank.textures[t].shape[:2]
+            where[:, i] = t, state.randint(0, high - height), state.randint(0, wide - width)
+        return {"ice": bank.crops(where[0], where[1], where[2], (height, width, s.channels))}
+    if s.corruption == "fog":
+        side = fog_side(height, width)
+        return {"wobble": np.ascontiguousarray(state.random_sample((n, side * side - 1)).T)}
+    if s.corruption == "elastic_transform":
+        affine = tables.elastic_parameters(s.profile, s.severity, s.scale)[2]
+        draws = state.random_sample((n, 6 + 2 * height * width))
+        corners = (-affine + 2 * affine * draws[:, :6]).astype(np.float32).astype(np.float64)
+        return {"corners": corners.reshape(n, 3, 2), "push": (2 * draws[:, 6:] - 1).reshape(n, 2, height, width)}
+    return {}
