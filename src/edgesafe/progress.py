@@ -1,11 +1,11 @@
-"""Progress of long work: a bar with the time left on a terminal, a line now and then in a log, nothing in a library call."""
+"""Progress of long work: a bar with the time left on a terminal, lines in a log, nothing in a library call."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 __all__ = ["Lines", "Progress", "Silent", "for_terminal"]
@@ -20,13 +20,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Say one line."""
 
-    def stage(self, title: str, total: int) -> _Stage:
+    def stage(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """Count `total` units of work under a title; use as a context manager that gives `advance(n)`."""
-
-
-class _Stage(Protocol):
-    def __enter__(self) -> Advance: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class Silent:
@@ -36,7 +31,7 @@ class Silent:
         """Say nothing."""
 
     @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Advance]:
+    def stage(self, title: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
         """Count nothing."""
         yield lambda _: None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,7 @@ from edgesafe.sections import (
     TrainSection,
 )
 
-__all__ = ["Recipe", "VariantPlan", "dump_toml", "load", "parse", "variants"]
+__all__ = ["Recipe", "VariantPlan", "dump_toml", "from_flags", "load", "parse", "toml_value", "variants"]
 
 
 class Recipe(Section):
@@ -95,6 +96,11 @@ class VariantPlan(Section):
     seed: int
     section: CompressSection | None = None
 
+    @property
+    def method(self) -> str:
+        """The method's name, or "baseline"."""
+        return self.section.method.value if self.section is not None else "baseline"
+
 
 def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
     """All variants of a recipe in the order they are made: per seed the baseline, then block by block."""
@@ -130,6 +136,29 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     for item in overrides:
         _override(plain, item)
     return parse(plain, where=str(path) if path is not None else "quickstart")
+
+
+def from_flags(flags: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe for the common case, without a file.
+
+    Args:
+        flags: any of model, weights, data, root, method, ratios; what is absent is smallnet, digits, filter, 0.5.
+        overrides: as in `load`.
+
+    Raises:
+        RecipeError: see `parse`.
+    """
+    model, data = flags.get("model", "smallnet"), flags.get("data", "digits")
+    method = flags.get("method", "filter")
+    plain: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{data}-{method}").strip("-."),
+        "model": {"arch": model, **({"weights": flags["weights"]} if "weights" in flags else {})},
+        "data": {"name": data, **({"root": flags["root"]} if "root" in flags else {})},
+        "compress": [{"method": method, "ratios": list(flags.get("ratios", [0.5]))}],
+    }
+    for item in overrides:
+        _override(plain, item)
+    return parse(plain, where="flags")
 
 
 def parse(plain: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
@@ -182,29 +211,32 @@ def _override(plain: dict[str, Any], item: str) -> None:
         if raw[0] in "[{\"'":
             raise RecipeError(f"--set {item}: the value is not TOML", fix="for example ratios=[0.3,0.5]") from None
         value = raw  # a bare word is a string
+    _assign(plain, key.split("."), value, item)
+
+
+def _assign(plain: dict[str, Any], parts: list[str], value: Any, item: str) -> None:
+    """Set a dotted key; missing tables and lists on the way are made."""
     node: Any = plain
-    parts = key.split(".")
     for position, part in enumerate(parts):
-        last = position == len(parts) - 1
+        here, last = ".".join(parts[:position]), position == len(parts) - 1
         if isinstance(node, list):
             if not part.isdigit() or int(part) > len(node):
-                fix = f"count from 0; there are {len(node)}"
-                raise RecipeError(f"--set {item}: no entry '{part}'", where=".".join(parts[:position]), fix=fix)
-            if int(part) == len(node):
+                raise RecipeError(
+                    f"--set {item}: no entry '{part}'", where=here, fix=f"count from 0; there are {len(node)}"
+                )
+            index: int | str = int(part)
+            if index == len(node):
                 node.append({})
-            if last:
-                node[int(part)] = value
-            else:
-                node = node[int(part)]
         elif isinstance(node, dict):
-            if last:
-                node[part] = value
-            else:
-                node = node.setdefault(part, [] if parts[position + 1].isdigit() else {})
+            index = part
+            if not last:
+                node.setdefault(part, [] if parts[position + 1].isdigit() else {})
         else:
-            raise RecipeError(
-                f"--set {item}: '{'.'.join(parts[:position])}' is a value, not a table", fix="shorten the key"
-            )
+            raise RecipeError(f"--set {item}: '{here}' is a value, not a table", fix="shorten the key")
+        if last:
+            node[index] = value
+        else:
+            node = node[index]
 
 
 def _explain(error: ValidationError, root: type[BaseModel], where: str) -> RecipeError:
@@ -225,11 +257,9 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Recip
     given = "" if isinstance(first["input"], Mapping) or not key else f" (given: {first['input']!r})"
     if key.endswith("method") and first["input"] == "usn":
         message = "method usn is not in this version"
-    fix = (
-        "a ratio lies between 0 and 1, both excluded, for example 0.5"
-        if ".ratios" in key
-        else "edgesafe compress --show-recipe prints every key"
-    )
+    fix = "edgesafe compress --show-recipe prints every key"
+    if ".ratios" in key:
+        fix = "a ratio lies between 0 and 1, both excluded, for example 0.5"
     return RecipeError(f"{message}{given}{more}", where=place, fix=fix)
 
 
@@ -254,19 +284,20 @@ def _reason(error: OSError | UnicodeDecodeError) -> str:
 def dump_toml(recipe: Recipe) -> str:
     """The resolved recipe as TOML; keys whose default is "none" are shown as comments."""
     plain = recipe.resolved()
-    lines = [f"{key} = {_toml(plain[key])}" for key in ("schema", "name", "seeds")]
+    lines = [f"{key} = {toml_value(plain[key])}" for key in ("schema", "name", "seeds")]
     for key, value in plain.items():
         blocks = value if key == "compress" else [value] if isinstance(value, dict) else []
         for block in blocks:
             lines += ["", f"[[{key}]]" if key == "compress" else f"[{key}]"]
-            lines += [f"# {k} = (not set)" if v is None else f"{k} = {_toml(v)}" for k, v in block.items()]
+            lines += [f"# {k} = (not set)" if v is None else f"{k} = {toml_value(v)}" for k, v in block.items()]
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A plain value as TOML text."""
     if isinstance(value, dict):
-        inner = ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
+        inner = ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items())
         return "{" + inner + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
     return json.dumps(value, ensure_ascii=False)

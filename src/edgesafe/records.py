@@ -172,7 +172,7 @@ class Artefact(Record):
     file: str
     sha256: str
     bytes: int
-    zstd_bytes: int | None = None  #: size when compressed for transport (or gzip: see `compressor`)
+    transport_bytes: int | None = None  #: size when compressed for transport by `compressor`
     compressor: str = ""
 
 
@@ -281,6 +281,7 @@ class Comparison(Record):
     unit: Unit
     candidate: float  #: the two values compared
     baseline: float
+    population: str = ""  #: what the interval is about
     details: dict[str, float] = Field(default_factory=dict)
 
 

@@ -1,7 +1,8 @@
 """Training: BatchNorm re-estimation, fine-tuning, slimming, and training a baseline from scratch.
 
 Everything random is a pure function of (seed, epoch), so that a run that stops after any epoch and is started again
-ends with the same bytes. The optimiser is always built here, after surgery: one built before would hold dead parameters.
+ends with the same bytes. The optimiser is always built here, after surgery: one built before would hold dead
+parameters.
 """
 
 from __future__ import annotations

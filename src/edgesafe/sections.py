@@ -149,6 +149,7 @@ class ExportSection(Section):
     opset: int = Field(default=18, ge=18, le=23)  #: the exporter writes no lower opset, whatever one asks
     sparse: bool = True  #: method weight: also model.sparse.onnx
     temperature: bool = True  #: also model.calibrated.onnx, with a temperature fitted on validation images
+    int8: Literal[False] = False  #: reserved: int8 files are not made by this version
 
 
 class EvaluateSection(Section):

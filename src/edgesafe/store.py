@@ -7,13 +7,10 @@ match is not used. One process at a time holds a study (`flock` on `.lock`).
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -22,100 +19,16 @@ from pydantic import ValidationError
 
 from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError
 from edgesafe.records import Artefact, Measurements, Record, StudyRecord, VariantRecord
+from edgesafe.storage import atomic_write, digest, sha256_bytes, sha256_file, trouble
 
-__all__ = [
-    "MEASUREMENTS",
-    "REPRODUCIBLE",
-    "StudyReader",
-    "StudyWriter",
-    "atomic_write",
-    "digest",
-    "sha256_bytes",
-    "sha256_file",
-    "stage_key",
-]
+__all__ = ["REPRODUCIBLE", "StudyReader", "StudyWriter", "set_aside"]
 
 STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
 REPRODUCIBLE = ("model.safetensors", "model.onnx", "model.sparse.onnx", "model.calibrated.onnx", EVIDENCE)
-"""Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, which is not here."""
+"""Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, not here."""
 
 _STAGE_MAGIC = b"edgesafe-stage/1\n"
 _R = TypeVar("_R", bound=Record)
-
-
-def sha256_bytes(data: bytes) -> str:
-    """'sha256:<hex>' of bytes."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def sha256_file(path: Path) -> str:
-    """'sha256:<hex>' of a file.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as handle:
-            return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"cannot be read ({error.strerror})", where=str(path), fix="check the path") from None
-
-
-def digest(hashes: Mapping[str, str]) -> str:
-    """One hash over named hashes, in the order of the names."""
-    return sha256_bytes("".join(f"{name} {value}\n" for name, value in sorted(hashes.items())).encode())
-
-
-def stage_key(**inputs: Any) -> str:
-    """Identity of a stage's inputs: plain JSON values only."""
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file so that its name never points at half of it.
-
-    Raises:
-        StoreError: the disk is full, read-only, or the directory cannot be used.
-    """
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("wb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        scratch.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        _discard(scratch)
-        raise _trouble(path, error) from None
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return  # on a read-only disk there is nothing to discard
-
-
-def _trouble(path: Path, error: OSError) -> StoreError:
-    reasons = {
-        errno.ENOSPC: ("the disk is full", "free some space and run the same command again: it continues"),
-        errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again: it continues"),
-        errno.EROFS: ("the file system is read-only", "choose another directory with --out"),
-        errno.EACCES: ("no permission to write", "choose another directory with --out"),
-        errno.EPERM: ("no permission to write", "choose another directory with --out"),
-        errno.ENOTDIR: ("a part of the path is a file", "choose another directory with --out"),
-        errno.EEXIST: ("a file is in the way", "choose another directory with --out"),
-    }
-    what, fix = reasons.get(
-        error.errno or 0, (f"cannot write ({error.strerror or error})", "choose another directory with --out")
-    )
-    return StoreError(what, where=str(path), fix=fix)
 
 
 class StudyReader:
@@ -345,7 +258,8 @@ class StudyWriter(StudyReader):
             key = _first_difference(self.record.recipe, record.recipe)
             raise StoreError(
                 f"holds a study made by another recipe ('{self.record.name}'; differs at {key})",
-                where=str(self.root), fix="choose another --out, or start over with --fresh (the old one is kept aside)",
+                where=str(self.root),
+                fix="choose another --out, or start over with --fresh (the old one is kept aside)",
             )  # fmt: skip
         changed = [
             k
@@ -391,7 +305,7 @@ def _hold(root: Path) -> IO[bytes]:
         root.mkdir(parents=True, exist_ok=True)
         handle = (root / ".lock").open("wb")
     except OSError as error:
-        raise _trouble(root, error) from None
+        raise trouble(root, error) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -403,7 +317,7 @@ def _hold(root: Path) -> IO[bytes]:
 
 
 def set_aside(root: Path) -> Path | None:
-    """Move a study that is there out of the way (`--fresh`): to `<root>.1`, `.2`, … Returns where, None if nothing was there."""
+    """Move a study that is there out of the way (`--fresh`) to `<root>.1`, `.2`, …; None: nothing was there."""
     if not root.exists():
         return None
     with _hold(root):
@@ -413,7 +327,7 @@ def set_aside(root: Path) -> Path | None:
         try:
             root.rename(target)
         except OSError as error:
-            raise _trouble(root, error) from None
+            raise trouble(root, error) from None
     return target
 
 

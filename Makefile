@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine with Python 3.11: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+DEMO   := export/quickstart
+
+.PHONY: demo test test-slow check lint types docs constraints support clean
+
+# What is installed is pinned in constraints.txt; `make constraints` refreshes it. The stamp makes this a no-op when nothing changed.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	touch $@
+
+demo: $(VENV)/installed
+	$(BIN)/edgesafe compress --out $(DEMO)
+	$(BIN)/edgesafe report $(DEMO)
+	$(BIN)/edgesafe gate $(DEMO) --policy configs/policies/quickstart.toml
+	@echo
+	@echo "Look at reports/quickstart/index.html (the report) and $(DEMO)/ (the ONNX files and their evidence)."
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+# Slow tests, and tests that need CIFAR-10 (they skip, saying why, without it).
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m 'slow or data'
+
+check: lint types docs test
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/installed
+	$(BIN)/mypy
+
+# Generated reference must match the code.
+docs: $(VENV)/installed
+	$(BIN)/python tools/reference.py --check
+
+constraints:
+	$(PYTHON) -m venv $(VENV).pins
+	$(VENV).pins/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[all,dev]'
+	$(VENV).pins/bin/python tools/pins.py > constraints.txt
+	rm -rf $(VENV).pins
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

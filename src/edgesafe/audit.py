@@ -1,0 +1,236 @@
+"""`edgesafe evaluate` and `edgesafe bench`: any ONNX classifier, ours or not, through the same measuring as our own.
+
+The result is a study with the variants `baseline-s0` (if a baseline is given) and `candidate-s0`, so that report and
+gate read it as any other. Free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from edgesafe import data, evaluation, recipe, store
+from edgesafe.bookkeeping import Kept, host
+from edgesafe.errors import UsageError
+from edgesafe.evaluation import Setting, Timing
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure.inputs import InputSpec
+from edgesafe.measure.session import OnnxClassifier, detect
+from edgesafe.progress import Progress, Silent
+from edgesafe.records import (
+    Artefact,
+    DataBundle,
+    Lineage,
+    Measurement,
+    StudyRecord,
+    Unit,
+    VariantEntry,
+    VariantRecord,
+)
+from edgesafe.storage import sha256_bytes, stage_key
+
+__all__ = ["Request", "bench", "evaluate"]
+
+_BASELINE, _CANDIDATE = "baseline-s0", "candidate-s0"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        model: the file to audit.
+        baseline: what to compare with, or None.
+        data: data set, as a recipe's data.name.
+        root: where it lies.
+        layout: "nhwc" or "nchw"; None: detected.
+        outputs: "logits" or "probabilities"; None: detected.
+        overrides: KEY=VALUE of the sections data, evaluate, target.
+    """
+
+    model: Path
+    baseline: Path | None
+    data: str
+    root: str = "data"
+    layout: str | None = None
+    outputs: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def evaluate(request: Request, out: Path, progress: Progress | None = None) -> store.StudyReader:
+    """Measure an ONNX classifier, and compare it with a baseline if one is given.
+
+    Raises:
+        UsageError: a file is not an ONNX classifier, or does not fit the data.
+        RefusedError: no guess at its input does better than chance.
+        EdgesafeError: data or directory cannot be used.
+    """
+    progress = progress or Silent()
+    resolved = recipe.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
+    resolved = resolved.model_copy(update={"compress": (), "name": f"{request.model.stem}-audit"})
+    bundle = data.load(resolved.data)
+    identity = data.identity(bundle)
+    bench_ = evaluation.prepare(bundle.test, identity, resolved.evaluate)
+    files = {_BASELINE: request.baseline, _CANDIDATE: request.model}
+    given = {variant: path for variant, path in files.items() if path is not None}
+    contents = {variant: _read(path) for variant, path in given.items()}
+    entries = tuple(
+        VariantEntry(id=v, method=v.removesuffix("-s0"), ratio=0.0, seed=0, status="pending") for v in contents
+    )
+    record = StudyRecord(
+        name=resolved.name,
+        edgesafe=metadata.version("edgesafe"),
+        recipe=resolved.resolved(),
+        recipe_sha256=resolved.sha256,
+        inputs={variant: sha256_bytes(content) for variant, content in contents.items()},
+        data=identity,
+        host=host(),
+        variants=entries,
+    )
+    with store.StudyWriter(out, record) as study:
+        audit = _Audit(resolved, bundle, bench_, study, progress, request)
+        for variant, content in contents.items():
+            if not study.is_done(variant):
+                progress.note(f"{variant}: {given[variant]}")
+                audit.run(variant, content)
+        study.close_study()
+    return study
+
+
+@dataclass(frozen=True)
+class _Audit:
+    recipe: recipe.Recipe
+    bundle: DataBundle
+    bench: evaluation.Bench
+    study: store.StudyWriter
+    progress: Progress
+    request: Request
+
+    def run(self, variant: str, content: bytes) -> None:
+        """One file from bytes to measurements."""
+        spec = self._spec(content)
+        classifier = OnnxClassifier(
+            content, threads=host().cores, provider=self.recipe.target.provider, input_spec=spec
+        )
+        if classifier.num_classes != self.bundle.num_classes:
+            raise UsageError(
+                f"has {classifier.num_classes} classes, the data {self.bundle.num_classes}",
+                where=str(self.request.model if variant == _CANDIDATE else self.request.baseline),
+                fix="give the data set that it was trained for",
+            )
+        self.progress.note(f"  input: {spec.layout} {spec.dtype}, output: {spec.outputs}")
+        artefact = self.study.put_file(variant, "model.onnx", content)
+        self.study.put_variant(self._describe(variant, content, artefact))
+        kept = Kept(self.study, variant, "evidence", stage_key(onnx=classifier.sha256, corruption=self.bench.identity))
+        cells = self.bench.variant_cells if self._compared(variant) else self.bench.cells
+        with self.progress.stage("measuring under onnxruntime", self.bench.inferences(cells)) as advance:
+            evidence = evaluation.collect(classifier, self.bench, cells, kept, advance)
+        self.study.put_file(variant, "evidence.npz", evidence_files.to_bytes(evidence))
+        reference = None
+        if self._compared(variant):
+            reference = (_BASELINE, evidence_files.from_bytes(self.study.evidence_bytes(_BASELINE)))
+        setting = Setting(self.recipe.target, host())
+        measured = evaluation.assemble(variant, evidence, self.bench, setting, reference)
+        size, count = float(len(content)), _parameters(content)
+        metrics = measured.metrics | {
+            "size.onnx_bytes": evaluation.exact("size.onnx_bytes", size, Unit.BYTES),
+            "size.params": evaluation.exact("size.params", count, Unit.COUNT),
+        }
+        if self.recipe.evaluate.latency:
+            metrics |= self._latency(variant)
+        self.study.put_measurements(measured.model_copy(update={"metrics": metrics}))
+        self.study.finish(variant)
+
+    def _compared(self, variant: str) -> bool:
+        return variant == _CANDIDATE and self.request.baseline is not None
+
+    def _spec(self, content: bytes) -> InputSpec:
+        """What the file expects: ours by its names, else detected on validation images and confirmed."""
+        held_out = self.bundle.validation
+        normalisation = [(self.bundle.mean, self.bundle.std)]
+        found = detect(content, held_out.images, held_out.labels, normalisations=normalisation).spec
+        stated = {"layout": (self.request.layout or "").upper(), "outputs": (self.request.outputs or "").lower()}
+        for key, value in stated.items():
+            if value and value != getattr(found, key):
+                raise UsageError(
+                    f"--{key} {value.lower()} was stated, but the file behaves as {getattr(found, key).lower()}",
+                    where=str(self.request.model),
+                    fix="state what it is, or leave the flag out",
+                )
+        return found
+
+    def _latency(self, variant: str) -> dict[str, Measurement]:
+        target = self.recipe.target
+        timing = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs)
+        against = self.study.path(_BASELINE, "model.onnx") if self._compared(variant) else None
+        return evaluation.latency(self.study.path(variant, "model.onnx"), against, self.bundle.test.images[0], timing)
+
+    def _describe(self, variant: str, content: bytes, artefact: Artefact) -> VariantRecord:
+        return VariantRecord(
+            id=variant,
+            method=variant.removesuffix("-s0"),
+            ratio=0.0,
+            seed=0,
+            arch="onnx",
+            num_classes=self.bundle.num_classes,
+            input_shape=self.bundle.test.images.shape[1:],  # type: ignore[arg-type]
+            artefacts=(artefact,),
+            params=_parameters(content),
+            macs=None,
+            sparsity=_sparsity(content),
+            lineage=Lineage(
+                recipe_sha256=self.recipe.sha256,
+                baseline_sha256=self.study.record.inputs.get(_BASELINE, artefact.sha256),
+                data_sha256=self.bundle.test.sha256,
+                seed=0,
+            ),
+        )
+
+
+def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str, Mapping[str, Measurement]]:
+    """Batch-1 latency of a file, or of two interleaved; keyed by file name.
+
+    Raises:
+        UsageError: a file is not an image classifier, or the target is unknown.
+    """
+    where = recipe.parse(
+        {"name": "bench", "model": {"arch": "onnx"}, "data": {"name": "digits"}, "target": {"name": target}}
+    )
+    timing = Timing(where.target.threads, where.target.provider, runs)
+    rng = np.random.default_rng(0)
+    shape = OnnxClassifier(model, provider=timing.provider).input_shape or (32, 32, 3)
+    image = rng.integers(0, 256, shape, dtype=np.uint8)
+    first = evaluation.latency(model, against, image, timing)
+    if against is None:
+        return {model.name: first}
+    return {str(model): first, str(against): evaluation.latency(against, None, image, timing)}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot be read ({error.strerror})", where=str(path), fix="give an ONNX file") from None
+
+
+def _weights(content: bytes) -> list[Any]:
+    """The float initializers of a file."""
+    graph = onnx.load_from_string(content).graph
+    return [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
+
+
+def _parameters(content: bytes) -> int:
+    return int(sum(weight.size for weight in _weights(content)))
+
+
+def _sparsity(content: bytes) -> float:
+    kernels = [weight for weight in _weights(content) if weight.ndim == 4]
+    total = sum(weight.size for weight in kernels)
+    return float(sum(int((weight == 0).sum()) for weight in kernels) / total) if total else 0.0

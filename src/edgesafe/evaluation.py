@@ -1,0 +1,242 @@
+"""Looking at an ONNX file: clean and corrupted images through onnxruntime, cell by cell, kept as it goes.
+
+Shared by `edgesafe compress` and `edgesafe evaluate`; free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe import corruptions as corruption_package
+from edgesafe.corruptions import CorruptionSource
+from edgesafe.errors import ParityError
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure import latency as latencies
+from edgesafe.measure import robustness, summary
+from edgesafe.measure.session import OnnxClassifier
+from edgesafe.records import Cell, DataIdentity, Evidence, Host, ImageSet, Measurement, Measurements, Unit
+from edgesafe.sections import EvaluateSection, TargetSection
+from edgesafe.storage import sha256_bytes
+
+__all__ = ["Bench", "Keeper", "Setting", "Timing", "assemble", "calibrated", "collect", "exact", "latency", "prepare"]
+
+Cells = Mapping[tuple[str, int], NDArray[np.int64]]
+REPORT = "this is a defect of edgesafe: please report it"
+
+
+class Keeper(Protocol):
+    """Where finished parts of the evidence are kept, so that an interrupted evaluation goes on."""
+
+    def get(self, name: str) -> bytes | None:
+        """What was kept under that name, or None."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep it."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every file of a study is measured on: the same images, the same corrupted pixels."""
+
+    test: ImageSet
+    source: CorruptionSource | None
+    cells: Cells  #: what the baseline sees: (corruption, severity) -> positions in the test set
+    variant_cells: Cells  #: what a variant sees: the same, or in quick mode fewer of them, since it is paired
+    section: EvaluateSection
+    population: str
+
+    def inferences(self, cells: Cells) -> int:
+        """How many images a file sees."""
+        return len(self.test) + sum(len(indices) for indices in cells.values())
+
+    @property
+    def identity(self) -> dict[str, str | int | float]:
+        """The corruption generator and the sample: what makes two evidences comparable."""
+        generator = dict(self.source.identity) if self.source is not None else {"source": "none"}
+        return {**generator, "mode": self.section.mode, "sample_seed": self.section.seed}
+
+
+def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) -> Bench:
+    """Open the corruption source and decide which test images each cell sees.
+
+    Raises:
+        DataError: the CIFAR-10-C directory or the frost photographs do not fit.
+        UsageError: the images are too small for the corruptions.
+    """
+    population = f"{identity.name} test set, {len(test):,} images"
+    if section.corruptions == "none":
+        return Bench(test, None, {}, {}, section, population)
+    source = corruption_package.open_source(
+        test.images,
+        test.labels,
+        corruptions=section.corruptions,
+        seed=section.seed,
+        frost_dir=section.frost_dir,
+        cache_dir=section.cache_dir,
+        data_sha256=test.sha256,
+    )
+    per_cell = None if section.images_per_cell is None else min(section.images_per_cell, len(test))
+    plan = partial(
+        robustness.plan_cells, section.mode, source.names, section.severities, len(test), per_cell, section.seed
+    )
+    cells = plan()
+    return Bench(test, source, cells, plan(within=cells) if section.mode == "quick" else cells, section, population)
+
+
+def collect(
+    classifier: OnnxClassifier, bench: Bench, cells: Cells, keeper: Keeper, advance: Callable[[int], None]
+) -> Evidence:
+    """Run one file over the bench; parts that the keeper has are not run again.
+
+    Args:
+        classifier: the open file.
+        bench: what to run it on.
+        cells: the bench's `cells` (a baseline) or `variant_cells`.
+        keeper: keeps the clean cell and each corruption when it is done.
+        advance: told the number of images done.
+    """
+    clean, logits = _clean(classifier, bench, keeper)
+    advance(len(clean.index))
+    seen: dict[tuple[str, int], Cell] = {}
+    for name in dict.fromkeys(corruption for corruption, _ in cells):
+        kept = keeper.get(f"cells-{name}")
+        found: Mapping[tuple[str, int], Cell]
+        if kept is not None:
+            found = evidence_files.from_bytes(kept).cells
+            advance(sum(len(cell.index) for cell in found.values()))
+        else:
+            wanted = {key: indices for key, indices in cells.items() if key[0] == name}
+            found = _corruption(classifier, bench, wanted, advance)
+            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(clean, logits, found, {})))
+        seen.update(found)
+    meta = evidence_files.make_meta(
+        test_sha256=bench.test.sha256,
+        onnx_sha256=classifier.sha256,
+        corruption=bench.identity,
+        provider=classifier.providers[0],
+    )
+    return Evidence(clean, logits, seen, meta)
+
+
+def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Cell, NDArray[np.float32]]:
+    kept = keeper.get("clean")
+    if kept is not None:
+        evidence = evidence_files.from_bytes(kept)
+        return evidence.clean, evidence.logits
+    everything = np.arange(len(bench.test), dtype=np.int64)
+    cell, logits = robustness.collect_cell(
+        classifier, bench.test.images, bench.test.labels, everything, "", 0, bench.section.batch_size
+    )
+    keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, {}, {})))
+    return cell, logits
+
+
+def _corruption(
+    classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
+) -> dict[tuple[str, int], Cell]:
+    """All severities of one corruption: images are made, looked at and let go, cell by cell."""
+    if bench.source is None:
+        raise ValueError("a bench with cells has a source")
+    found: dict[tuple[str, int], Cell] = {}
+    for (corruption, severity), indices in wanted.items():
+        images = bench.source.cell(corruption, severity, indices)
+        labels = bench.test.labels[indices]
+        found[corruption, severity], _ = robustness.collect_cell(
+            classifier, images, labels, indices, corruption, severity, bench.section.batch_size
+        )
+        advance(len(indices))
+    return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how it was measured."""
+
+    target: TargetSection
+    host: Host
+
+
+def assemble(
+    variant: str, evidence: Evidence, bench: Bench, setting: Setting, reference: tuple[str, Evidence] | None = None
+) -> Measurements:
+    """Every metric of the evidence with its interval, and the paired differences to a baseline's.
+
+    Args:
+        variant: id.
+        evidence: of the variant's file.
+        bench: what it was measured on.
+        setting: target and host, for the record.
+        reference: id and evidence of the baseline, or None for a baseline.
+    """
+    corruption = {key: value for key, value in evidence.meta.items() if key.startswith("corruption.")}
+    return Measurements(
+        variant=variant,
+        baseline=reference[0] if reference is not None else None,
+        onnx_sha256=str(evidence.meta["onnx_sha256"]),
+        evidence_sha256=sha256_bytes(evidence_files.to_bytes(evidence)),
+        test_sha256=bench.test.sha256,
+        metrics=summary.summarise(evidence, population=bench.population),
+        differences=summary.compare(evidence, reference[1]) if reference is not None else {},
+        meta={**corruption, "target": setting.target.model_dump(), "host": setting.host.model_dump()},
+    )
+
+
+def exact(metric: str, value: float, unit: Unit) -> Measurement:
+    """A number that is counted, not estimated."""
+    return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit)
+
+
+def calibrated(classifier: OnnxClassifier, bench: Bench, before: NDArray[np.float32]) -> dict[str, Measurement]:
+    """Clean calibration of model.calibrated.onnx, measured on that file, on the same test images.
+
+    Args:
+        classifier: the file with the temperature folded in.
+        bench: what to run it on.
+        before: float32 (n, K), logits of the file without temperature: the arg max must be the same everywhere.
+
+    Raises:
+        ParityError: the temperature changed a prediction.
+    """
+    everything = np.arange(len(bench.test), dtype=np.int64)
+    cell, logits = robustness.collect_cell(
+        classifier, bench.test.images, bench.test.labels, everything, "", 0, bench.section.batch_size
+    )
+    changed = int((logits.argmax(1) != before.argmax(1)).sum())
+    if changed:
+        raise ParityError(f"the temperature changed {changed} predictions", where="model.calibrated.onnx", fix=REPORT)
+    metrics = summary.summarise(Evidence(cell, logits, {}, {}), population=bench.population)
+    wanted = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
+    renamed = {f"{name}.calibrated": metrics[name] for name in wanted}
+    return {name: value.model_copy(update={"metric": name}) for name, value in renamed.items()}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How latency is measured."""
+
+    threads: int
+    provider: str
+    runs: int
+
+
+def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing) -> dict[str, Measurement]:
+    """Batch-1 latency, candidate and baseline interleaved in one process.
+
+    Args:
+        candidate: the file.
+        baseline: what to compare with; None: the ratio is not given.
+        image: uint8 (H, W, C).
+        timing: threads, provider, runs.
+    """
+    files = {"candidate": candidate} if baseline is None else {"candidate": candidate, "baseline": baseline}
+    samples = latencies.interleaved(
+        files, image=image, threads=timing.threads, provider=timing.provider, runs=timing.runs
+    )
+    return latencies.summarise(samples["candidate"], samples.get("baseline"))

@@ -1,0 +1,391 @@
+"""The story of a study, from recipe to evidence: each stage one call, each result kept.
+
+    recipe -> data -> model -> prune -> recover -> export -> measure -> store
+
+Stages take frozen records and never see the recipe as a whole. A stage whose inputs hash the same as a finished one is
+not run again; kill the process anywhere, and the next run continues and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgesafe import data, evaluation, models, prune, recover
+from edgesafe.bookkeeping import Files, Kept, host, input_hashes
+from edgesafe.deploy import export, parity, sparse, temperature, transport
+from edgesafe.errors import RefusedError
+from edgesafe.evaluation import Bench, Setting, Timing
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure import temperature as temperature_fit
+from edgesafe.measure.session import OnnxClassifier
+from edgesafe.models import count
+from edgesafe.progress import Progress, Silent
+from edgesafe.prune import PruneContext, PruneOutcome
+from edgesafe.recipe import Recipe, VariantPlan, variants
+from edgesafe.records import (
+    Artefact,
+    DataBundle,
+    DataIdentity,
+    Evidence,
+    Lineage,
+    Measurement,
+    Parity,
+    StudyRecord,
+    Temperature,
+    Unit,
+    VariantEntry,
+    VariantRecord,
+)
+from edgesafe.recover import FitPlan, Normalisation
+from edgesafe.sections import CompressSection, Method, RecoverSection, TrainSection
+from edgesafe.storage import sha256_bytes, sha256_file, stage_key
+from edgesafe.store import StudyWriter
+from edgesafe.surgery import rebuild
+
+__all__ = ["compress"]
+
+_PARITY_IMAGES = 512  # validation images on which torch and onnxruntime must agree
+_CORES = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of a study shares."""
+
+    recipe: Recipe
+    bundle: DataBundle
+    identity: DataIdentity
+    bench: Bench
+    study: StudyWriter
+    progress: Progress
+    inputs: dict[str, str]
+
+    @property
+    def normalise(self) -> Normalisation:
+        """Of the data set."""
+        return Normalisation(self.bundle.mean, self.bundle.std)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image."""
+        return self.identity.shape
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The files of a variant and what was proven about them."""
+
+    onnx: bytes
+    artefacts: tuple[Artefact, ...]
+    parity: tuple[Parity, ...]
+    temperature: Temperature | None
+
+
+def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> StudyWriter:
+    """Run a study, or go on with it.
+
+    Args:
+        recipe: what to do.
+        out: the study directory.
+        progress: told what happens; None: nothing is printed.
+
+    Returns:
+        The study, closed. Variants that were refused say why in `record.variants`.
+
+    Raises:
+        EdgesafeError: the recipe, data, weights or directory cannot be used, or the baseline is refused.
+    """
+    progress = progress or Silent()
+    torch.set_num_threads(_CORES)
+    bundle = data.load(recipe.data)
+    identity = data.identity(bundle)
+    bench = evaluation.prepare(bundle.test, identity, recipe.evaluate)
+    inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch)
+    plans = variants(recipe)
+    entries = tuple(VariantEntry(id=p.id, method=p.method, ratio=p.ratio, seed=p.seed, status="pending") for p in plans)
+    record = StudyRecord(
+        name=recipe.name, edgesafe=metadata.version("edgesafe"), recipe=recipe.resolved(), recipe_sha256=recipe.sha256,
+        inputs=inputs, data=identity, host=host(), variants=entries,
+    )  # fmt: skip
+    with StudyWriter(out, record) as study:
+        run = Run(recipe, bundle, identity, bench, study, progress, inputs)
+        for number, plan in enumerate(plans, 1):
+            if study.is_done(plan.id):
+                progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")
+                continue
+            progress.note(f"[{number}/{len(plans)}] {plan.id}")
+            try:
+                _make(run, plan)
+            except RefusedError as refusal:
+                if plan.section is None:
+                    raise
+                study.refuse(plan.id, str(refusal))
+                progress.note(f"  refused: {refusal}")
+        study.close_study()
+    return study
+
+
+def _make(run: Run, plan: VariantPlan) -> None:
+    """One variant from start to finish."""
+    baseline = _baseline(run, plan.seed)
+    outcome = _pruned(run, plan, baseline)
+    model, recovery = (baseline, {}) if outcome is None else _recovered(run, plan, outcome)
+    exported = _exported(run, plan, model)
+    _described(run, plan, model, outcome, exported, recovery)
+    evidence = _evidence(run, plan, exported)
+    _measured(run, plan, exported, evidence)
+    run.study.finish(plan.id)
+
+
+# ---------------------------------------------------------------------------------------------------------- model
+
+
+def _baseline(run: Run, seed: int) -> nn.Module:
+    """The net before compression: the given weights, or trained here (kept for all variants of the seed)."""
+    section = run.recipe.model
+    torch.manual_seed(seed)  # initial weights
+    model = models.build(section.arch, run.bundle.num_classes, section.args)
+    if section.weights is not None:
+        models.load_weights(model, Path(section.weights))
+        return model.eval()
+    train = run.recipe.train
+    key = stage_key(what="train", seed=seed, model=section.model_dump(), train=train.model_dump(), **_data(run))
+    plan = _fit_plan(train, seed)
+    _fit(run, model, Kept(run.study, f"baseline-s{seed}.train", "fit", key), plan, title="training the baseline")
+    return model.eval()
+
+
+def _slimmed(run: Run, section: CompressSection, seed: int, baseline: nn.Module) -> nn.Module:
+    """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales."""
+    if section.slim_epochs == 0:
+        return baseline
+    if not any(isinstance(module, nn.BatchNorm2d) for module in baseline.modules()):
+        return baseline  # prune.prune refuses it and says why
+    slim = run.recipe.recover
+    plan = FitPlan(
+        epochs=section.slim_epochs, lr=section.slim_lr, milestones=(), gamma=slim.gamma, momentum=slim.momentum,
+        weight_decay=slim.weight_decay, batch_size=slim.batch_size, augment=slim.augment, flip=slim.flip, seed=seed,
+        bn_l1=section.slim_l1,
+    )  # fmt: skip
+    key = stage_key(what="slim", plan=plan.__dict__, images=slim.images, baseline=_weights_hash(baseline), **_data(run))
+    _fit(
+        run,
+        baseline,
+        Kept(run.study, f"slim-s{seed}", f"fit-{key[:16]}", key),
+        plan,
+        title="slimming (L1 on BN scales)",
+    )
+    return baseline.eval()
+
+
+def _pruned(run: Run, plan: VariantPlan, baseline: nn.Module) -> PruneOutcome | None:
+    """Prune and prove; None for the baseline."""
+    section = plan.section
+    if section is None:
+        return None
+    if section.method is Method.CHANNEL:
+        baseline = _slimmed(run, section, plan.seed, baseline)
+    context = PruneContext(
+        input_shape=run.shape,
+        seed=plan.seed,
+        round_to=section.round_to or run.recipe.target.round_to,
+        mean=run.bundle.mean,
+        std=run.bundle.std,
+        paper_layers=models.paper_layers(run.recipe.model.arch, baseline),
+    )
+    return prune.prune(baseline, section, plan.ratio, context)
+
+
+def _recovered(run: Run, plan: VariantPlan, outcome: PruneOutcome) -> tuple[nn.Module, dict[str, Any]]:
+    """BatchNorm re-estimation, then fine-tuning."""
+    section, model = run.recipe.recover, outcome.model
+    layers = recover.reestimate_batchnorm(model, run.bundle.train, run.normalise, images=section.bn_images)
+    recovery: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
+    if section.epochs:
+        key = stage_key(
+            what="recover", section=section.model_dump(), start=_weights_hash(model), seed=plan.seed, **_data(run)
+        )
+        kept = Kept(run.study, plan.id, "recover", key)
+        losses = _fit(run, model, kept, _fit_plan(section, plan.seed), masks=outcome.masks, title="fine-tuning")
+        recovery |= {"images": min(section.images or len(run.bundle.train), len(run.bundle.train)), "loss": losses[-1]}
+    return model.eval(), recovery
+
+
+def _fit(
+    run: Run, model: nn.Module, kept: Kept, plan: FitPlan, *, title: str, masks: dict[str, torch.Tensor] | None = None
+) -> list[float]:
+    images = run.bundle.train
+    if run.recipe.recover.images is not None and not title.startswith("training"):
+        images = data.first(images, run.recipe.recover.images)
+    with run.progress.stage(title, plan.epochs * len(images)) as advance:
+        return recover.fit(model, images, run.normalise, plan, masks=masks, checkpoints=kept, progress=advance)
+
+
+def _fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
+    return FitPlan(
+        epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
+        momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
+        augment=section.augment, flip=section.flip, seed=seed,
+    )  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------- export
+
+
+def _exported(run: Run, plan: VariantPlan, model: nn.Module) -> Exported:
+    """Every file of the variant, each proven equal to what it came from before it is written."""
+    section, images = run.recipe.export, run.bundle.validation.images[:_PARITY_IMAGES]
+    write = Files(run.study, plan.id)
+    weight = plan.section is not None and plan.section.method is Method.WEIGHT
+    mean, std = run.bundle.mean, run.bundle.std
+    write("model.safetensors", rebuild.save_bytes(model, sparse=weight, metadata={"variant": plan.id}))
+    onnx = export.export_onnx(model, input_shape=run.shape, mean=mean, std=std, opset=section.opset)
+    checks = [parity.check_torch(model, onnx, images, mean, std, "model.onnx")]
+    write("model.onnx", onnx, compressed=transport.transport_bytes(onnx))
+    if weight and section.sparse:
+        inflating = sparse.inflate(onnx)
+        sparse.assert_folds(inflating)
+        checks.append(parity.check_files(onnx, inflating, images, "model.sparse.onnx", bit_equal=True))
+        write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
+    fitted = _fitted_temperature(run, onnx) if section.temperature else None
+    if fitted is not None:
+        write("model.calibrated.onnx", temperature.fold(onnx, fitted.value))
+    return Exported(onnx, tuple(write.artefacts), tuple(checks), fitted)
+
+
+def _fitted_temperature(run: Run, onnx: bytes) -> Temperature:
+    """On the validation images, on the exported file."""
+    held_out = run.bundle.validation
+    logits = _open(run, onnx).logits(held_out.images)
+    value, before, after = temperature_fit.fit(logits, held_out.labels)
+    return Temperature(value=value, nll_before=before, nll_after=after, n=len(held_out), data_sha256=held_out.sha256)
+
+
+def _described(
+    run: Run,
+    plan: VariantPlan,
+    model: nn.Module,
+    outcome: PruneOutcome | None,
+    exported: Exported,
+    recovery: dict[str, Any],
+) -> None:
+    """variant.json."""
+    convolutions = [m.weight.detach() for m in model.modules() if isinstance(m, nn.Conv2d)]
+    total = sum(w.numel() for w in convolutions)
+    baseline = _baseline_hash(run, plan)
+    run.study.put_variant(
+        VariantRecord(
+            id=plan.id,
+            method=plan.method,
+            ratio=plan.ratio,
+            seed=plan.seed,
+            arch=run.recipe.model.arch,
+            num_classes=run.bundle.num_classes,
+            input_shape=run.shape,
+            model_args=run.recipe.model.args,
+            surgery=outcome.record if outcome is not None else None,
+            artefacts=exported.artefacts,
+            parity=exported.parity,
+            temperature=exported.temperature,
+            opset=run.recipe.export.opset,
+            params=count.params(model),
+            macs=count.macs(model, run.shape),
+            sparsity=sum(int((w == 0).sum()) for w in convolutions) / total if total else 0.0,
+            recovery=recovery,
+            lineage=Lineage(
+                recipe_sha256=run.recipe.sha256,
+                baseline_sha256=baseline,
+                data_sha256=run.identity.train_sha256,
+                seed=plan.seed,
+            ),
+        )
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- measure
+
+
+def _evidence(run: Run, plan: VariantPlan, exported: Exported) -> Evidence:
+    """Look at the shipped file: clean and corrupted images, under onnxruntime."""
+    classifier, bench = _open(run, exported.onnx), run.bench
+    cells = bench.cells if plan.section is None else bench.variant_cells
+    sample = {f"{name} {severity}": sha256_bytes(indices.tobytes()) for (name, severity), indices in cells.items()}
+    kept = Kept(
+        run.study, plan.id, "evidence", stage_key(onnx=classifier.sha256, sample=sample, corruption=bench.identity)
+    )
+    with run.progress.stage("measuring under onnxruntime", bench.inferences(cells)) as advance:
+        evidence = evaluation.collect(classifier, bench, cells, kept, advance)
+    run.study.put_file(plan.id, "evidence.npz", evidence_files.to_bytes(evidence))
+    return evidence
+
+
+def _open(run: Run, onnx: bytes) -> OnnxClassifier:
+    """On all cores: the logits do not depend on the number of threads, latency is measured elsewhere."""
+    return OnnxClassifier(onnx, threads=_CORES, provider=run.recipe.target.provider)
+
+
+def _measured(run: Run, plan: VariantPlan, exported: Exported, evidence: Evidence) -> None:
+    """measurements.json: every metric with its interval, and paired differences to the baseline."""
+    study, baseline, reference = run.study, f"baseline-s{plan.seed}", None
+    if plan.section is not None:
+        reference = (baseline, evidence_files.from_bytes(study.evidence_bytes(baseline)))
+    setting = Setting(run.recipe.target, host())
+    measured = evaluation.assemble(plan.id, evidence, run.bench, setting, reference)
+    metrics = measured.metrics | _calibrated(run, plan, exported, evidence) | _sizes(study.variant(plan.id))
+    if run.recipe.evaluate.latency:
+        metrics |= _latency(run, plan, baseline)
+    study.put_measurements(measured.model_copy(update={"metrics": metrics}))
+
+
+def _calibrated(run: Run, plan: VariantPlan, exported: Exported, evidence: Evidence) -> dict[str, Measurement]:
+    if exported.temperature is None:
+        return {}
+    classifier = _open(run, run.study.file_bytes(plan.id, "model.calibrated.onnx"))
+    return evaluation.calibrated(classifier, run.bench, evidence.logits)
+
+
+def _sizes(record: VariantRecord) -> dict[str, Measurement]:
+    exact, found = evaluation.exact, {}
+    for file, metric in (("model.onnx", "size.onnx_bytes"), ("model.sparse.onnx", "size.sparse_onnx_bytes")):
+        artefact = record.artefact(file)
+        if artefact is not None:
+            found[metric] = exact(metric, artefact.bytes, Unit.BYTES)
+    found["size.params"] = exact("size.params", record.params, Unit.COUNT)
+    if record.macs is not None:
+        found["macs"] = exact("macs", record.macs, Unit.COUNT)
+    found["sparsity"] = exact("sparsity", record.sparsity, Unit.FRACTION)
+    worst = max(check.max_abs_logit for check in record.parity)
+    found["parity.max_abs_logit"] = exact("parity.max_abs_logit", worst, Unit.LOGIT)
+    return found
+
+
+def _latency(run: Run, plan: VariantPlan, baseline: str) -> dict[str, Measurement]:
+    target, study = run.recipe.target, run.study
+    against = study.path(baseline, "model.onnx") if plan.section is not None else None
+    timing = Timing(target.threads, target.provider, run.recipe.evaluate.latency_runs)
+    run.progress.note(f"  latency: {timing.runs} runs, {target.threads} thread(s), interleaved with the baseline")
+    return evaluation.latency(study.path(plan.id, "model.onnx"), against, run.bundle.test.images[0], timing)
+
+
+# --------------------------------------------------------------------------------------------------------- hashes
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """What training depends on besides its own section."""
+    return {"train": run.identity.train_sha256, "mean": run.bundle.mean, "std": run.bundle.std, "inputs": run.inputs}
+
+
+def _weights_hash(model: nn.Module) -> str:
+    return sha256_bytes(rebuild.save_bytes(model, sparse=False, metadata={}))
+
+
+def _baseline_hash(run: Run, plan: VariantPlan) -> str:
+    """Of the baseline's model.safetensors; the baseline itself is written before it is described."""
+    return sha256_file(run.study.path(f"baseline-s{plan.seed}", "model.safetensors"))

@@ -1,0 +1,63 @@
+"""`edgesafe report`: reads a study, hands it to the report package, writes what comes back."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from edgesafe import store
+from edgesafe.errors import UsageError
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.records import Evidence
+from edgesafe.storage import atomic_write
+
+__all__ = ["write"]
+
+
+def write(study_path: Path, target: Path) -> list[Path]:
+    """Write index.html, report.md, results.csv and results.json; returns their paths.
+
+    Raises:
+        StoreError: not a study, or the target cannot be written.
+        IntegrityError: a file of the study was changed.
+        UsageError: the extra `report` is not installed.
+    """
+    try:
+        from edgesafe import report
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("edgesafe"):
+            raise
+        raise UsageError(f"{error.name} is not installed", fix="pip install 'edgesafe[report]'") from None
+    study = store.StudyReader(study_path)
+    ids = study.done()
+    for variant in ids:
+        study.verify(variant)
+    view = report.StudyView(
+        study=study.record,
+        variants=tuple(study.variant(variant) for variant in ids),
+        measurements={variant: study.measurements(variant) for variant in ids},
+        evidence={variant: _evidence(study, variant) for variant in ids},
+        verdict=None,
+        samples=None,
+    )
+    files = report.build(view)
+    contents = {
+        "index.html": files.html,
+        "report.md": files.markdown,
+        "results.csv": files.csv,
+        "results.json": files.json,
+    }
+    for name, text in contents.items():
+        atomic_write(target / name, text.encode("utf-8"))
+    return [target / name for name in contents]
+
+
+def _evidence(study: store.StudyReader, variant: str) -> Evidence:
+    return evidence_files.from_bytes(study.evidence_bytes(variant))
+
+
+def png_bytes(image: object) -> bytes:
+    """A Pillow image as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")  # type: ignore[attr-defined]
+    return buffer.getvalue()

@@ -1,0 +1,119 @@
+"""What commands print: rich tables on a terminal, the same text in a log."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgesafe.records import Measurement, Measurements, VariantEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgesafe.store import StudyReader
+
+__all__ = ["print_latency", "print_models", "print_study"]
+
+_MISSING = "-"
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+
+
+def print_study(study: StudyReader) -> None:
+    """The table of variants that a study ends with, and where to look."""
+    console = _console()
+    table = Table(
+        title=f"{study.record.name} on {study.record.data.name}, measured under onnxruntime", title_justify="left"
+    )
+    for name in ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity"):
+        table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
+    for entry in study.record.variants:
+        table.add_row(*_row(study, entry))
+    console.print(table)
+    measured = next((study.measurements(e.id) for e in study.record.variants if e.status == "done"), None)
+    if measured is not None:
+        for line in _explanation(measured):
+            console.print(line)
+    if study.record.digest:
+        console.print(f"study {study.root}, digest {study.record.digest[:23]}…")
+    console.print(f"next: edgesafe report {study.root}    edgesafe gate {study.root} --policy FILE")
+
+
+def _row(study: StudyReader, entry: VariantEntry) -> list[str]:
+    if entry.status != "done":
+        return [entry.id, entry.status, *[_MISSING] * 7]
+    m = study.measurements(entry.id).metrics
+    return [
+        entry.id,
+        _rate(m.get("accuracy")),
+        _rate(m.get("ece_em10_top1")),
+        _rate(m.get("mpc")),
+        _value(m.get("latency.p50_ms"), "{:.3f} ms"),
+        _value(m.get("latency.ratio"), "{:.2f}"),
+        _size(study, entry, m),
+        _value(m.get("size.params"), "{:,.0f}"),
+        _value(m.get("sparsity"), "{:.0%}"),
+    ]
+
+
+def _size(study: StudyReader, entry: VariantEntry, metrics: Mapping[str, Measurement]) -> str:
+    dense = _value(metrics.get("size.onnx_bytes"), "{:,.0f} B")
+    sparse = study.variant(entry.id).artefact("model.sparse.onnx")
+    return dense if sparse is None else f"{sparse.bytes:,} B sparse"
+
+
+def _explanation(measured: Measurements) -> list[str]:
+    target = measured.meta.get("target", {})
+    cpu = measured.meta.get("host", {}).get("cpu", "this host")
+    threads, provider = target.get("threads", 1), target.get("provider", "")
+    return [
+        "± is half the 95 % interval. ECE: 10 equal-mass bins. mPC: mean accuracy under corruption. "
+        "ratio: latency against the baseline, below 1 is faster.",
+        f"latency: batch 1, {threads} thread(s), {provider}, {cpu}",
+    ]
+
+
+def _rate(value: Measurement | None) -> str:
+    if value is None:
+        return _MISSING
+    text = f"{100 * value.estimate:.2f}"
+    if value.low is None or value.high is None:
+        return f"{text} %"
+    return f"{text} ±{50 * (value.high - value.low):.2f} %"
+
+
+def _value(value: Measurement | None, form: str) -> str:
+    return _MISSING if value is None else form.format(value.estimate)
+
+
+def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
+    """Latency of one file, or of two that were interleaved."""
+    console = _console()
+    table = Table()
+    for name in ("file", "median", "p90", "minimum", "ratio (95 %)"):
+        table.add_column(name, justify="left" if name == "file" else "right")
+    for name, m in results.items():
+        ratio = m.get("latency.ratio")
+        text = _MISSING if ratio is None else f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms") for key in ("p50", "p90", "min")]
+        table.add_row(name, *cells, text)
+    console.print(table)
+
+
+def print_models(models: Any, name: str | None) -> None:
+    """The architectures, or one of them with its size."""
+    console = _console()
+    if name is None:
+        for known in models.ARCHITECTURES:
+            console.print(known)
+        console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
+        return
+    from edgesafe.models import count
+
+    net = models.build(name, 10, {})
+    console.print(f"{name}: {count.params(net):,} parameters, {count.macs(net, (32, 32, 3)):,} MACs at 32x32x3")

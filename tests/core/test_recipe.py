@@ -1,0 +1,188 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgesafe import recipe
+from edgesafe.errors import EdgesafeError, ExitCode, RecipeError
+
+QUICK = Path(__file__).parents[2] / "configs" / "quickstart.toml"
+
+
+def test_the_quickstart_is_the_embedded_recipe() -> None:
+    assert recipe.load(None) == recipe.load(QUICK)
+
+
+@pytest.mark.parametrize("path", sorted(QUICK.parent.glob("*.toml")), ids=lambda p: p.name)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    assert recipe.variants(recipe.load(path))[0].id == "baseline-s0"
+
+
+def test_the_designs_example_is_a_recipe(tmp_path: Path) -> None:
+    text = """
+schema = "edgesafe.recipe/1"
+name   = "resnet20-cifar10"
+seeds  = [0]
+[model]
+arch    = "resnet20"
+weights = "weights/r20.th"
+args    = {}
+[data]
+name = "cifar10"
+root = "data"
+mean = [0.485, 0.456, 0.406]
+std  = [0.229, 0.224, 0.225]
+validation = 5000
+[[compress]]
+method = "weight"
+ratios = [0.3, 0.5, 0.7]
+[[compress]]
+method = "filter"
+ratios = [0.3, 0.5]
+scope  = "internal"
+[train]
+epochs = 160
+lr = 0.1
+milestones = [80, 120]
+[recover]
+bn_images = 2000
+epochs = 1
+lr = 0.001
+[export]
+opset = 18
+sparse = true
+temperature = true
+int8 = false
+[evaluate]
+corruptions = "all"
+severities  = [1, 2, 3, 4, 5]
+mode        = "full"
+[target]
+name = "host-1t"
+"""
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    ids = [plan.id for plan in recipe.variants(recipe.load(path))]
+    assert ids == [
+        "baseline-s0",
+        "weight-r0.30-s0",
+        "weight-r0.50-s0",
+        "weight-r0.70-s0",
+        "filter-r0.30-s0",
+        "filter-r0.50-s0",
+    ]
+
+
+def test_what_is_printed_is_the_same_recipe(tmp_path: Path) -> None:
+    for source in sorted(QUICK.parent.glob("*.toml")):
+        first = recipe.load(source, ["data.args.note='a \"b\" c'"])
+        path = tmp_path / source.name
+        path.write_text(recipe.dump_toml(first), encoding="utf-8")
+        assert recipe.load(path) == first
+
+
+def test_set_overrides_any_key() -> None:
+    changed = recipe.load(
+        None,
+        [
+            "compress.0.ratios=[0.3]",
+            "recover.epochs=7",
+            "evaluate.mode=quick",
+            "data.root=/some where",
+            "compress.1.label=narrow",
+        ],
+    )
+    assert changed.compress[0].ratios == (0.3,)
+    assert changed.recover.epochs == 7
+    assert changed.evaluate.mode == "quick"
+    assert changed.data.root == "/some where"
+    assert [p.id for p in recipe.variants(changed)][2] == "narrow-r0.50-s0"
+
+
+def test_set_can_add_a_block_and_a_target_value() -> None:
+    more = recipe.load(
+        None, ["compress.4.method=filter", "compress.4.ratios=[0.25]", "compress.4.label=x", "target.threads=2"]
+    )
+    assert more.compress[4].ratios == (0.25,)
+    assert more.target.threads == 2
+    assert more.target.round_to == 8  # from the target's file
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("recover.epcohs=1", "did you mean 'epochs'?"),
+        ("recvoer.epochs=1", "did you mean 'recover'?"),
+        ("compress.0.method=wieght", "'weight'"),
+        ("compress.0.method=usn", "not in this version"),
+        ("compress.0.ratios=[0]", "between 0 and 1"),
+        ("compress.0.ratios=[1]", "between 0 and 1"),
+        ("compress.0.ratios=[1.0]", "between 0 and 1"),
+        ("compress.0.ratios=[-0.2]", "between 0 and 1"),
+        ("compress.0.ratios=[nan]", "between 0 and 1"),
+        ("compress.0.ratios=[]", "ratios"),
+        ("compress.0.ratios=[0.5,0.5]", "twice"),
+        ("compress.0.ratios=[0.501,0.502]", "two digits"),
+        ("compress.9.method=weight", "count from 0"),
+        ("compress.0.label=baseline", "something else"),
+        ("target.name=raspberry-pi", "host-1t"),
+        ("target.nmae=host-1t", "did you mean 'name'?"),
+        ("seeds=[]", "seeds"),
+        ("seeds=[1,1]", "distinct"),
+        ("seeds=[-1]", "not negative"),
+        ('evaluate.corruptions=["fogg"]', "fogg"),
+        ("evaluate.corruptions=most", "dir:PATH"),
+        ("evaluate.severities=[6]", "severities"),
+        ("export.opset=13", "opset"),
+        ("export.int8=true", "int8"),
+        ("name=../evil", "name"),
+        ("schema=edgesafe.recipe/9", "edgesafe.recipe/1"),
+        ("recover.lr=inf", "lr"),
+        ("nonsense", "KEY=VALUE"),
+        ("compress.0.ratios=[0.3", "TOML"),
+        ("name.x=1", "not a table"),
+    ],
+)
+def test_a_wrong_recipe_says_what_where_and_what_to_do(override: str, says: str) -> None:
+    with pytest.raises(EdgesafeError) as caught:
+        recipe.load(None, [override])
+    message = str(caught.value)
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert says in message
+    assert "\n" not in message
+    assert caught.value.fix
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    for content, says in ((b"a = ", "TOML"), (b"\xff\xfe", "UTF-8"), (b"name = 'x'", "missing")):
+        path = tmp_path / "r.toml"
+        path.write_bytes(content)
+        with pytest.raises(RecipeError, match=says):
+            recipe.load(path)
+    with pytest.raises(RecipeError, match="No such file"):
+        recipe.load(tmp_path / "absent.toml")
+
+
+def test_flags_make_a_recipe() -> None:
+    made = recipe.from_flags({"model": "resnet20", "data": "cifar10", "method": "weight", "ratios": [0.3, 0.5]})
+    assert [p.id for p in recipe.variants(made)] == ["baseline-s0", "weight-r0.30-s0", "weight-r0.50-s0"]
+    odd = recipe.from_flags({"model": "my nets/a.py:make"})
+    assert odd.name == "my-nets-a.py-make-digits-filter"
+    with pytest.raises(RecipeError, match="between 0 and 1"):
+        recipe.from_flags({"ratios": [1.5]})
+
+
+def test_identity_is_what_is_computed_not_what_it_is_called() -> None:
+    base = recipe.load(None)
+    assert recipe.load(None, ["name=other"]).sha256 == base.sha256
+    assert recipe.load(None, ["evaluate.cache_dir=/tmp/c"]).sha256 == base.sha256
+    assert recipe.load(None, ["recover.epochs=3"]).sha256 != base.sha256
+
+
+@given(st.text(), st.text())
+def test_no_override_ends_in_a_traceback(key: str, value: str) -> None:
+    try:
+        recipe.load(None, [f"{key}={value}"])
+    except EdgesafeError as error:
+        assert error.exit_code == ExitCode.USAGE
