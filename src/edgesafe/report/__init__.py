@@ -1,0 +1,39 @@
+"""A study as one self-contained page, a Markdown summary, CSV and JSON. Nothing is measured here.
+
+Importing this package imports neither matplotlib nor jinja2; `build` does.
+"""
+
+from __future__ import annotations
+
+from edgesafe.errors import UsageError
+from edgesafe.report.view import ReportFiles, StudyView
+
+__all__ = ["ReportFiles", "StudyView", "build"]
+
+
+def build(view: StudyView) -> ReportFiles:
+    """The report of a study: the same study gives the same bytes.
+
+    Args:
+        view: the study as the store hands it over. `view.evidence` is only read.
+
+    Returns:
+        index.html (one file, no network, no script, under 1 MB), report.md, results.csv, results.json as text.
+
+    Raises:
+        NothingEvaluated: no finished variant.
+        StoreError, IntegrityError, NonFiniteError: see `StudyView.check`.
+        UsageError: matplotlib or jinja2 is not installed.
+        RefusedError: the page cannot be made smaller than 1 MB.
+    """
+    view.check()
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed", where="edgesafe report", fix='run: pip install "edgesafe[report]"'
+        ) from error
+    from edgesafe.report.page import make
+
+    return make(view)

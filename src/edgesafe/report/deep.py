@@ -1,0 +1,113 @@
+"""What is shown of single variants: reliability before and after temperature, the corruption heat map, the layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgesafe.records import Evidence, VariantRecord
+from edgesafe.report.figures import reliability_panel
+from edgesafe.report.parts import Column, TablePart, Td
+from edgesafe.report.stats import cell_differences, reliability, tempered
+from edgesafe.report.svg import Panel
+from edgesafe.report.tables import heat_table, layer_table
+from edgesafe.report.view import Group, StudyView
+from edgesafe.report.words import clean
+from edgesafe.sections import CORRUPTIONS
+
+__all__ = ["Deep", "deep_parts"]
+
+
+@dataclass(frozen=True)
+class Deep:
+    """One group in detail; of several seeds, the lowest one that has the evidence."""
+
+    group: Group
+    variant: str
+    panels: tuple[Panel, ...]
+    bins: TablePart | None
+    heat: TablePart | None
+    layers: TablePart | None
+
+    @property
+    def summary(self) -> str:
+        """What was removed, in a line."""
+        surgery = self.group.first.surgery
+        if surgery is None:
+            return "nothing removed"
+        text = f"parameters {surgery.params_before:,} → {surgery.params_after:,}, MACs {surgery.macs_before:,} → {surgery.macs_after:,}"
+        return f"{text}, {surgery.sparsity * 100:.1f} % of convolution weights zero" if surgery.sparsity else text
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the surgery was made and proven."""
+        surgery = self.group.first.surgery
+        if surgery is None:
+            return ()
+        proof = surgery.proof
+        error = (
+            f", largest relative difference {proof.equivalence:.1e} (limit {proof.tolerance:.0e})"
+            if proof.equivalence is not None
+            else ""
+        )
+        reason = f"; {clean(proof.reason)}" if proof.reason else ""
+        made = f"Criterion {clean(surgery.criterion)}, scope {clean(surgery.scope)}, kept channels rounded up to multiples of {surgery.round_to}."
+        rewrites = f"Rewritten shortcuts: {', '.join(clean(r) for r in surgery.rewrites)}." if surgery.rewrites else ""
+        shown = (made, f"Proof: {clean(proof.method)}{error}{reason}.", rewrites, *(clean(n) for n in surgery.notes))
+        return tuple(text for text in shown if text)
+
+
+def deep_parts(view: StudyView, groups: Sequence[Group]) -> tuple[Deep, ...]:
+    """Details of every group, in order. Evidence is loaded once per variant; only baselines are kept."""
+    baselines: dict[str, Evidence] = {}
+    out = []
+    for k, group in enumerate(groups):
+        variant = next((v for v in group.members if v.id in view.evidence), None)
+        layers = layer_table(group.first)
+        if variant is None:
+            out.append(Deep(group, group.first.id, (), None, None, layers))
+            continue
+        evidence = baselines.get(variant.id) or view.evidence[variant.id]
+        if group.is_baseline:
+            baselines[variant.id] = evidence
+        panels, bins = _reliability(f"rel-{k}", variant, evidence)
+        heat = _heat(view, group, variant, evidence, baselines)
+        out.append(Deep(group, variant.id, panels, bins, heat, layers))
+    return tuple(out)
+
+
+def _heat(
+    view: StudyView, group: Group, variant: VariantRecord, evidence: Evidence, baselines: dict[str, Evidence]
+) -> TablePart | None:
+    """The paired differences of every cell, if both sides have cells."""
+    base = view.baseline_of(variant)
+    if base is None or base.id == variant.id or base.id not in view.evidence:
+        return None
+    if base.id not in baselines:
+        baselines[base.id] = view.evidence[base.id]
+    cells = cell_differences(evidence, baselines[base.id])
+    name = clean(group.label) + (f", seed {variant.seed}" if len(group.members) > 1 else "")
+    return heat_table(name, cells, CORRUPTIONS) if cells else None
+
+
+def _reliability(name: str, variant: VariantRecord, evidence: Evidence) -> tuple[tuple[Panel, ...], TablePart]:
+    """Diagrams of the clean images before and, if a temperature was fitted, after scaling, and their bins."""
+    correct = evidence.clean.prediction == evidence.clean.label
+    steps = [("Before temperature", reliability(evidence.clean.confidence, correct))]
+    if variant.temperature is not None:
+        after = reliability(tempered(evidence, variant.temperature.value), correct)
+        steps.append((f"After temperature {variant.temperature.value:.2f}", after))
+    panels = tuple(reliability_panel(f"{name}-{k}", head, found) for k, (head, found) in enumerate(steps))
+    rows = []
+    for head, found in steps:
+        for i, (conf, right) in enumerate(zip(found.bins.confidence, found.bins.accuracy, strict=True)):
+            rows.append(
+                (
+                    Td(f"{head}, bin {i + 1}"),
+                    Td(f"{conf * 100:.2f}"),
+                    Td(f"{right * 100:.2f}", f"{found.low[i] * 100:.2f} to {found.high[i] * 100:.2f}"),
+                    Td(f"{found.bins.count[i]:,}"),
+                )
+            )
+    heads = (Column("Bin"), Column("Mean confidence", "%"), Column("Accuracy", "%, 95 % interval"), Column("Images"))
+    return panels, TablePart(f"Bins of equal mass, {clean(variant.id)}", heads, tuple(rows))

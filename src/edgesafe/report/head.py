@@ -1,0 +1,196 @@
+"""The first screen and the small print: what was compressed, the verdict, the best three, and what none of it proves."""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgesafe.errors import DataError
+from edgesafe.records import GateStatus, Verdict
+from edgesafe.report.stats import Best
+from edgesafe.report.view import Group, StudyView
+from edgesafe.report.words import ABSENT, STATUS, amount, clean, interval, size, speed
+
+__all__ = ["Card", "VerdictBox", "cards", "lead", "limits", "provenance_facts", "samples_uri", "verdict_box"]
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One of the best variants: (name, value, small print) facts."""
+
+    label: str
+    verdict: str
+    status: str
+    facts: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class VerdictBox:
+    """The verdict in one look."""
+
+    icon: str
+    word: str
+    status: str
+    text: str
+    command: str
+    rows: tuple[tuple[str, str, str], ...]  #: variant, "✓ pass", status
+    notes: tuple[str, ...]
+
+
+def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
+    """What was compressed, as (name, value) facts."""
+    data, host = view.study.data, view.study.host
+    nets = sorted({clean(v.arch) for v in view.variants})
+    h, w, c = data.shape
+    counts = Counter(clean(g.series).replace("_", " ") for g in groups if not g.is_baseline)
+    seeds = sorted({v.seed for v in view.variants})
+    made = ", ".join(f"{k} × {name}" for name, k in counts.items()) or "none: this is the baseline alone"
+    images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
+    measured = f"{min(images):,}" if images else ABSENT
+    meta = next((m.meta for m in view.measurements.values() if m.meta), {})
+    threads = meta.get("threads")
+    provider = clean(str(meta.get("provider", "")))
+    runs = f"{clean(host.cpu)}" + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
+    return (
+        ("Network", ", ".join(nets)),
+        ("Data", f"{clean(data.name)}: {len(data.classes)} classes, {h}×{w}×{c} pixels, {measured} test images"),
+        ("Compressed variants", made + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else "")),
+        ("Measured on", f"{runs}{f', {provider}' if provider else ''}; the exported ONNX files under onnxruntime"),
+    )
+
+
+def gate_command(view: StudyView) -> str:
+    """How to run the gate on this study."""
+    path = view.path or f"export/{view.study.name}"
+    return f"edgesafe gate {shlex.quote(clean(path))} --policy POLICY.toml"
+
+
+def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
+    """The verdict, or how to get one."""
+    if view.verdict is None:
+        return VerdictBox(
+            "○", "No verdict yet", "none", "This page shows measurements. Whether they are good enough is decided by your policy:",
+            gate_command(view), (), (),
+        )  # fmt: skip
+    icon, word = STATUS[view.verdict.overall]
+    rows = []
+    for g in groups:
+        status = g.status(view)
+        if status is not None:
+            rows.append((clean(g.label), " ".join(STATUS[status]), status.value))
+    return VerdictBox(
+        icon, word.capitalize(), view.verdict.overall.value, _count_words(view.verdict), "", tuple(rows),
+        tuple(clean(n) for n in view.verdict.notes),
+    )  # fmt: skip
+
+
+def _count_words(verdict: Verdict) -> str:
+    """ "41 of 42 decisions passed, 1 failed." """
+    seen = Counter(g.status for g in verdict.gates)
+    gates = len({g.id for g in verdict.gates})
+    judged = len({g.variant for g in verdict.gates})
+    said = {GateStatus.PASS: "passed", GateStatus.FAIL: "failed"}
+    parts = [f"{seen[s]} {said.get(s, word)}" for s, (_, word) in STATUS.items() if seen[s]]
+    profile = f", profile {clean(verdict.profile)}" if verdict.profile else ""
+    return (
+        f"{gates} gate{'' if gates == 1 else 's'} on {judged} variant{'' if judged == 1 else 's'}{profile}: "
+        f"{', '.join(parts) or 'nothing decided'}. Exit code {verdict.exit_code}."
+    )
+
+
+def cards(chosen: Sequence[Best]) -> tuple[Card, ...]:
+    """The best variants as cards."""
+    out = []
+    for b in chosen:
+        icon, word = STATUS[b.status] if b.status is not None else ("○", "not gated")
+        drop = (ABSENT, "") if b.drop is None else (
+            amount(b.drop.estimate, b.drop.unit, signed=True), interval(b.drop, signed=True)
+        )  # fmt: skip
+        accuracy = b.points.accuracy
+        shown = (ABSENT, "") if accuracy is None else (amount(accuracy.estimate, accuracy.unit), interval(accuracy))
+        file = ABSENT if b.points.file is None else size(b.points.file)
+        share = "" if b.file_ratio is None else f"×{b.file_ratio:.2f} of the baseline's"
+        ratio = "" if b.latency is None else f"latency ratio {b.latency.estimate:.2f}, {interval(b.latency)}"
+        facts = (
+            ("Accuracy", *shown),
+            ("Against baseline", *drop),
+            ("Speed", speed(b.latency), ratio),
+            ("File to ship", file, share),
+        )
+        out.append(Card(clean(b.group.label), f"{icon} {word}", b.status.value if b.status else "none", facts))
+    return tuple(out)
+
+
+def samples_uri(view: StudyView) -> str:
+    """The contact sheet as a data: address, or "".
+
+    Raises:
+        DataError: not a PNG.
+    """
+    if view.samples is None:
+        return ""
+    if not view.samples.startswith(PNG):
+        raise DataError("the contact sheet is not a PNG", where="samples", fix="make it with corruptions.contact_sheet")
+    return "data:image/png;base64," + base64.b64encode(view.samples).decode("ascii")
+
+
+def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
+    """Versions, host, data and hashes of the study, as (name, value)."""
+    study, data, host = view.study, view.study.data, view.study.host
+    versions = ", ".join(f"{clean(k)} {clean(v)}" for k, v in sorted(host.versions.items()))
+    meta = [m.meta for m in view.measurements.values() if m.meta]
+    seen: dict[str, set[str]] = {}
+    for one in meta:
+        for key, value in one.items():
+            if isinstance(value, str | int | float | bool):
+                seen.setdefault(clean(key), set()).add(clean(str(value)))
+    facts = [
+        ("Study digest", clean(study.digest) or "not complete"),
+        ("Recipe", clean(study.recipe_sha256)),
+        ("edgesafe", clean(study.edgesafe)),
+        ("Host", f"{clean(host.cpu)}, {host.cores} cores, {clean(host.system)}, Python {clean(host.python)}"),
+        ("Libraries", versions or "not recorded"),
+        ("Seeds", ", ".join(str(s) for s in sorted({v.seed for v in view.variants}))),
+        ("Training images", f"{data.train_n:,}; {clean(data.train_sha256)}"),
+        ("Validation images", f"{data.validation_n:,}; {clean(data.validation_sha256)}"),
+        ("Test images", f"{data.test_n:,}; {clean(data.test_sha256)}"),
+    ]
+    if view.verdict is not None:
+        facts.append(("Policy", clean(view.verdict.policy_sha256)))
+    facts += [(f"Measured with: {k.replace('_', ' ')}", ", ".join(sorted(v)[:4])) for k, v in sorted(seen.items())]
+    return tuple(facts)
+
+
+def limits(view: StudyView) -> tuple[str, ...]:
+    """What the numbers do and do not say."""
+    methods = {v.method for v in view.variants}
+    seeds = {v.seed for v in view.variants}
+    corrupted = any(any(k.startswith("mpc") for k in m.metrics) for m in view.measurements.values())
+    out = [
+        "This page is evidence for a safety argument. It certifies nothing, and no standard names a number for these metrics.",
+        f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions of use need their own data.",
+        "Latency holds for the host named above, batch 1. It says nothing about another processor or an embedded board; "
+        "measure there with the benchmark script in export/.",
+        "A variant is called faster only where the whole interval of its latency ratio is below 1.",
+    ]
+    if "weight" in methods:
+        out.append(
+            "Method weight is unstructured: it makes files smaller (sparse storage), not inference faster on this runtime."
+        )
+    if len(seeds) == 1:
+        out.append("One seed: intervals are over test images; the spread between training runs is not measured.")
+    if corrupted:
+        out.append(
+            "Heat maps: each cell has its own 95 % interval; of 75 cells of an unchanged network about 4 would leave zero out."
+        )
+    else:
+        out.append(f"Robustness to corruptions: {ABSENT}.")
+    out.append(
+        "ECE is biased upwards at small n and can fall while accuracy falls: read it together with NLL and accuracy."
+    )
+    return tuple(out)

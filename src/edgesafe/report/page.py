@@ -1,0 +1,113 @@
+"""The page: gathers the parts, lays them out with the template, and keeps it under 1 MB by leaving details out aloud."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgesafe.errors import RefusedError
+from edgesafe.report import figures, lines, tables
+from edgesafe.report.deep import Deep, deep_parts
+from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_uri, verdict_box
+from edgesafe.report.results import to_csv, to_json, to_markdown
+from edgesafe.report.stats import BEST_RULE, Best, best, pareto
+from edgesafe.report.view import Group, ReportFiles, StudyView, grouped
+from edgesafe.report.words import ABSENT, clean, size
+
+__all__ = ["MAX_BYTES", "make"]
+
+MAX_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much is shown. A study too large for 1 MB is shown with less, and the page says what was left out."""
+
+    keys: frozenset[str]  #: groups with reliability diagrams and heat maps
+    layers: frozenset[str]  #: groups with layer tables
+    samples: bool = True
+    left_out: str = ""
+
+
+def make(view: StudyView) -> ReportFiles:
+    """All four files. See `edgesafe.report.build`."""
+    groups, series = grouped(view)
+    points = pareto(groups, view)
+    chosen = best(points, view)
+    context: dict[str, Any] = {
+        "view": view,
+        "groups": groups,
+        "lead": lead(view, groups),
+        "verdict": verdict_box(view, groups),
+        "cards": cards(chosen),
+        "best_rule": BEST_RULE,
+        "forest": figures.forest(view, groups),
+        "results": tables.results_table(view, groups),
+        "differences": tables.differences_table(view, groups),
+        "unfinished": tables.unfinished_table(view),
+        "paper": [
+            part
+            for part in (
+                lines.ratio_figure(view, groups, series),
+                lines.severity_figure(view, groups, series, "mpc"),
+                lines.severity_figure(view, groups, series, "ece_em10_top1"),
+            )
+            if part is not None
+        ],
+        "cost": figures.pareto_figure(points, [s.name for s in series]),
+        "provenance": tables.provenance_table(view),
+        "provenance_facts": provenance_facts(view),
+        "recipe": json.dumps(view.study.recipe, indent=1, sort_keys=True),
+        "limits": limits(view),
+        "absent": ABSENT,
+        "clean": clean,
+    }
+    deep = deep_parts(view, groups)
+    environment = Environment(
+        loader=PackageLoader("edgesafe.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    page = ""
+    for detail in _details(groups, chosen):
+        page = template.render(**context, **_detailed(view, deep, detail))
+        if len(page.encode()) < MAX_BYTES:
+            break
+    else:
+        raise RefusedError(
+            f"the page would be {size(len(page.encode()))}",
+            where=view.study.name,
+            fix="split the recipe into smaller studies",
+        )
+    return ReportFiles(page, to_markdown(view, groups, chosen), to_csv(view, groups), to_json(view, groups, chosen))
+
+
+def _detailed(view: StudyView, deep: Sequence[Deep], detail: Detail) -> dict[str, Any]:
+    """The parts that a large study shows for some variants only."""
+    return {
+        "reliability": [d for d in deep if d.group.key in detail.keys and d.panels],
+        "heat": [d.heat for d in deep if d.group.key in detail.keys and d.heat is not None],
+        "layers": [d for d in deep if d.group.key in detail.layers and d.layers is not None],
+        "samples": samples_uri(view) if detail.samples else "",
+        "left_out": detail.left_out,
+    }
+
+
+def _details(groups: Sequence[Group], chosen: Sequence[Best]) -> Iterator[Detail]:
+    """From everything to the least."""
+    every = frozenset(g.key for g in groups)
+    few = frozenset([b.group.key for b in chosen] + [g.key for g in groups if g.is_baseline])
+    yield Detail(every, every)
+    yield Detail(every, few, True, "the layer tables of all but the best variants")
+    yield Detail(few, few, True, "the diagrams, heat maps and layer tables of all but the best variants")
+    yield Detail(
+        few, few, False, "the sample images, and the diagrams, heat maps and layer tables of all but the best variants"
+    )
+    yield Detail(frozenset(), frozenset(), False, "sample images, reliability diagrams, heat maps and layer tables")

@@ -1,0 +1,235 @@
+"""The report for machines: results.json (schema edgesafe.results/1), results.csv, and report.md for pull requests."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edgesafe.records import (
+    Artefact,
+    Comparison,
+    DataIdentity,
+    GateStatus,
+    Host,
+    Lineage,
+    Measurement,
+    Parity,
+    Record,
+    Temperature,
+    Verdict,
+)
+from edgesafe.report.stats import BEST_RULE, Best, shipped_bytes
+from edgesafe.report.view import Group, StudyView, Value
+from edgesafe.report.words import ABSENT, STATUS, clean, interval, number, size, speed
+
+__all__ = ["RESULTS_SCHEMA", "ResultsFile", "VariantResult", "json_schema", "to_csv", "to_json", "to_markdown"]
+
+RESULTS_SCHEMA = "edgesafe.results/1"
+
+
+class VariantResult(Record):
+    """One variant with all its numbers. `status` "refused" or "pending": it has none."""
+
+    id: str
+    group: str  #: variants that differ by seed only share it
+    method: str
+    ratio: float
+    seed: int
+    status: Literal["pending", "done", "refused"]
+    reason: str = ""
+    arch: str = ""
+    params: int | None = None
+    macs: int | None = None
+    sparsity: float | None = None
+    baseline: str | None = None  #: what `differences` are against
+    artefacts: tuple[Artefact, ...] = ()
+    parity: tuple[Parity, ...] = ()
+    temperature: Temperature | None = None
+    lineage: Lineage | None = None
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+    differences: dict[str, Comparison] = Field(default_factory=dict)
+
+
+class ResultsFile(Record):
+    """results.json"""
+
+    schema_: Literal["edgesafe.results/1"] = Field(default="edgesafe.results/1", alias="schema")
+    study: str
+    edgesafe: str  #: version that ran the study
+    recipe_sha256: str
+    digest: str
+    data: DataIdentity
+    host: Host
+    variants: tuple[VariantResult, ...]
+    best: tuple[str, ...]  #: groups, best first
+    best_rule: str
+    verdict: Verdict | None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of results.json (draft 2020-12), as shipped in results.schema.json."""
+    schema = ResultsFile.model_json_schema(by_alias=True, mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": RESULTS_SCHEMA,
+        **schema,
+        "title": RESULTS_SCHEMA,
+    }
+
+
+def _variants(view: StudyView, groups: Sequence[Group]) -> tuple[VariantResult, ...]:
+    """Every variant of the study, finished ones with their numbers."""
+    out = []
+    for g in groups:
+        for v in g.members:
+            m = view.measurements.get(v.id)
+            out.append(
+                VariantResult(
+                    id=v.id,
+                    group=g.key,
+                    method=v.method,
+                    ratio=v.ratio,
+                    seed=v.seed,
+                    status="done",
+                    arch=v.arch,
+                    params=v.params,
+                    macs=v.macs,
+                    sparsity=v.sparsity,
+                    baseline=m.baseline if m else None,
+                    artefacts=v.artefacts,
+                    parity=v.parity,
+                    temperature=v.temperature,
+                    lineage=v.lineage,
+                    measurements=m.metrics if m else {},
+                    differences=m.differences if m else {},
+                )  # fmt: skip
+            )
+    for e in view.unfinished():
+        status: Literal["pending", "refused"] = "refused" if e.status == "refused" else "pending"
+        out.append(
+            VariantResult(
+                id=e.id, group=e.id, method=e.method, ratio=e.ratio, seed=e.seed, status=status, reason=e.reason
+            )
+        )
+    return tuple(out)
+
+
+def to_json(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) -> str:
+    """results.json: sorted keys, ASCII, one trailing newline; the same study gives the same bytes."""
+    results = ResultsFile(
+        study=view.study.name,
+        edgesafe=view.study.edgesafe,
+        recipe_sha256=view.study.recipe_sha256,
+        digest=view.study.digest,
+        data=view.study.data,
+        host=view.study.host,
+        variants=_variants(view, groups),
+        best=tuple(b.group.key for b in best),
+        best_rule=BEST_RULE,
+        verdict=view.verdict,
+    )
+    return json.dumps(results.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+CSV_COLUMNS = (
+    "study", "variant", "method", "ratio", "seed", "metric", "kind", "estimate", "low", "high", "se", "confidence", "n",
+    "unit", "interval_method", "baseline",
+)  # fmt: skip
+
+
+def _guarded(text: str) -> str:
+    """A spreadsheet runs a cell that begins with = + - @; a leading apostrophe makes it text."""
+    text = clean(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def to_csv(view: StudyView, groups: Sequence[Group]) -> str:
+    """results.csv: one row per variant and metric ("value") and per paired difference ("difference"); RFC 4180, LF."""
+    buffer = io.StringIO()
+    out = csv.writer(buffer, lineterminator="\n")
+    out.writerow(CSV_COLUMNS)
+    for v in (v for g in groups for v in g.members):
+        measured = view.measurements.get(v.id)
+        if measured is None:
+            continue
+        head = [_guarded(view.study.name), _guarded(v.id), _guarded(v.method), repr(v.ratio), v.seed]
+        both: list[tuple[str, Measurement | Comparison]] = [("value", m) for _, m in sorted(measured.metrics.items())]
+        both += [("difference", d) for _, d in sorted(measured.differences.items())]
+        for kind, m in both:
+            numbers = ["" if x is None else repr(x) for x in (m.estimate, m.low, m.high, m.se)]
+            base = _guarded(measured.baseline or "") if kind == "difference" else ""
+            row = [_guarded(m.metric), kind, *numbers, repr(m.confidence), m.n, m.unit.value, _guarded(m.method), base]
+            out.writerow([*head, *row])
+    return buffer.getvalue()
+
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@-])")
+
+
+def _md(text: str) -> str:
+    """User text that stays text: no mark-up, no HTML, no links, no @mentions."""
+    kept = clean(text)
+    kept = _MARKDOWN.sub(lambda m: f"&#{ord(m.group())};" if m.group() in "<>&@|`" else f"\\{m.group()}", kept)
+    return kept.replace("://", ":\u200b//").replace("www.", "www\u200b.")
+
+
+def _md_value(value: Value | None, unit: str = "", *, signed: bool = False) -> str:
+    """ "91.73 % (91.17 to 92.25)"."""
+    if value is None:
+        return ABSENT
+    return f"{number(value.estimate, value.unit, signed=signed)}{unit} ({interval(value, signed=signed)})"
+
+
+def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) -> str:
+    """report.md: the verdict, one table and the best variants, short enough for a pull request."""
+    out = [f"## edgesafe: {_md(view.study.name)}", ""]
+    verdict = view.verdict
+    if verdict is None:
+        out.append("No verdict: `edgesafe gate` has not been run on this study.")
+    else:
+        icon, word = STATUS[verdict.overall]
+        failed = [g for g in verdict.gates if g.status not in (GateStatus.PASS, GateStatus.WAIVED)]
+        out.append(
+            f"**{icon} {word.upper()}**: {len(verdict.gates) - len(failed)} of {len(verdict.gates)} gate decisions passed."
+        )
+        out += [f"- {STATUS[g.status][0]} {_md(g.variant)}, {_md(g.id)}: {_md(g.message)}" for g in failed[:8]]
+        if len(failed) > 8:
+            out.append(f"- and {len(failed) - 8} more: see the page.")
+    out += [
+        "",
+        "| variant | accuracy | Δ accuracy, pp | ECE | Δ mPC, pp | latency | file |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    out += [f"| {' | '.join(_md_row(g, view))} |" for g in groups]
+    if best:
+        out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{_md(BEST_RULE)}</sub>"]
+    if missing := view.unfinished():
+        out += ["", f"Without a result: {', '.join(_md(e.id) for e in missing)}."]
+    out += [
+        "",
+        f"Measured on the exported ONNX files on {_md(view.study.host.cpu)}. Evidence for a safety argument, not a certificate.",
+    ]
+    return "\n".join(out) + "\n"
+
+
+def _md_row(group: Group, view: StudyView) -> list[str]:
+    """One line of the table."""
+    ratio, file = group.value(view, "latency.ratio"), shipped_bytes(group, view)
+    drop = "reference" if group.is_baseline else _md_value(group.difference(view, "accuracy"), signed=True)
+    robust = "reference" if group.is_baseline else _md_value(group.difference(view, "mpc"), signed=True)
+    fast = "reference" if group.is_baseline else speed(ratio)
+    return [
+        _md(group.label),
+        _md_value(group.value(view, "accuracy"), " %"),
+        drop,
+        _md_value(group.value(view, "ece_em10_top1"), " %"),
+        robust,
+        fast,
+        ABSENT if file is None else size(file),
+    ]

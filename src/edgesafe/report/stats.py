@@ -1,0 +1,204 @@
+"""Statistics on stored evidence that the page shows and the measurements do not hold: cells, bins, the best variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.errors import NonFiniteError
+from edgesafe.measure.calibration import ReliabilityBins, reliability_bins
+from edgesafe.measure.intervals import paired_difference, wilson
+from edgesafe.measure.probabilities import softmax64
+from edgesafe.records import Cell, Evidence, GateStatus
+from edgesafe.report.view import Group, StudyView, Value
+
+__all__ = [
+    "BEST_RULE",
+    "Best",
+    "CellDifference",
+    "Pareto",
+    "Reliability",
+    "best",
+    "cell_differences",
+    "pareto",
+    "reliability",
+    "tempered",
+]
+
+
+@dataclass(frozen=True)
+class CellDifference:
+    """Accuracy of a variant minus its baseline's in one (corruption, severity), on the same pixels. Fractions."""
+
+    corruption: str
+    severity: int
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def decided(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0.0 or self.high < 0.0
+
+
+def cell_differences(candidate: Evidence, baseline: Evidence) -> tuple[CellDifference, ...]:
+    """Paired accuracy differences of every cell that both have, with two-sided 95 % intervals (Bonett & Price 2012).
+
+    The interval speaks of one cell; among 75 cells of an unchanged net about four leave zero out by chance.
+    """
+    found = []
+    for key in candidate.cells:
+        if key not in baseline.cells:
+            continue
+        right, base = _paired(candidate.cells[key], baseline.cells[key])
+        if right.size < 2:
+            continue
+        i = paired_difference(right, base, kind="rate")
+        found.append(CellDifference(key[0], key[1], i.estimate, i.low, i.high, i.n))
+    return tuple(found)
+
+
+def _paired(candidate: Cell, baseline: Cell) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Right (1) or wrong (0) of both, float64 (n,), on the images that both have."""
+    _, a, b = np.intersect1d(candidate.index, baseline.index, assume_unique=True, return_indices=True)
+    right, base = candidate.prediction == candidate.label, baseline.prediction == baseline.label
+    return right[a].astype(np.float64), base[b].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """A reliability diagram: equal-mass bins as points, and the histogram of confidence in 20 equal widths.
+
+    Attributes:
+        bins: of `ece_em10_top1`.
+        low, high: float64 (bins,), Wilson's 95 % interval of each bin's accuracy.
+        histogram: float64 (20,), share of images per 0.05 of confidence; sums to 1.
+    """
+
+    bins: ReliabilityBins
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    histogram: NDArray[np.float64]
+
+    @property
+    def ece(self) -> float:
+        """The calibration error that these bins mean: sum of count times gap, over n."""
+        gaps = np.abs(self.bins.accuracy - self.bins.confidence)
+        return float((self.bins.count * gaps).sum() / self.bins.count.sum())
+
+
+def reliability(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> Reliability:
+    """The diagram of `confidence` (n,) in [0, 1] against `correct` (n,).
+
+    Raises:
+        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `measure.calibration.check_pairs`.
+    """
+    bins = reliability_bins(confidence, correct)
+    hits = np.rint(bins.accuracy * bins.count).astype(np.int64)
+    spread = [wilson(int(k), int(n)) for k, n in zip(hits, bins.count, strict=True)]
+    low, high = np.array([i.low for i in spread]), np.array([i.high for i in spread])
+    histogram, _ = np.histogram(np.clip(confidence, 0.0, 1.0), bins=20, range=(0.0, 1.0))
+    return Reliability(bins, low, high, histogram / confidence.size)
+
+
+def tempered(evidence: Evidence, temperature: float) -> NDArray[np.float64]:
+    """Top-1 confidence (n,) of softmax(logits / temperature), float64: what model.calibrated.onnx says."""
+    if not (np.isfinite(temperature) and temperature > 0):
+        raise NonFiniteError(f"temperature {temperature} is not positive", where="temperature", fix="fit it again")
+    return np.asarray(softmax64(evidence.logits / np.float32(temperature)).max(axis=1), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """A group among the others: what it costs, what it keeps, and whether another is better on all."""
+
+    group: Group
+    accuracy: Value | None
+    latency: Value | None
+    file: float | None  #: bytes of the smallest plain ONNX file that is shipped
+    dominated: bool
+
+
+def shipped_bytes(group: Group, view: StudyView) -> float | None:
+    """Bytes of the file one would ship: the sparse ONNX file where there is one, else model.onnx. Mean over seeds."""
+    found = []
+    for variant in group.members:
+        sizes = [a.bytes for a in variant.artefacts if a.file in ("model.onnx", "model.sparse.onnx")]
+        measured = view.measurements.get(variant.id)
+        if measured is not None and "size.onnx_bytes" in measured.metrics:
+            sizes.append(int(measured.metrics["size.onnx_bytes"].estimate))
+        if sizes:
+            found.append(min(sizes))
+    return sum(found) / len(found) if found else None
+
+
+def pareto(groups: Sequence[Group], view: StudyView) -> tuple[Pareto, ...]:
+    """Every group, marked where another is at least as good in accuracy, latency and file size and better in one.
+
+    What is not measured does not count: neither for nor against.
+    """
+    rows = [(g, g.value(view, "accuracy"), g.value(view, "latency.p50_ms"), shipped_bytes(g, view)) for g in groups]
+    costs: list[tuple[float | None, ...]] = [
+        (None if a is None else -a.estimate, None if t is None else t.estimate, f) for _, a, t, f in rows
+    ]
+    return tuple(
+        Pareto(g, a, t, f, any(_dominates(other, costs[i]) for j, other in enumerate(costs) if j != i))
+        for i, (g, a, t, f) in enumerate(rows)
+    )
+
+
+def _dominates(one: tuple[float | None, ...], other: tuple[float | None, ...]) -> bool:
+    """At least as small in every cost that both have (accuracy among them), and smaller in one."""
+    if one[0] is None or other[0] is None:
+        return False
+    pairs = [(x, y) for x, y in zip(one, other, strict=True) if x is not None and y is not None]
+    return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
+
+
+@dataclass(frozen=True)
+class Best:
+    """One of the three best variants and the numbers that put it there."""
+
+    group: Group
+    status: GateStatus | None
+    drop: Value | None  #: accuracy minus the baseline's, paired
+    latency: Value | None  #: latency ratio
+    file_ratio: float | None  #: shipped bytes / baseline's
+    points: Pareto
+
+
+EXCLUDED = (GateStatus.FAIL, GateStatus.MISSING, GateStatus.REFUSED)
+RANK = {GateStatus.PASS: 0, GateStatus.WAIVED: 1, None: 2, GateStatus.INCONCLUSIVE: 3}
+BEST_RULE = (
+    "Compressed variants on the Pareto front of accuracy, median latency and file size (no other is at least as good "
+    "in all three and better in one), none with a failed, missing or refused gate; ordered by verdict, then by whole "
+    "percentage points of accuracy lost to the baseline, then by latency, then by file size."
+)
+
+
+def best(points: Sequence[Pareto], view: StudyView, count: int = 3) -> tuple[Best, ...]:
+    """The `count` best compressed groups by `BEST_RULE`."""
+    baseline = next((p for p in points if p.group.is_baseline), None)
+    found = []
+    for p in pareto([q.group for q in points if not q.group.is_baseline], view):
+        status = p.group.status(view)
+        if p.dominated or p.accuracy is None or status in EXCLUDED:
+            continue
+        ratio = p.file / baseline.file if p.file and baseline is not None and baseline.file else None
+        drop, latency = p.group.difference(view, "accuracy"), p.group.value(view, "latency.ratio")
+        found.append(Best(p.group, status, drop, latency, ratio, p))
+
+    def order(b: Best) -> tuple[int, float, float, float, str]:
+        lost = 0.0
+        if b.points.accuracy is not None and baseline is not None and baseline.accuracy is not None:
+            lost = max(0.0, baseline.accuracy.estimate - b.points.accuracy.estimate)
+        latency = b.points.latency.estimate if b.points.latency is not None else float("inf")
+        file = b.points.file if b.points.file is not None else float("inf")
+        return (RANK.get(b.status, 9), float(np.floor(round(lost * 100, 9))), latency, file, b.group.key)
+
+    return tuple(sorted(found, key=order)[:count])
