@@ -1,7 +1,7 @@
 """Defocus, glass and Gaussian blur.
 
-The Gaussian is separable, in float64, with the summation order of scipy's correlate1d (centre first, then pairs from the
-outside in), so that truncation to 8 bits gives the reference's bytes.
+The Gaussian is separable, in float64, with the summation order of scipy's correlate1d (centre first, then pairs from
+the outside in), so that truncation to 8 bits gives the reference's bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def gaussian_taps(sigma: float, truncate: float = 4.0) -> NDArray[np.float64]:
     if radius == 0:
         return np.ones(1)
     weights: NDArray[np.float64] = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def gaussian(a: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
@@ -111,11 +112,11 @@ def apply_defocus_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.
     kernel = defocus_kernel(*defocus_parameters(s.profile, s.severity, s.scale))
     reach = len(kernel) // 2
     groups: dict[float, list[tuple[int, int]]] = {}
-    for (i, j), weight in np.ndenumerate(kernel):
-        if weight > 1e-7:
-            groups.setdefault(round(float(weight), 9), []).append((i, j))
-    mode = "reflect" if reach < min(s.height, s.width) else "symmetric"
-    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode=mode).astype(np.uint16)
+    for (i, j), tap in np.ndenumerate(kernel):
+        if tap > 1e-7:
+            groups.setdefault(round(float(tap), 9), []).append((i, j))
+    around = (reach, reach)
+    padded = np.pad(images, ((0, 0), around, around, (0, 0)), mode="reflect").astype(np.uint16)
     total = np.zeros(images.shape, np.float32)
     for weight, taps in groups.items():
         # at most 257 taps of 255 fit into 16 bits
@@ -145,9 +146,9 @@ def draw_glass_blur(stream: Stream, setting: Setting) -> dict[str, NDArray[np.in
 def apply_glass_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
     """Blur, let each pixel take a neighbour's value, blur.
 
-    The reference means to swap two pixels, but numpy's views make it a copy: x[h, w] takes the value that x[h', w'] has at
-    that moment, and x[h', w'] keeps it. Pixels are visited from the bottom right. This is CIFAR-10-C, so it is kept; it is
-    the same for greyscale, where the reference would really swap.
+    The reference means to swap two pixels, but numpy's views make it a copy: x[h, w] takes the value that x[h', w']
+    has at that moment, and x[h', w'] keeps it. Pixels are visited from the bottom right. This is CIFAR-10-C, so it is
+    kept; it is the same for greyscale, where the reference would really swap.
     """
     s = fields.setting
     p = glass_parameters(s.profile, s.severity, s.scale)

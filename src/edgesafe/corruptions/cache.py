@@ -1,7 +1,7 @@
 """Finished cells on disk: one NumPy file for each corruption and severity, and its hash beside it.
 
-A file is used only if its hash is right; otherwise the cell is made again. Files appear under their names whole or not at
-all. The directory's name is a hash of everything that the pixels depend on, so different seeds or data never mix.
+A file is used only if its hash is right; otherwise the cell is made again. Files appear under their names whole or not
+at all. The directory's name is a hash of everything that the pixels depend on, so different seeds or data never mix.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def apply_contrast(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint
     lift = (sums / pixels).astype(np.float32) * (1 - c) + _GUARD
     total = images.reshape(n, pixels * s.channels) * c
     total += np.tile(lift, (1, pixels))
-    return np.minimum(total, 255, out=total).astype(np.uint8).reshape(images.shape)
+    np.minimum(total, 255, out=total)
+    return total.astype(np.uint8).reshape(images.shape)
 
 
 @lru_cache(maxsize=64)
@@ -84,19 +85,33 @@ def apply_pixelate(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint
 
 
 def apply_saturate(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
-    """S of HSV becomes S * a + b; hue and V stay. Grey pixels have hue 0 (red), as in scikit-image. Greyscale stays."""
+    """S of HSV becomes S * a + b; hue and V stay. Grey pixels have hue 0 (red), as in scikit-image. Greyscale stays.
+
+    The detour over HSV follows scikit-image's order of operations: results are often exact half or whole levels, where
+    another order would truncate differently.
+    """
     s = fields.setting
     if s.channels == 1:
         return images
     a, b = tables.pair("saturate", s.profile, s.severity)
-    x = images / 255.0
-    top = x.max(-1)
-    spread = top - x.min(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        saturation = np.where(spread > 0, spread / top, 0.0)
-        ratio = np.where(spread > 0, np.clip(saturation * a + b, 0, 1) / saturation, 0.0)
-    out = top[..., None] - (top[..., None] - x) * ratio[..., None]
+    red, green, blue = np.ascontiguousarray(images.transpose(3, 0, 1, 2)) / 255.0
+    top = np.maximum(np.maximum(red, green), blue)
+    spread = top - np.minimum(np.minimum(red, green), blue)
     grey = spread == 0
-    out[grey, 0] = top[grey]
-    out[grey, 1:] = (top[grey] * (1 - min(b, 1.0)))[:, None]
-    return (np.clip(out, 0, 1) * 255 + 1e-9).astype(np.uint8)
+    safe = np.where(grey, 1.0, spread)
+    hue = np.where(red == top, (green - blue) / safe, 0.0)
+    hue = np.where(green == top, 2.0 + (blue - red) / safe, hue)
+    hue = np.where(blue == top, 4.0 + (red - green) / safe, hue)
+    hue = np.where(grey, 0.0, (hue / 6.0) % 1.0)
+    saturation = np.where(grey, 0.0, spread / np.where(grey, 1.0, top))
+    saturation = np.clip(saturation * a + b, 0, 1)
+    sector = np.floor(hue * 6)
+    part = hue * 6 - sector
+    p = top * (1 - saturation)
+    q = top * (1 - part * saturation)
+    t = top * (1 - (1 - part) * saturation)
+    choice = sector.astype(np.uint8) % 6
+    out = np.empty_like(images)
+    for channel, options in enumerate(((top, q, p, p, t, top), (t, top, top, q, p, p), (p, p, t, top, top, q))):
+        out[..., channel] = np.clip(np.choose(choice, options), 0, 1) * 255
+    return out

@@ -7,6 +7,7 @@ below 2**53, so float64 is exact and the bytes do not depend on the BLAS or on t
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ def draw_elastic_transform(stream: Stream, setting: Setting) -> dict[str, NDArra
     affine = elastic_parameters(setting.profile, setting.severity, setting.scale)[2]
     corners = (stream.uniform(6) * (2 * affine) - affine).reshape(-1, 3, 2)
     bits = stream.bits16(2 * setting.height * setting.width)
-    push = bits * (2.0 * _STEP) + (_STEP - 1.0)
+    push = bits.astype(np.float64) * (2.0 * _STEP) + (_STEP - 1.0)
     return {"corners": corners, "push": push.reshape(-1, 2, setting.height, setting.width)}
 
 
@@ -51,7 +52,7 @@ def _smoothing(size: int, sigma: float) -> NDArray[np.float64]:
 
 
 def _displacements(push: NDArray[np.float64], alpha: float, sigma: float) -> NDArray[np.float32]:
-    """alpha * gaussian(push), float32 (n, 2, H, W), in pixels."""
+    """Displacements alpha * gaussian(push): float32 (n, 2, H, W), in pixels."""
     n, _, height, width = push.shape
     whole = np.rint(push * (1 / _STEP))
     along = (whole.reshape(-1, width) @ _smoothing(width, sigma)).reshape(2 * n, height, width)
@@ -62,7 +63,7 @@ def _displacements(push: NDArray[np.float64], alpha: float, sigma: float) -> NDA
 
 
 def _bilinear(
-    planes: NDArray[np.float32] | NDArray[np.uint8],
+    planes: NDArray[Any],
     x: NDArray[np.float32],
     y: NDArray[np.float32],
     mode: str,

@@ -1,7 +1,7 @@
 """The textures that frost lays over an image: made by rule, or cut from photographs that the user supplies.
 
-The photographs of the reference have no stated origin or licence, so none is shipped. They are used where the user names
-a directory that holds them (`frost1.png` .. `frost5.jpg`), for instance that of an installed `imagecorruptions`.
+The photographs of the reference have no stated origin or licence, so none is shipped. They are used where the user
+names a directory that holds them (`frost1.png` .. `frost5.jpg`), for instance that of an installed `imagecorruptions`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class FrostBank:
         if channels == 3:
             return out
         grey = out @ np.array([0.299, 0.587, 0.114])
-        return np.minimum(np.rint(grey), 255).astype(np.uint8)[..., None]
+        level: NDArray[np.float64] = np.minimum(np.rint(grey), 255)
+        return level.astype(np.uint8)[..., None]
 
 
 @lru_cache(maxsize=4)
@@ -154,4 +155,5 @@ def resize_bilinear(image: NDArray[np.uint8], factor: float) -> NDArray[np.uint8
     (top, bottom, up, down), (left, right, west, east) = lines
     wide = image[:, left] * west[:, None] + image[:, right] * east[:, None]
     both = wide[top] * up[:, None, None] + wide[bottom] * down[:, None, None]
-    return np.clip((both + (1 << 21)) >> 22, 0, 255).astype(np.uint8)
+    level: NDArray[np.int64] = np.clip((both + (1 << 21)) >> 22, 0, 255)
+    return level.astype(np.uint8)

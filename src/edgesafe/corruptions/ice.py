@@ -1,9 +1,9 @@
 """Procedural frost: five textures with the brightness, colour and roughness of frosted glass, made by rule.
 
 Crystals are ridges of smooth random fields (1 - |2 v - 1|, sharpened); a fine grain with a flat spectrum is laid over
-them. Five tints stand for the reference's five photographs: their mean colours and contrasts are copied (statistics, not
-pixels), one of the tints twice. The share of grain is the one free number; it is set so that a third-party ResNet-20
-loses the same accuracy as under the photographs (docs/decisions/042-procedural-frost.md).
+them. Five tints stand for the reference's five photographs: their mean colours and contrasts are copied (statistics,
+not pixels), one of the tints twice. The share of grain is the one free number; it is set so that a third-party
+ResNet-20 loses the same accuracy as under the photographs (docs/decisions/042-procedural-frost.md).
 """
 
 from __future__ import annotations
@@ -55,8 +55,9 @@ def _lattice(stream: Stream, side: int, cell: float) -> NDArray[np.float64]:
 
 
 def _standard(field: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = field - field.mean()
-    return centred / centred.std()
+    centred: NDArray[np.float64] = field - field.mean()
+    centred /= centred.std()
+    return centred
 
 
 def _texture(number: int, side: int, zoom: float) -> NDArray[np.float64]:

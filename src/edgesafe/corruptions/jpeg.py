@@ -4,8 +4,8 @@ Small images are stacked into one tall strip: zero-copy, one encode, and since e
 (sides divisible by 16) every coefficient is that of the image alone. Decoding differs only where the chroma, which has
 half the resolution, is interpolated across the seam between two images: the first and last pixel row of each. Those two
 rows are made again from the decoded luma and chroma planes with libjpeg's own whole-number arithmetic ("fancy
-upsampling", jdsample.c, and YCC to RGB, jdcolor.c), in which an image's edge repeats. The first image of a strip is also
-coded alone and must give the same bytes; else (a codec that computes differently) all images are coded one by one.
+upsampling", jdsample.c, and YCC to RGB, jdcolor.c), in which an image's edge repeats. The first image of a strip is
+also coded alone and must give the same bytes; else (a codec that computes differently) all images are coded one by one.
 """
 
 from __future__ import annotations
@@ -92,8 +92,9 @@ def _widen(line: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def _rgb(y: NDArray[np.int32], cb: NDArray[np.int32], cr: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """libjpeg's YCC to RGB with 16-bit fixed point; cb, cr centred at 0."""
+    """YCC to RGB with libjpeg's 16-bit fixed point; cb, cr centred at 0."""
     red = y + ((91881 * cr + 32768) >> 16)
     green = y + ((-22554 * cb - 46802 * cr + 32768) >> 16)
     blue = y + ((116130 * cb + 32768) >> 16)
-    return np.clip(np.stack([red, green, blue], axis=-1), 0, 255).astype(np.uint8)
+    rgb: NDArray[np.int32] = np.clip(np.stack([red, green, blue], axis=-1), 0, 255)
+    return rgb.astype(np.uint8)

@@ -1,8 +1,8 @@
 """The reference generator's own random stream, from `numpy.random.seed` alone; for golden tests, not for measuring.
 
 The reference calls numpy's global generator image after image. `RandomState` gives the same numbers; drawing for all
-images at once reproduces drawing for each in turn, except where calls of different kinds alternate. These draws depend on
-the order of the images, and for shot noise on their pixels, so they are no pure function of an image's index: use
+images at once reproduces drawing for each in turn, except where calls of different kinds alternate. These draws depend
+on the order of the images, and for shot noise on their pixels, so they are no pure function of an image's index: use
 `draw` for everything else.
 """
 
@@ -52,7 +52,7 @@ def corrupt_legacy(
         DataError: impulse_noise, or what `apply` refuses.
     """
     check_images(images)
-    state = np.random.RandomState(seed)  # noqa: NPY002
+    state = np.random.RandomState(seed)
     setting = spec.setting(corruption, severity)
     if corruption == "impulse_noise":
         raise DataError("impulse_noise has no legacy stream", where="legacy", fix="use corrupt")
@@ -68,38 +68,64 @@ def corrupt_legacy(
     return apply(images, corruption, severity, Fields(setting, len(images), arrays))
 
 
-def _draw(state: np.random.RandomState, n: int, s: Setting, spec: FieldSpec) -> dict[str, NDArray[Any]]:  # noqa: NPY002
+def _glass(state: np.random.RandomState, n: int, s: Setting) -> dict[str, NDArray[Any]]:
+    p = tables.glass_parameters(s.profile, s.severity, s.scale)
+    size = (n, p.iterations, s.height - 2 * p.delta, s.width - 2 * p.delta, 2)
+    return {"offsets": state.randint(-p.delta, p.delta, size=size)[:, :, ::-1, ::-1]}  # drawn from the bottom right
+
+
+def _motion(state: np.random.RandomState, n: int, _: Setting) -> dict[str, NDArray[Any]]:
+    return {"degrees": state.uniform(-45, 45, size=n)}
+
+
+def _snow(state: np.random.RandomState, n: int, s: Setting) -> dict[str, NDArray[Any]]:
+    p = tables.snow_parameters(s.profile, s.severity, s.scale)
+    flakes, degrees = np.empty((n, s.height, s.width)), np.empty(n)
+    for i in range(n):
+        flakes[i] = state.normal(size=(s.height, s.width), loc=p.loc, scale=p.scale)
+        degrees[i] = state.uniform(-135, -45)
+    return {"flakes": flakes, "degrees": degrees}
+
+
+def _fog(state: np.random.RandomState, n: int, s: Setting) -> dict[str, NDArray[Any]]:
+    side = fog_side(s.height, s.width)
+    return {"wobble": np.ascontiguousarray(state.random_sample((n, side * side - 1)).T)}
+
+
+def _elastic(state: np.random.RandomState, n: int, s: Setting) -> dict[str, NDArray[Any]]:
+    affine = tables.elastic_parameters(s.profile, s.severity, s.scale)[2]
+    draws = state.random_sample((n, 6 + 2 * s.height * s.width))
+    corners = (-affine + 2 * affine * draws[:, :6]).astype(np.float32).astype(np.float64)
+    return {"corners": corners.reshape(n, 3, 2), "push": (2 * draws[:, 6:] - 1).reshape(n, 2, s.height, s.width)}
+
+
+def _spatter(state: np.random.RandomState, n: int, s: Setting) -> dict[str, NDArray[Any]]:
+    p = tables.spatter_parameters(s.profile, s.severity, s.scale)
+    return {"drops": state.normal(size=(n, s.height, s.width), loc=p.loc, scale=p.scale)}
+
+
+_DRAW = {
+    "glass_blur": _glass,
+    "motion_blur": _motion,
+    "snow": _snow,
+    "fog": _fog,
+    "elastic_transform": _elastic,
+    "spatter": _spatter,
+}
+
+
+def _frost(state: np.random.RandomState, n: int, spec: FieldSpec) -> dict[str, NDArray[Any]]:
+    bank, (height, width, channels) = spec.textures, spec.shape
+    where = np.empty((3, n), np.int64)
+    for i in range(n):
+        which = state.randint(len(bank.textures))
+        high, wide = bank.textures[which].shape[:2]
+        where[:, i] = which, state.randint(0, high - height), state.randint(0, wide - width)
+    return {"ice": bank.crops(where[0], where[1], where[2], (height, width, channels))}
+
+
+def _draw(state: np.random.RandomState, n: int, s: Setting, spec: FieldSpec) -> dict[str, NDArray[Any]]:
     """The fields of `draw`, from the reference's stream."""
-    height, width = s.height, s.width
-    if s.corruption == "glass_blur":
-        p = tables.glass_parameters(s.profile, s.severity, s.scale)
-        size = (n, p.iterations, height - 2 * p.delta, width - 2 * p.delta, 2)
-        return {"offsets": state.randint(-p.delta, p.delta, size=size)[:, :, ::-1, ::-1]}
-    if s.corruption == "motion_blur":
-        return {"degrees": state.uniform(-45, 45, size=n)}
-    if s.corruption == "snow":
-        flakes, degrees = np.empty((n, height, width)), np.empty(n)
-        q = tables.snow_parameters(s.profile, s.severity, s.scale)
-        for i in range(n):
-            flakes[i] = state.normal(size=(height, width), loc=q.loc, scale=q.scale)
-            degrees[i] = state.uniform(-135, -45)
-        return {"flakes": flakes, "degrees": degrees}
-    if s.corruption == "spatter":
-        r = tables.spatter_parameters(s.profile, s.severity, s.scale)
-        return {"drops": state.normal(size=(n, height, width), loc=r.loc, scale=r.scale)}
     if s.corruption == "frost":
-        bank, where = spec.textures, np.empty((3, n), np.int64)
-        for i in range(n):
-            t = state.randint(len(bank.textures))
-            high, wide = bank.textures[t].shape[:2]
-            where[:, i] = t, state.randint(0, high - height), state.randint(0, wide - width)
-        return {"ice": bank.crops(where[0], where[1], where[2], (height, width, s.channels))}
-    if s.corruption == "fog":
-        side = fog_side(height, width)
-        return {"wobble": np.ascontiguousarray(state.random_sample((n, side * side - 1)).T)}
-    if s.corruption == "elastic_transform":
-        affine = tables.elastic_parameters(s.profile, s.severity, s.scale)[2]
-        draws = state.random_sample((n, 6 + 2 * height * width))
-        corners = (-affine + 2 * affine * draws[:, :6]).astype(np.float32).astype(np.float64)
-        return {"corners": corners.reshape(n, 3, 2), "push": (2 * draws[:, 6:] - 1).reshape(n, 2, height, width)}
-    return {}
+        return _frost(state, n, spec)
+    return _DRAW[s.corruption](state, n, s) if s.corruption in _DRAW else {}

@@ -30,7 +30,8 @@ def line_weights(radius: float, sigma: float) -> NDArray[np.float32]:
     weights /= weights.sum()
     tail = np.cumsum(weights[::-1])[::-1]
     weights = weights[: max(1, int((tail >= _TAIL).sum()))]
-    return (weights / weights.sum()).astype(np.float32)
+    weights = weights / weights.sum()
+    return weights.astype(np.float32)
 
 
 def line_blur(
@@ -45,7 +46,7 @@ def line_blur(
         sigma: pixels.
     """
     weights = line_weights(radius, sigma)
-    n, height, width = planes.shape[:3]
+    height, width = planes.shape[1:3]
     turn = np.deg2rad(degrees)[:, None]
     step = np.arange(len(weights))[None]
     dx = np.ceil(step * np.cos(turn) - 0.5).astype(np.int64)

@@ -1,8 +1,8 @@
 """Gaussian, shot, impulse and speckle noise: independent per value, so each is a table of 256 x 256 probabilities.
 
-Row v of the table holds the distribution of the corrupted value of a pixel value v, worked out exactly in float64. It is
-sampled with one 32-bit word per value by Walker's alias method (ACM TOMS 3(3), 1977, with Vose's construction): the low
-8 bits choose a column, the high 24 bits decide between the column and its alias. Total variation from the exact
+Row v of the table holds the distribution of the corrupted value of a pixel value v, worked out exactly in float64. It
+is sampled with one 32-bit word per value by Walker's alias method (ACM TOMS 3(3), 1977, with Vose's construction): the
+low 8 bits choose a column, the high 24 bits decide between the column and its alias. Total variation from the exact
 distribution is below 2e-5 (a test computes it).
 """
 
@@ -55,9 +55,9 @@ def transition(corruption: str, profile: Profile, severity: int) -> NDArray[np.f
     """The exact distribution of each corrupted value: float64 (256, 256), rows sum to 1."""
     c = value(corruption, profile, severity)
     if corruption == "gaussian_noise":
-        return _gaussian_rows(np.full(256, 255 * c))
+        return _gaussian_rows(np.full(256, 255.0 * c))
     if corruption == "speckle_noise":
-        return _gaussian_rows(_LEVELS * c)
+        return _gaussian_rows(_LEVELS.astype(np.float64) * c)
     if corruption == "shot_noise":
         return _shot_rows(c)
     table = np.eye(256) * (1 - c)  # impulse_noise: a share c is replaced, half by 0 and half by 255

@@ -6,7 +6,6 @@ Either way a cell (corruption, severity) is asked for by test-set positions, a b
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,12 +17,12 @@ from edgesafe.corruptions import tables
 from edgesafe.corruptions.cache import CellCache
 from edgesafe.corruptions.engine import corrupt
 from edgesafe.corruptions.frost import FrostBank, installed_photographs
+from edgesafe.corruptions.manifest import GENERATOR, Manifest
 from edgesafe.corruptions.spec import FieldSpec, check_images, check_indices
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError, NothingEvaluated
 
 __all__ = [
-    "GENERATOR",
     "CorruptionSource",
     "DirectorySource",
     "GeneratedSource",
@@ -31,9 +30,6 @@ __all__ = [
     "open_source",
     "pixel_sha256",
 ]
-
-GENERATOR = "edgesafe.corruptions/1"
-"""Name and version of the generator. The number rises whenever a single byte of its output changes."""
 
 Identity = Mapping[str, str | int | float]
 
@@ -160,9 +156,9 @@ class GeneratedSource:
 class DirectorySource:
     """A directory in CIFAR-10-C's layout, memory-mapped.
 
-    `<corruption>.npy` is uint8 (S * N, H, W, C), severity after severity; `labels.npy` is (S * N,) or (N,). S = 5 unless
-    a manifest of `write_directory` says otherwise. The directory's first n images must be the clean test set's, which
-    is checked by their labels in every block.
+    `<corruption>.npy` is uint8 (S * N, H, W, C), severity after severity; `labels.npy` is (S * N,) or (N,). S = 5
+    unless a manifest of `write_directory` says otherwise. The directory's first n images must be the clean test set's,
+    which is checked by their labels in every block, and by the manifest's hash of the clean pixels if there is one.
 
     Args:
         directory: the directory.
@@ -176,9 +172,11 @@ class DirectorySource:
     def __init__(self, directory: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         if not directory.is_dir():
             raise DataError("no such directory", where=str(directory), fix="give a CIFAR-10-C directory")
-        manifest = _read_manifest(directory)
-        self._severities = tuple(int(s) for s in manifest.get("severities", (1, 2, 3, 4, 5)))
-        self._names = tuple(manifest.get("files", {})) or tables.NAMES
+        manifest = Manifest.read(directory)
+        if manifest is not None:
+            _check_manifest(manifest, directory, images)
+        self._severities = manifest.severities if manifest is not None else (1, 2, 3, 4, 5)
+        self._names = tuple(manifest.files) if manifest is not None else tables.NAMES
         missing = [name for name in self._names if not (directory / f"{name}.npy").is_file()]
         if missing:
             raise DataError(
@@ -204,13 +202,12 @@ class DirectorySource:
         _check_labels(directory / "labels.npy", labels, next(iter(self._rows.values())), blocks)
         self._identity: dict[str, str | int | float] = {
             "generator": "directory",
-            "made_by": str(manifest.get("generator", "unknown")),
+            "made_by": manifest.generator if manifest is not None else "unknown",
             "fingerprint": self._fingerprint(),
-            "frost": str(manifest.get("frost", "as published")),
+            "frost": manifest.frost if manifest is not None else "as published",
         }
-        for key in ("seed", "profile"):
-            if key in manifest:
-                self._identity[key] = manifest[key]
+        if manifest is not None:
+            self._identity |= {"seed": manifest.seed, "profile": manifest.profile}
 
     def _fingerprint(self) -> str:
         """Hash of 16 images spread over each file, and of all shapes: tells directories apart without reading them."""
@@ -268,17 +265,15 @@ def _map(file: Path) -> NDArray[np.uint8]:
     return array
 
 
-def _read_manifest(directory: Path) -> dict[str, object] | dict[str, str]:
-    file = directory / "manifest.json"
-    if not file.is_file():
-        return {}
-    try:
-        manifest = json.loads(file.read_text("utf-8"))
-    except (ValueError, OSError) as error:
-        raise DataError("not a readable manifest", where=str(file), fix="make the directory again") from error
-    if not isinstance(manifest, dict) or not manifest.get("complete"):
-        raise DataError("the directory is not finished", where=str(file), fix="run edgesafe corrupt again to finish it")
-    return manifest
+def _check_manifest(manifest: Manifest, directory: Path, images: NDArray[np.uint8]) -> None:
+    if not manifest.complete or not manifest.files:
+        raise DataError("is not finished", where=str(directory), fix="run edgesafe corrupt again to finish it")
+    if manifest.images == len(images) and manifest.data_sha256 != pixel_sha256(images):
+        raise DataError(
+            "was made from other images than the clean test set",
+            where=str(directory),
+            fix="corrupt this test set, or evaluate on the one it was made from",
+        )
 
 
 def _check_labels(file: Path, labels: NDArray[np.int64], rows: int, blocks: int) -> None:

@@ -41,7 +41,8 @@ def apply_spatter(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8
         mask[mask < 0.8] = 0
         total = x * (1 - mask) + mask * _tint(_MUD, s.channels)
     else:
-        wet = (np.clip(layer, 0, 1) * 255).astype(np.uint8)
+        # where the layer passes 1, the original's conversion to a byte wraps around: kept
+        wet = (layer * 255).astype(np.int64).astype(np.uint8)
         strength = wet.astype(np.float64) * np.stack([_relief(one) for one in wet])
         peak = strength.max((1, 2), keepdims=True)
         strength = np.divide(strength, peak, out=np.zeros_like(strength), where=peak > 0)
@@ -87,8 +88,8 @@ def _equalise(level: NDArray[np.int64]) -> NDArray[np.int64]:
     if rest == 0:
         return level
     count[first] = 0
-    table = np.clip(np.rint(np.cumsum(count) * (255.0 / rest)), 0, 255).astype(np.int64)
-    return table[level]
+    table: NDArray[np.int64] = np.clip(np.rint(np.cumsum(count) * (255.0 / rest)), 0, 255).astype(np.int64)
+    return table.take(level)
 
 
 def _canny(image: NDArray[np.uint8], low: int, high: int) -> NDArray[np.bool_]:

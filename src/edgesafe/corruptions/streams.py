@@ -91,7 +91,7 @@ class Stream:
         """float64 (n, count) in [0, 1), 53 bits; with `last`, (count, n)."""
         words = self._words(count, last=last)
         words >>= np.uint64(11)
-        return words * 2.0**-53
+        return words.astype(np.float64) * 2.0**-53
 
     def normal(self, count: int) -> NDArray[np.float32]:
         """float32 (n, count), standard normal by a table of 65,536 quantiles (tails end at 4.33)."""

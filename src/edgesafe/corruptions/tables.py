@@ -111,13 +111,25 @@ _C, _T, _I = Profile.CIFAR, Profile.TINY, Profile.IMAGENET
 # One number per severity; its meaning is in the comment.
 _VALUES: dict[str, dict[Profile, tuple[float, ...]]] = {
     # standard deviation, of pixels in [0, 1]
-    "gaussian_noise": {_C: (0.04, 0.06, 0.08, 0.09, 0.10), _T: (0.04, 0.08, 0.12, 0.15, 0.18), _I: (0.08, 0.12, 0.18, 0.26, 0.38)},
+    "gaussian_noise": {
+        _C: (0.04, 0.06, 0.08, 0.09, 0.10),
+        _T: (0.04, 0.08, 0.12, 0.15, 0.18),
+        _I: (0.08, 0.12, 0.18, 0.26, 0.38),
+    },
     # photons at full brightness
     "shot_noise": {_C: (500, 250, 100, 75, 50), _T: (250, 100, 50, 30, 15), _I: (60, 25, 12, 5, 3)},
     # share of values replaced by 0 or 255
-    "impulse_noise": {_C: (0.01, 0.02, 0.03, 0.05, 0.07), _T: (0.01, 0.02, 0.05, 0.08, 0.14), _I: (0.03, 0.06, 0.09, 0.17, 0.27)},
+    "impulse_noise": {
+        _C: (0.01, 0.02, 0.03, 0.05, 0.07),
+        _T: (0.01, 0.02, 0.05, 0.08, 0.14),
+        _I: (0.03, 0.06, 0.09, 0.17, 0.27),
+    },
     # standard deviation relative to the pixel
-    "speckle_noise": {_C: (0.06, 0.1, 0.12, 0.16, 0.2), _T: (0.15, 0.2, 0.25, 0.3, 0.35), _I: (0.15, 0.2, 0.35, 0.45, 0.6)},
+    "speckle_noise": {
+        _C: (0.06, 0.1, 0.12, 0.16, 0.2),
+        _T: (0.15, 0.2, 0.25, 0.3, 0.35),
+        _I: (0.15, 0.2, 0.35, 0.45, 0.6),
+    },
     # standard deviation in pixels (scales)
     "gaussian_blur": {_C: (0.4, 0.6, 0.7, 0.8, 1), _T: (0.5, 0.75, 1, 1.25, 1.5), _I: (1, 2, 3, 4, 6)},
     # added to the V of HSV
@@ -327,5 +339,4 @@ def frost_parameters(profile: Profile, severity: int) -> tuple[int, int]:
 def zoom_factors(profile: Profile, severity: int) -> tuple[float, ...]:
     """The zoom factors that are averaged. `np.arange` decides by rounding whether the end is included: keep it."""
     end, step = _PAIRS["zoom_blur"][profile][severity - 1]
-    factors = tuple(float(f) for f in np.arange(1, end, step))
-    return factors
+    return tuple(float(f) for f in np.arange(1, end, step))

@@ -68,8 +68,7 @@ def apply_snow(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
     for c, plane in enumerate(planes):
         lifted = np.maximum(plane, pale)
         lifted *= np.float32(1 - p.mix)
-        plane *= np.float32(p.mix)
-        lifted += plane
+        lifted += plane * np.float32(p.mix)
         lifted += fallen
         out[..., c] = np.minimum(lifted, 255, out=lifted)
     return out
@@ -94,7 +93,8 @@ def apply_frost(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
     total = images * np.uint16(a)
     total += fields["ice"] * np.uint16(b)
     total //= np.uint16(100)
-    return np.minimum(total, 255, out=total).astype(np.uint8)
+    np.minimum(total, 255, out=total)
+    return total.astype(np.uint8)
 
 
 # ----------------------------------------------------------------------------------------------------------- fog

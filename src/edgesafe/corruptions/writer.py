@@ -10,10 +10,8 @@ A run that was interrupted goes on where it stopped: finished files are recognis
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +19,13 @@ from numpy.typing import NDArray
 from edgesafe.corruptions import tables
 from edgesafe.corruptions.engine import corrupt
 from edgesafe.corruptions.files import npy_header, write_atomically
-from edgesafe.corruptions.source import GENERATOR, frost_bank, pixel_sha256
+from edgesafe.corruptions.manifest import Manifest
+from edgesafe.corruptions.source import frost_bank, pixel_sha256
 from edgesafe.corruptions.spec import FieldSpec, check_images
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError, NothingEvaluated, StoreError
 
-__all__ = ["MANIFEST_SCHEMA", "Progress", "write_directory"]
-
-MANIFEST_SCHEMA = "edgesafe.corruptions.manifest/1"
+__all__ = ["Progress", "write_directory"]
 
 Progress = Callable[[str, int, int], None]
 """Called with (corruption, images done of it, images in it)."""
@@ -84,36 +81,72 @@ def write_directory(  # noqa: PLR0913
         raise DataError(f"labels are {labels.dtype} {labels.shape} for {len(images)} images", where="labels")
     chosen = Profile(str(FieldSpec(shape, seed, profile).profile))
     spec = FieldSpec(shape, seed, chosen, frost_bank(frost_dir, chosen, shape[0], shape[1]))
-    manifest = _Manifest(out_dir, _settings(images, spec, levels), names)
-    manifest.open()
+    manifest = _take_over(out_dir, _new_manifest(images, spec, levels))
     total = len(images) * len(levels)
     for name in names:
         file = out_dir / f"{name}.npy"
-        if not manifest.holds(name, file):
+        if not _intact(file, manifest.files.get(name)):
             pieces = _pieces(images, name, levels, spec, progress)
-            manifest.add(name, write_atomically(file, npy_header((total, *shape), np.uint8), pieces))
+            digest = write_atomically(file, npy_header((total, *shape), np.uint8), pieces)
+            manifest = manifest.model_copy(
+                update={"files": {**manifest.files, name: f"sha256:{digest}"}, "complete": False}
+            )
+            manifest.write(out_dir)
         elif progress is not None:
             progress(name, total, total)
-    repeated = np.tile(labels.astype(np.uint8 if labels.min() >= 0 and labels.max() < 256 else np.int64), len(levels))
-    manifest.labels = write_atomically(
-        out_dir / "labels.npy", npy_header(repeated.shape, repeated.dtype), (repeated.tobytes(),)
+    small = labels.min() >= 0 and labels.max() < 256
+    repeated = np.tile(labels.astype(np.uint8 if small else np.int64), len(levels))
+    head = npy_header(repeated.shape, repeated.dtype)
+    digest = write_atomically(out_dir / "labels.npy", head, (repeated.tobytes(),))
+    return manifest.model_copy(update={"labels": f"sha256:{digest}", "complete": True}).write(out_dir)
+
+
+def _new_manifest(images: NDArray[np.uint8], spec: FieldSpec, levels: tuple[int, ...]) -> Manifest:
+    return Manifest(
+        seed=spec.seed,
+        profile=str(spec.profile),
+        frost=spec.textures.kind,
+        frost_sha256=spec.textures.sha256,
+        severities=tuple(int(level) for level in levels),
+        images=len(images),
+        shape=spec.shape,
+        data_sha256=pixel_sha256(images),
     )
-    return manifest.close()
 
 
-def _settings(images: NDArray[np.uint8], spec: FieldSpec, levels: tuple[int, ...]) -> dict[str, Any]:
-    return {
-        "schema": MANIFEST_SCHEMA,
-        "generator": GENERATOR,
-        "seed": spec.seed,
-        "profile": str(spec.profile),
-        "frost": spec.textures.kind,
-        "frost_sha256": spec.textures.sha256,
-        "severities": [int(level) for level in levels],
-        "images": len(images),
-        "shape": list(spec.shape),
-        "data_sha256": pixel_sha256(images),
-    }
+def _take_over(directory: Path, wanted: Manifest) -> Manifest:
+    """Make the directory, or take over what an earlier run with the same settings has left."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        present = sorted(p.name for p in directory.glob("*.npy"))
+    except OSError as error:
+        raise StoreError(
+            f"cannot be made ({error.strerror})", where=str(directory), fix="choose another directory"
+        ) from error
+    old = Manifest.read(directory)
+    if old is None:
+        if present:
+            raise StoreError(
+                f"holds {present[0]} of unknown origin", where=str(directory), fix="choose an empty directory"
+            )
+        return wanted
+    before, now = old.model_dump(), wanted.model_dump()
+    for key in sorted(before.keys() - {"files", "labels", "complete"}):
+        if before[key] != now[key]:
+            raise StoreError(
+                f"was written with {key} = {before[key]!r}, not {now[key]!r}",
+                where=str(directory),
+                fix="choose an empty directory",
+            )
+    return old
+
+
+def _intact(file: Path, digest: str | None) -> bool:
+    """Whether that file is there and has that hash."""
+    if digest is None or not file.is_file():
+        return False
+    with file.open("rb") as stream:
+        return digest == f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def _pieces(
@@ -130,67 +163,3 @@ def _pieces(
             done += len(piece)
             if progress is not None:
                 progress(name, done, total)
-
-
-class _Manifest:
-    """manifest.json: what the directory holds, updated after each file."""
-
-    def __init__(self, directory: Path, settings: dict[str, Any], names: tuple[str, ...]) -> None:
-        self._directory, self._settings, self._names = directory, settings, names
-        self._file = directory / "manifest.json"
-        self._hashes: dict[str, str] = {}
-        self.labels = ""
-
-    def open(self) -> None:
-        """Make the directory, or take over what an earlier run with the same settings has left."""
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            present = sorted(p.name for p in self._directory.glob("*.npy"))
-        except OSError as error:
-            raise StoreError(
-                f"cannot be made ({error.strerror})", where=str(self._directory), fix="choose another directory"
-            ) from error
-        if not self._file.is_file():
-            if present:
-                raise StoreError(
-                    f"holds {present[0]} of unknown origin", where=str(self._directory), fix="choose an empty directory"
-                )
-            return
-        try:
-            old = json.loads(self._file.read_text("utf-8"))
-            self._hashes = {str(k): str(v) for k, v in old.get("files", {}).items()}
-        except (ValueError, AttributeError, OSError) as error:
-            raise StoreError(
-                "not a readable manifest", where=str(self._file), fix="choose an empty directory"
-            ) from error
-        for key, value in self._settings.items():
-            if old.get(key) != value:
-                raise StoreError(
-                    f"was written with {key} = {old.get(key)!r}, not {value!r}",
-                    where=str(self._directory),
-                    fix="choose an empty directory",
-                )
-
-    def holds(self, name: str, file: Path) -> bool:
-        """Whether that file is there and intact."""
-        if name not in self._hashes or not file.is_file():
-            return False
-        with file.open("rb") as stream:
-            return self._hashes[name] == f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
-
-    def add(self, name: str, digest: str) -> None:
-        """Note a finished file."""
-        self._hashes[name] = f"sha256:{digest}"
-        self._write(complete=False)
-
-    def close(self) -> Path:
-        """Mark the directory complete."""
-        self._write(complete=True)
-        return self._file
-
-    def _write(self, *, complete: bool) -> None:
-        order = [name for name in tables.ALL if name in self._hashes]
-        content = {**self._settings, "files": {name: self._hashes[name] for name in order}, "complete": complete}
-        if self.labels:
-            content["labels"] = f"sha256:{self.labels}"
-        write_atomically(self._file, (json.dumps(content, indent=1) + "\n").encode(), ())

@@ -1,9 +1,9 @@
 """Zoom blur: the mean of the image and of its zoomed copies, as one linear operator; also enlarges the flakes of snow.
 
-A zoomed copy is `clipped_zoom` of the reference: crop the centre, enlarge with linear interpolation (scipy's zoom, order
-1), trim. Per axis that is a matrix with two entries in each row. Up to 64x64 pixels all copies are summed into one matrix,
-whose weights are whole multiples of 2**-16: each sum then is a whole number below 2**24, exact in float32, so a matrix
-product gives the same bytes in any order, on any BLAS, for any batch. Larger images go copy by copy.
+A zoomed copy is `clipped_zoom` of the reference: crop the centre, enlarge with linear interpolation (scipy's zoom,
+order 1), trim. Per axis that is a matrix with two entries in each row. Up to 64x64 pixels all copies are summed into
+one matrix, whose weights are whole multiples of 2**-16: each sum then is a whole number below 2**24, exact in float32,
+so a matrix product gives the same bytes in any order, on any BLAS, for any batch. Larger images go copy by copy.
 """
 
 from __future__ import annotations
