@@ -156,7 +156,7 @@ def _baseline(run: Run, seed: int) -> nn.Module:
         models.load_weights(model, Path(section.weights))
         return model.eval()
     train = run.recipe.train
-    key = stage_key(what="train", seed=seed, model=section.model_dump(), train=train.model_dump(), **_data(run))
+    key = stage_key(what="train", seed=seed, model=section.model_dump(), section=train.model_dump(), **_data(run))
     plan = _fit_plan(train, seed)
     _fit(run, model, Kept(run.study, f"baseline-s{seed}.train", "fit", key), plan, title="training the baseline")
     return model.eval()

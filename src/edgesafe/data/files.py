@@ -46,7 +46,7 @@ def read_npz(path: Path, required: Sequence[str]) -> dict[str, NDArray[Any]]:
         raise DataError("no such file", where=str(path), fix="data.root must name the npz file")
     found: dict[str, NDArray[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
             names = list(archive.files)
             for name in names:
                 found[name] = archive[name]

@@ -18,7 +18,7 @@ from edgesafe.errors import DataError
 from edgesafe.records import DataBundle, DataIdentity, ImageSet
 from edgesafe.sections import DataSection
 
-__all__ = ["identity", "load"]
+__all__ = ["first", "identity", "load"]
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -91,6 +91,17 @@ def _take(images: ImageSet, index: NDArray[np.int64], k: int, where: str) -> Ima
     return arrays.image_set(images.images[index], images.labels[index], num_classes=k, where=where)
 
 
+def first(images: ImageSet, n: int) -> ImageSet:
+    """The first n images (all, if there are not so many).
+
+    The order of a training set may be by class: the images are taken along the fixed permutation, in their own order.
+    """
+    if n >= len(images):
+        return images
+    index = np.sort(arrays.shuffled(len(images))[:n])
+    return arrays.image_set(images.images[index], images.labels[index], num_classes=1 << 62, where="recover.images")
+
+
 def _first(images: ImageSet, n: int, k: int, where: str) -> ImageSet:
     if n > len(images):
         raise DataError(f"{n} images asked for, {len(images)} there", where=where, fix=f"ask for at most {len(images)}")
@@ -113,16 +124,17 @@ def _normalisation(section: DataSection, raw: RawData, train: ImageSet) -> tuple
         std = std or tuple(max(round(float(v), 4), 1e-4) for v in spread)
     if len(mean) != channels or len(std) != channels:
         raise DataError(
-            f"{len(mean)} means and {len(std)} standard deviations for {channels} channels", where="data.mean, data.std",
+            f"{len(mean)} means and {len(std)} standard deviations for {channels} channels",
+            where="data.mean, data.std",
             fix=f"give {channels} of each",
-        )  # fmt: skip
+        )
     return mean, std
 
 
 # ------------------------------------------------------------------------------------------------------- loaders
 
 
-def _digits(section: DataSection) -> RawData:
+def _digits(_: DataSection) -> RawData:
     """Handwritten digits of the UCI repository (as in scikit-learn): 1,797 images of 8x8, shown as 32x32x3."""
     with (
         resources.files("edgesafe.data").joinpath("digits.npz").open("rb") as handle,
@@ -184,10 +196,12 @@ def _imagefolder(section: DataSection) -> RawData:
                 f"classes differ from train's: {odd[:5]}", where=str(root / name), fix="use the same class folders"
             )
     return RawData(
-        train=(parts["train"].images, parts["train"].labels), test=(parts["test"].images, parts["test"].labels), classes=classes,
+        train=(parts["train"].images, parts["train"].labels),
+        test=(parts["test"].images, parts["test"].labels),
+        classes=classes,
         validation=None if validation is None else (validation.images, validation.labels),
         hold_out=max(1, len(parts["train"].labels) // 10),
-    )  # fmt: skip
+    )
 
 
 def _factory(section: DataSection) -> RawData:
@@ -222,9 +236,12 @@ def _from_mapping(found: Mapping[str, Any], where: str) -> RawData:
         classes = tuple(str(k) for k in range(int(y_train.max()) + 1))
     validation = (found["x_val"], found["y_val"]) if "x_val" in found and "y_val" in found else None
     return RawData(
-        train=(found["x_train"], y_train), test=(found["x_test"], found["y_test"]), classes=classes, validation=validation,
+        train=(found["x_train"], y_train),
+        test=(found["x_test"], found["y_test"]),
+        classes=classes,
+        validation=validation,
         hold_out=max(1, len(y_train) // 10),
-    )  # fmt: skip
+    )
 
 
 _LOADERS: Mapping[str, Callable[[DataSection], RawData]] = {

@@ -1,0 +1,250 @@
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgesafe import storage, store
+from edgesafe.errors import EdgesafeError, ExitCode, IntegrityError, NothingEvaluated, StoreError
+from edgesafe.records import (
+    DataIdentity,
+    Host,
+    Lineage,
+    Measurement,
+    Measurements,
+    StudyRecord,
+    Unit,
+    VariantEntry,
+    VariantRecord,
+)
+
+SHA = "sha256:" + "0" * 64
+
+
+def study_record(**changes: object) -> StudyRecord:
+    data = DataIdentity(
+        name="d", classes=("a", "b"), shape=(8, 8, 3), train_n=4, validation_n=2, test_n=2, train_sha256=SHA,
+        validation_sha256=SHA, test_sha256=SHA, mean=(0.5,) * 3, std=(0.5,) * 3,
+    )  # fmt: skip
+    base = {
+        "name": "s", "edgesafe": "0", "recipe": {"name": "s", "recover": {"epochs": 1}}, "recipe_sha256": SHA,
+        "data": data, "host": Host(cpu="c", cores=1, system="s", python="3", versions={}),
+        "variants": (VariantEntry(id="baseline-s0", method="baseline", ratio=0, seed=0, status="pending"),),
+        "inputs": {"weights": SHA},
+    }  # fmt: skip
+    return StudyRecord.model_validate(base | changes)
+
+
+def finish_variant(study: store.StudyWriter, name: str = "baseline-s0") -> None:
+    artefact = study.put_file(name, "model.onnx", b"onnx bytes")
+    evidence = study.put_file(name, "evidence.npz", b"evidence bytes")
+    study.put_variant(
+        VariantRecord(
+            id=name, method="baseline", ratio=0, seed=0, arch="x", num_classes=2, input_shape=(8, 8, 3),
+            artefacts=(artefact,), params=1, macs=1, sparsity=0,
+            lineage=Lineage(recipe_sha256=SHA, baseline_sha256=SHA, data_sha256=SHA, seed=0),
+        )
+    )  # fmt: skip
+    metric = Measurement(metric="accuracy", estimate=0.5, n=2, method="exact", unit=Unit.FRACTION)
+    study.put_measurements(
+        Measurements(
+            variant=name, onnx_sha256=artefact.sha256, evidence_sha256=evidence.sha256, test_sha256=SHA,
+            metrics={"accuracy": metric},
+        )
+    )  # fmt: skip
+    study.finish(name)
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    root = tmp_path / "study"
+    with store.StudyWriter(root, study_record()) as study:
+        study.put_stage("baseline-s0", "x", storage.stage_key(x=1), b"state")
+        finish_variant(study)
+        study.close_study()
+    return root
+
+
+def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
+    study = store.StudyReader(done)
+    assert study.done() == ("baseline-s0",)
+    assert study.record.digest.startswith("sha256:")
+    assert study.variant("baseline-s0").params == 1
+    assert study.file_bytes("baseline-s0", "model.onnx") == b"onnx bytes"
+    assert study.evidence_bytes("baseline-s0") == b"evidence bytes"
+    study.verify("baseline-s0")
+    assert not (done / ".work").exists()
+
+
+def test_a_finished_study_is_opened_again_and_nothing_changes(done: Path) -> None:
+    before = (done / "study.json").read_bytes()
+    with store.StudyWriter(done, study_record()) as study:
+        assert study.is_done("baseline-s0")
+    assert (done / "study.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "evidence.npz"])
+def test_a_file_edited_after_measuring_is_refused(done: Path, name: str) -> None:
+    path = done / "baseline-s0" / name
+    path.write_bytes(path.read_bytes() + b"x")
+    with store.StudyWriter(done, study_record()) as study, pytest.raises(IntegrityError, match="hash differs"):
+        study.is_done("baseline-s0")
+    if name == "model.onnx":
+        with pytest.raises(IntegrityError, match=r"model\.onnx"):
+            store.StudyReader(done).verify("baseline-s0")
+
+
+def test_numbers_of_another_file_are_refused(done: Path) -> None:
+    path = done / "baseline-s0" / "measurements.json"
+    plain = json.loads(path.read_text())
+    plain["onnx_sha256"] = SHA
+    path.write_text(json.dumps(plain))
+    with pytest.raises(IntegrityError, match="another file"):
+        store.StudyReader(done).verify("baseline-s0")
+
+
+def test_another_recipe_in_the_same_directory_is_an_error_that_names_the_key(done: Path) -> None:
+    other = study_record(recipe={"name": "s", "recover": {"epochs": 2}}, recipe_sha256="sha256:" + "1" * 64)
+    with pytest.raises(StoreError, match=r"recover\.epochs: 1 before, 2 now.*--fresh"):
+        store.StudyWriter(done, other)
+    assert store.StudyReader(done).done() == ("baseline-s0",)  # nothing was lost
+
+
+def test_changed_inputs_are_refused(done: Path) -> None:
+    with pytest.raises(IntegrityError, match="weights"):
+        store.StudyWriter(done, study_record(inputs={"weights": "sha256:" + "2" * 64}))
+    data = study_record().data.model_copy(update={"test_sha256": "sha256:" + "2" * 64})
+    with pytest.raises(IntegrityError, match="test_sha256"):
+        store.StudyWriter(done, study_record(data=data))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "not a edgesafe.study/1 file"),
+        (b'{"schema": "edgesafe.study/2"}', "another version"),
+        (b'{"schema": "other/1"}', "not a edgesafe.study/1 file"),
+        (b'{"schema": "edgesafe.study/1"}', "damaged at"),
+    ],
+)
+def test_a_study_file_that_is_not_ours(done: Path, content: bytes, says: str) -> None:
+    (done / "study.json").write_bytes(content)
+    for opened in (lambda: store.StudyReader(done), lambda: store.StudyWriter(done, study_record())):
+        with pytest.raises(StoreError, match=says) as caught:
+            opened()
+        assert caught.value.exit_code == ExitCode.USAGE
+    assert (done / "study.json").read_bytes() == content
+
+
+def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(StoreError, match=r"not empty.*thesis\.tex"):
+        store.StudyWriter(tmp_path, study_record())
+    assert {p.name for p in tmp_path.iterdir()} <= {"thesis.tex", ".lock"}
+
+
+def test_fresh_moves_the_old_study_aside(done: Path) -> None:
+    assert store.set_aside(done) == done.with_name("study.1")
+    assert store.StudyReader(done.with_name("study.1")).done()
+    assert store.set_aside(done) is None
+    done.mkdir()
+    assert store.set_aside(done) == done.with_name("study.2")
+
+
+def test_no_study_and_no_finished_variant(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no study here"):
+        store.StudyReader(tmp_path)
+    with store.StudyWriter(tmp_path / "s", study_record()), pytest.raises(NothingEvaluated):
+        store.StudyReader(tmp_path / "s").done()
+
+
+def test_one_process_at_a_time(done: Path) -> None:
+    with store.StudyWriter(done, study_record()):
+        code = "import sys; from pathlib import Path; from edgesafe import store; store.set_aside(Path(sys.argv[1]))"
+        second = subprocess.run([sys.executable, "-c", code, str(done)], capture_output=True, text=True, check=False)
+        assert "another process" in second.stderr
+        with pytest.raises(StoreError, match="another process"):
+            store.StudyWriter(done, study_record())
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "permission")]
+)
+def test_a_disk_that_cannot_be_written_is_one_helpful_line(
+    done: Path, monkeypatch: pytest.MonkeyPatch, number: int, says: str
+) -> None:
+    before = {p: p.read_bytes() for p in done.rglob("*") if p.is_file()}
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with store.StudyWriter(done, study_record()) as study:
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(StoreError, match=says) as caught:
+            study.put_file("baseline-s0", "model.onnx", b"new")
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    assert {p: p.read_bytes() for p in done.rglob("*") if p.is_file()} == before  # nothing lost, no litter
+
+
+def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="choose another"):
+        store.StudyWriter(tmp_path / "file" / "study", study_record())
+    with pytest.raises(StoreError):
+        storage.atomic_write(tmp_path / "file" / "x", b"")
+
+
+@given(payload=st.binary(max_size=200), cut=st.integers(0, 400), flip=st.integers(0, 399))
+def test_a_stage_is_found_whole_or_not_at_all(
+    tmp_path_factory: pytest.TempPathFactory, payload: bytes, cut: int, flip: int
+) -> None:
+    root = tmp_path_factory.mktemp("s") / "study"
+    with store.StudyWriter(root, study_record()) as study:
+        key = storage.stage_key(a=1)
+        study.put_stage("v", "fit", key, payload)
+        assert study.stage("v", "fit", key) == payload
+        assert study.stage("v", "fit", storage.stage_key(a=2)) is None
+        assert study.stage("v", "other", key) is None
+        path = root / ".work" / "v" / "fit"
+        whole = path.read_bytes()
+        if cut < len(whole):
+            path.write_bytes(whole[:cut])
+            assert study.stage("v", "fit", key) is None
+        if flip < len(whole):
+            path.write_bytes(whole[:flip] + bytes([whole[flip] ^ 1]) + whole[flip + 1 :])
+            assert study.stage("v", "fit", key) is None
+        study.drop_stages("v")
+        assert study.stage("v", "fit", key) is None
+
+
+def test_refused_variants_say_why_and_a_changed_digest_shows(tmp_path: Path) -> None:
+    entries = tuple(VariantEntry(id=i, method="m", ratio=0, seed=0, status="pending") for i in ("baseline-s0", "x"))
+    with store.StudyWriter(tmp_path / "s", study_record(variants=entries)) as study:
+        finish_variant(study)
+        study.refuse("x", "because")
+        first = study.close_study()
+        study.put_file("baseline-s0", "model.onnx", b"other")
+        study.finish("baseline-s0")
+        assert study.close_study() != first
+    entry = store.StudyReader(tmp_path / "s").record.variants[1]
+    assert (entry.status, entry.reason) == ("refused", "because")
+
+
+def test_every_error_is_one_line_with_an_exit_code() -> None:
+    def all_of(kind: type[EdgesafeError]) -> list[type[EdgesafeError]]:
+        return [kind, *(k for sub in kind.__subclasses__() for k in all_of(sub))]
+
+    kinds = all_of(EdgesafeError)[1:]
+    assert len(kinds) >= 12
+    for kind in kinds:
+        error = kind("what\n happened", where="file", fix="do that")
+        assert str(error) == "file: what happened; do that"
+        assert error.exit_code in {3, 4, 5}
