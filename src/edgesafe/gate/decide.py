@@ -18,12 +18,11 @@ from statistics import NormalDist
 from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
 from edgesafe.gate import waivers, words
 from edgesafe.gate.lock import Lock, verify
-from edgesafe.gate.metrics import Basis, is_family, members
+from edgesafe.gate.metrics import is_family, members
 from edgesafe.gate.multiplicity import holm
 from edgesafe.gate.policy import Clause, Gate, Level, Policy
-from edgesafe.gate.readings import Problem, Reading, Subject, metrics_of, read
+from edgesafe.gate.readings import Problem, Reading, Subject, metrics_of, read, valid
 from edgesafe.gate.subjects import check, select, subject
-from edgesafe.gate.units import show
 from edgesafe.records import GateResult, GateStatus, Measurements, StudyRecord, VariantEntry, VariantRecord, Verdict
 
 __all__ = ["Options", "decide"]
@@ -202,25 +201,7 @@ def _items(one: Subject, gate: Gate, clause: Clause, policy: Policy, z: float) -
         infos = metrics_of(one, {info.id: info for info in infos})
         if not infos:
             return (Problem(gate.metric, GateStatus.MISSING, f"no metric of the family '{gate.metric}' was measured"),)
-    return tuple(_valid(read(one, info, clause, z), policy) for info in infos)
-
-
-def _valid(item: Reading | Problem, policy: Policy) -> Reading | Problem:
-    """Refuses to judge on too few images, or an ECE against a limit that a perfect model would break."""
-    if isinstance(item, Problem):
-        return item
-    least = policy.data.min_samples
-    if item.info.basis is Basis.IMAGES and item.n < least:
-        reason = f"'{item.metric}' rests on {item.n:,} images, the policy asks for {least:,}; evaluate more"
-        return Problem(item.metric, GateStatus.REFUSED, reason)
-    if item.noise_floor is not None and item.limit < item.noise_floor:
-        (limit, floor), unit = show((item.limit, item.noise_floor), item.unit, apart=item.noise_floor)
-        reason = (
-            f"limit {limit}{unit} of '{item.metric}' is below its noise floor: at n={item.n:,} a perfectly calibrated "
-            f"model shows up to {floor}{unit}; raise the limit or evaluate more images"
-        )
-        return Problem(item.metric, GateStatus.REFUSED, reason)
-    return item
+    return tuple(valid(read(one, info, clause, z), policy.data.min_samples) for info in infos)
 
 
 def _corrected(entries: list[_Entry], policy: Policy) -> list[_Entry]:

@@ -178,8 +178,8 @@ def _md(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Inside backticks in a table cell."""
-    return " ".join(text.split()).replace("`", "'").replace("|", "\\|")[:200]
+    """Inside backticks in a table cell, where an escape would be shown as it is."""
+    return " ".join(text.split()).replace("`", "'").replace("|", "¦")[:200]
 
 
 # ------------------------------------------------------------------------------------------------------ OpenMetrics

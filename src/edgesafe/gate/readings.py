@@ -21,9 +21,10 @@ from statistics import NormalDist
 from edgesafe.errors import IntegrityError, NonFiniteError
 from edgesafe.gate.metrics import Basis, MetricInfo, Rule, known
 from edgesafe.gate.policy import Clause
+from edgesafe.gate.units import show
 from edgesafe.records import Comparison, GateStatus, Measurement, Measurements, Unit, VariantRecord
 
-__all__ = ["Problem", "Reading", "Subject", "exact_values", "metrics_of", "read"]
+__all__ = ["Problem", "Reading", "Subject", "exact_values", "metrics_of", "read", "valid"]
 
 
 @dataclass(frozen=True)
@@ -318,3 +319,20 @@ def metrics_of(subject: Subject, family: Mapping[str, MetricInfo]) -> tuple[Metr
     if subject.baseline is not None:
         ids |= set(subject.baseline.metrics)
     return tuple(family[one] for one in sorted(ids & set(family)))
+
+
+def valid(item: Reading | Problem, min_samples: int) -> Reading | Problem:
+    """Refuses to judge on fewer images than `min_samples`, or an ECE by a limit that a perfect model would break."""
+    if isinstance(item, Problem):
+        return item
+    if item.info.basis is Basis.IMAGES and item.n < min_samples:
+        reason = f"'{item.metric}' rests on {item.n:,} images, the policy asks for {min_samples:,}; evaluate more"
+        return Problem(item.metric, GateStatus.REFUSED, reason)
+    if item.noise_floor is not None and item.limit < item.noise_floor:
+        (limit, floor), unit = show((item.limit, item.noise_floor), item.unit, apart=item.noise_floor)
+        reason = (
+            f"limit {limit}{unit} of '{item.metric}' is below its noise floor: at n={item.n:,} a perfectly calibrated "
+            f"model shows up to {floor}{unit}; raise the limit or evaluate more images"
+        )
+        return Problem(item.metric, GateStatus.REFUSED, reason)
+    return item

@@ -135,8 +135,9 @@ def canonical(limit: Limit, unit: Unit, rule: Rule) -> str:
     suffix = "%" if limit.of_baseline else next(iter(_SCALES[unit]))
     scale = Decimal("0.01") if limit.of_baseline else _SCALES[unit][suffix]
     number = (Decimal(repr(limit.value)) / scale).normalize()
-    text = format(number, "f") if number == 0 or -4 < number.adjusted() < 18 else format(number, "E")
-    return text.replace("E+", "E") + suffix
+    plain = format(number, "f") if abs(number.adjusted()) < 18 else ""
+    text = plain if 0 < len(plain) <= 18 else format(number, "E").replace("E+", "E")
+    return text + suffix
 
 
 # ------------------------------------------------------------------------------------------------------- showing

@@ -15,9 +15,9 @@ from edgesafe.gate.readings import Problem, Reading
 from edgesafe.gate.units import show, show_limit
 from edgesafe.records import GateStatus
 
-__all__ = ["of_problem", "of_reading"]
+__all__ = ["NOUNS", "of_problem", "of_reading"]
 
-_NOUNS = {Rule.MAX_DROP: " drop", Rule.MAX_INCREASE: " increase", Rule.MAX_RATIO: " ratio", Rule.MAX: "", Rule.MIN: ""}
+NOUNS = {Rule.MAX_DROP: " drop", Rule.MAX_INCREASE: " increase", Rule.MAX_RATIO: " ratio", Rule.MAX: "", Rule.MIN: ""}
 
 
 def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, context: tuple[float, str]) -> str:
@@ -39,7 +39,7 @@ def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, 
     interval = "" if reading.exact else f" [{low_text}, {high_text}]"
     rests = _rests_on(reading)
     tail = ", ".join(part for part in (rests, extra) if part)
-    what = f"{reading.metric}{_NOUNS[reading.rule]} {estimate}{unit}{interval}"
+    what = f"{reading.metric}{NOUNS[reading.rule]} {estimate}{unit}{interval}"
     text = f"{status.name} {gate}: {what} {relation} {_limit(reading, clause)}"
     text += f" ({tail})" if tail else ""
     if status is GateStatus.INCONCLUSIVE and (hint := _more_images(reading, z)):
