@@ -9,8 +9,11 @@ Nothing here imports torch. The modules, from the file to the number:
     evidence       all cells of one file <-> bytes
     calibration    metrics as pure functions
     clusters       covariances that respect which rows share an image
-    intervals      Wilson, bootstrap, noise floor, paired differences
-    summary        evidence -> every metric with its interval; two evidences -> paired differences
+    bounds         intervals of rates, means, paired differences, means over cells
+    intervals      of calibration errors: bootstrap, noise floor, paired
+    pooling        which cells make which metric
+    comparison     two evidences -> paired differences
+    summary        evidence -> every metric with its interval
     sampling       fewer inferences: strata by margin, escalation until a decision
     temperature    temperature scaling
     latency        interleaved timing

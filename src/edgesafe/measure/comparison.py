@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, IntegrityError, NothingEvaluated
+from edgesafe.measure.bounds import Interval, paired_difference, paired_mean_over_cells, wilson
 from edgesafe.measure.calibration import HIGH_CONFIDENCE, brier_rows
-from edgesafe.measure.clusters import Design, covariance, design_of
-from edgesafe.measure.intervals import Interval, paired_bootstrap_ece, paired_difference, paired_ece, wilson, z_value
+from edgesafe.measure.clusters import Design, design_of
+from edgesafe.measure.intervals import paired_bootstrap_ece, paired_ece
 from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
 from edgesafe.measure.probabilities import softmax64
 from edgesafe.records import Cell, Comparison, Evidence, Measurement, Unit
@@ -197,34 +197,15 @@ def _brier(evidence: Evidence, kept: Cell) -> NDArray[np.float64]:
     return brier_rows(softmax64(evidence.logits[rows]), kept.label)
 
 
-def _mean_of_cells(
-    a: Sequence[NDArray[np.float64]], b: Sequence[NDArray[np.float64]], design: Design, level: float, *, rate: bool
-) -> tuple[Interval, tuple[float, float], float]:
-    """Mean over cells of the paired differences, the two means, and the standard error about new images.
-
-    Rates: one changed row either way is added to the variance, as Bonett & Price (2012) do, so that "no image changed"
-    is not mistaken for certainty.
-    """
-    weights = (1.0 / (len(a) * design.sizes))[design.cell]
-    first, second = np.concatenate(a) * weights, np.concatenate(b) * weights
-    column = (first - second)[:, None]
-    floor = 2.0 * float(weights.max()) ** 2 if rate else 0.0
-    se = math.sqrt(float(covariance(column, design, design.by)[0, 0]) + floor)
-    new = se if design.by == "image" else math.sqrt(float(covariance(column, design, "image")[0, 0]) + floor)
-    estimate, half = float(column.sum()), z_value(level) * se
-    method = f"paired-cluster-{design.by}"
-    interval = Interval(estimate, estimate - half, estimate + half, se, level, len(column), method)
-    return interval, (float(first.sum()), float(second.sum())), new
-
-
 def _pool(
     pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, level: float, seed: int
 ) -> dict[str, Comparison]:
     who = describe(_CLEAN_POPULATION, design)
     right = [_right(a) for a, _ in both], [_right(b) for _, b in both]
-    mean, values, new = _mean_of_cells(right[0], right[1], design, level, rate=True)
-    details = {"cells": float(len(both)), "images": float(design.images), "se_new_images": new}
-    out = {pool.mpc: _comparison(pool.mpc, mean, Unit.FRACTION, values, who, details)}
+    mean = paired_mean_over_cells(right[0], right[1], design, level, rate=True)
+    details = {"cells": float(len(both)), "images": float(design.images), "se_new_images": mean.se_new_images}
+    pair = (mean.values[0], mean.values[1])
+    out = {pool.mpc: _comparison(pool.mpc, mean.interval, Unit.FRACTION, pair, who, details)}
     if pool.ece:
         confidences = [np.concatenate([pair[i].confidence for pair in both]) for i in (0, 1)]
         ece = paired_ece(
@@ -236,8 +217,8 @@ def _pool(
         )
         out[pool.ece] = _comparison(pool.ece, ece.interval, Unit.FRACTION, ece.values, who)
     if pool.nll:
-        loss, values, new = _mean_of_cells(
-            [a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False
-        )
-        out[pool.nll] = _comparison(pool.nll, loss, Unit.NATS, values, who, {"se_new_images": new})
+        loss = paired_mean_over_cells([a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False)
+        pair = (loss.values[0], loss.values[1])
+        details = {"se_new_images": loss.se_new_images}
+        out[pool.nll] = _comparison(pool.nll, loss.interval, Unit.NATS, pair, who, details)
     return out

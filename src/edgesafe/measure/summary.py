@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgesafe.errors import NothingEvaluated
 from edgesafe.measure import calibration, temperature
+from edgesafe.measure.bounds import mean_over_cells
 from edgesafe.measure.calibration import HIGH_CONFIDENCE
-from edgesafe.measure.clusters import Design, covariance, design_of
+from edgesafe.measure.clusters import Design, design_of
 from edgesafe.measure.comparison import compare, flips
 from edgesafe.measure.intervals import (
     Interval,
@@ -164,17 +164,6 @@ def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     return out
 
 
-def _mean_of_cells(values: Sequence[NDArray[np.float64]], design: Design, level: float) -> tuple[Interval, float]:
-    """Mean over cells of the cells' means, and its standard error about new images."""
-    weights = 1.0 / (len(values) * design.sizes)
-    rows = np.concatenate(values) * weights[design.cell]
-    column = rows[:, None]
-    se = math.sqrt(float(covariance(column, design, design.by)[0, 0]))
-    new = se if design.by == "image" else math.sqrt(float(covariance(column, design, "image")[0, 0]))
-    estimate, half = float(rows.sum()), z_value(level) * se
-    return Interval(estimate, estimate - half, estimate + half, se, level, len(rows), f"cluster-{design.by}"), new
-
-
 def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     out: dict[str, Measurement] = {}
     benchmark = benchmark_of(evidence)
@@ -193,9 +182,9 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
 def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> dict[str, Measurement]:
     who = describe(scope.population, design)
     right = [(c.prediction == c.label).astype(np.float64) for c in cells]
-    mean, new = _mean_of_cells(right, design, scope.confidence)
-    mean = replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))
-    details = {"cells": float(len(cells)), "images": float(design.images), "se_new_images": new}
+    found = mean_over_cells(right, design, scope.confidence)
+    mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
+    details = {"cells": float(len(cells)), "images": float(design.images), "se_new_images": found.se_new_images}
     out = {pool.mpc: _measurement(pool.mpc, mean, Unit.FRACTION, who, details=details)}
     if pool.ece:
         confidence = np.concatenate([c.confidence for c in cells])
@@ -211,8 +200,9 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
             details={"bins_used": float(result.bins_used), "few_images": float(result.few_images)},
         )
     if pool.nll:
-        loss, new = _mean_of_cells([c.nll for c in cells], design, scope.confidence)
-        out[pool.nll] = _measurement(pool.nll, loss, Unit.NATS, who, details={"se_new_images": new})
+        loss = mean_over_cells([c.nll for c in cells], design, scope.confidence)
+        details = {"se_new_images": loss.se_new_images}
+        out[pool.nll] = _measurement(pool.nll, loss.interval, Unit.NATS, who, details=details)
     return out
 
 
