@@ -173,13 +173,13 @@ def _size(lines: list[str]) -> int:
 
 def _md(text: str) -> str:
     """Plain text inside a table cell: nothing in it is markup."""
-    flat = " ".join(text.split())
-    return re.sub(r"([\\`*_{}\[\]<>|#~@])", r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
+    flat = " ".join(text.split()).replace("`", "'")
+    return re.sub(r"([\\*_{}\[\]<>|#~@])", r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
 
 
 def _code(text: str) -> str:
     """Inside backticks in a table cell, where an escape would be shown as it is."""
-    return " ".join(text.split()).replace("`", "'").replace("|", "¦")[:200]
+    return " ".join(text.split()).replace("`", "'").replace("|", "¦").replace("\\", "/")[:200]
 
 
 # ------------------------------------------------------------------------------------------------------ OpenMetrics
