@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edgesafe import data, evaluation, recipe, store
+from edgesafe import corruptions, data, evaluation, recipe, store
 from edgesafe.bookkeeping import Kept, host
 from edgesafe.errors import UsageError
 from edgesafe.evaluation import Setting, Timing
@@ -34,9 +34,10 @@ from edgesafe.records import (
     VariantEntry,
     VariantRecord,
 )
-from edgesafe.storage import sha256_bytes, stage_key
+from edgesafe.sections import DataSection
+from edgesafe.storage import atomic_write, sha256_bytes, stage_key
 
-__all__ = ["Request", "bench", "evaluate"]
+__all__ = ["CorruptRequest", "Request", "bench", "corrupt", "evaluate"]
 
 _BASELINE, _CANDIDATE = "baseline-s0", "candidate-s0"
 
@@ -211,6 +212,46 @@ def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str
     if against is None:
         return {model.name: first}
     return {str(model): first, str(against): evaluation.latency(against, None, image, timing)}
+
+
+@dataclass(frozen=True)
+class CorruptRequest:
+    """What `edgesafe corrupt` asks for; empty: all."""
+
+    data: str
+    root: str
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
+    seed: int = 0
+    images: int | None = None
+    frost_dir: str | None = None
+
+
+def corrupt(request: CorruptRequest, out: Path, sheet: Path | None, progress: Progress) -> list[Path]:
+    """Write the corrupted test set of a data set, and a contact sheet if one is asked for.
+
+    Raises:
+        EdgesafeError: the data cannot be used, or the directory not be written.
+    """
+    test = data.load(DataSection(name=request.data, root=request.root, test_images=request.images)).test
+    names = request.corruptions or corruptions.NAMES
+    severities = tuple(sorted(set(request.severities))) or (1, 2, 3, 4, 5)
+    with progress.stage("corrupting", len(names) * len(severities) * len(test)) as advance:
+        done: dict[str, int] = {}
+
+        def told(name: str, count: int, _: int) -> None:
+            advance(count - done.get(name, 0))
+            done[name] = count
+
+        written = corruptions.write_directory(
+            test.images, test.labels, out, corruptions=names, severities=severities, seed=request.seed,
+            frost_dir=request.frost_dir, progress=told,
+        )  # fmt: skip
+    if sheet is None:
+        return [written]
+    picture = corruptions.contact_sheet(test.images[0], seed=request.seed, corruptions=names, severities=severities)
+    atomic_write(sheet, evaluation.png(picture))
+    return [written, sheet]
 
 
 def _read(path: Path) -> bytes:

@@ -195,11 +195,74 @@ def fetch(
 
 
 @app.command()
+def corrupt(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Data set, as in a recipe's data.name.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write <corruption>.npy and labels.npy.")],
+    root: Annotated[str, typer.Option(help="Where the data lies.")] = "data",
+    corruption: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    severity: Annotated[list[int] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    images: Annotated[int | None, typer.Option(min=1, help="Only the first so many test images.")] = None,
+    frost_dir: Annotated[str | None, typer.Option(help="Frost photographs, or 'imagecorruptions'.")] = None,
+    sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also a contact sheet of the first image.")] = None,
+) -> None:
+    """Write a corrupted test set in CIFAR-10-C's layout; an interrupted run goes on."""
+    from edgesafe import audit, progress
+
+    request = audit.CorruptRequest(data, root, tuple(corruption or ()), tuple(severity or ()), seed, images, frost_dir)
+    for path in audit.corrupt(request, out, sheet, progress.for_terminal()):
+        print(path)
+
+
+@app.command()
 def models(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
     """List the architectures, or describe one."""
     from edgesafe import terminal
 
     terminal.print_models(_needs("edgesafe.models", "compress"), name)
+
+
+@policy_app.command("init")
+def policy_init(
+    study: StudyArgument, out: Annotated[Path | None, typer.Option("--out", metavar="FILE")] = None
+) -> None:
+    """Propose a policy from what a study measured, with limits that its n can decide."""
+    from edgesafe import gating
+
+    _text_out(gating.propose(study), out)
+
+
+@policy_app.command("check")
+def policy_check(policy: Annotated[Path, typer.Argument(metavar="FILE")], study: StudyArgument) -> None:
+    """Say which gates of a policy the images of a study can decide."""
+    from edgesafe import gating
+
+    for line in gating.check(policy, study):
+        print(line)
+
+
+@policy_app.command("pin")
+def policy_pin(
+    study: StudyArgument,
+    variant: Annotated[list[str] | None, typer.Option(help="Baseline to pin; None: all baselines.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="For example edgesafe.lock.")] = None,
+) -> None:
+    """Pin the baseline that the gate may compare with."""
+    from edgesafe import gating
+
+    _text_out(gating.pin(study, tuple(variant or ())), out)
+
+
+def _text_out(text: str, out: Path | None) -> None:
+    from edgesafe import storage
+
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists():
+        raise UsageError("is there already", where=str(out), fix="choose another file, or remove it")
+    storage.atomic_write(out, text.encode("utf-8"))
+    print(out)
 
 
 def _needs(module: str, extra: str) -> Any:

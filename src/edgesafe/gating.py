@@ -12,11 +12,12 @@ from edgesafe.errors import ExitCode, StoreError
 from edgesafe.gate import lock as locks
 from edgesafe.gate import outputs
 from edgesafe.gate import policy as policies
+from edgesafe.gate import propose as proposals
 from edgesafe.gate.decide import Options, decide
 from edgesafe.records import Comparison, GateResult, GateStatus, Measurements, VariantRecord, Verdict
 from edgesafe.storage import atomic_write
 
-__all__ = ["Request", "judge", "pin", "text", "write"]
+__all__ = ["Request", "check", "judge", "pin", "propose", "text", "write"]
 
 _MARKS = {
     GateStatus.PASS: "PASS",
@@ -48,13 +49,7 @@ def judge(request: Request) -> Verdict:
         EdgesafeError: study, policy or lock cannot be used; a file of the study was changed (IntegrityError).
     """
     policy = policies.load(request.policy)
-    study = store.StudyReader(request.study)
-    measurements: dict[str, Measurements] = {}
-    variants: dict[str, VariantRecord] = {}
-    for entry in study.record.variants:
-        if entry.status == "done":
-            study.verify(entry.id)
-            variants[entry.id], measurements[entry.id] = study.variant(entry.id), study.measurements(entry.id)
+    study, variants, measurements = _records(request.study)
     if request.baseline is not None and request.baseline in measurements:
         measurements = _against(study, measurements, request.baseline)
     lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, request.policy)
@@ -67,6 +62,36 @@ def judge(request: Request) -> Verdict:
         today=request.today or datetime.datetime.now(datetime.UTC).date(),
         options=Options(variants=request.variants, no_baseline=request.no_baseline, lock=lock),
     )
+
+
+def _records(
+    path: Path,
+) -> tuple[store.StudyReader, dict[str, VariantRecord], dict[str, Measurements]]:
+    """A study's records, its files compared with their hashes."""
+    study = store.StudyReader(path)
+    ids = [entry.id for entry in study.record.variants if entry.status == "done"]
+    for variant in ids:
+        study.verify(variant)
+    return study, {v: study.variant(v) for v in ids}, {v: study.measurements(v) for v in ids}
+
+
+def propose(path: Path) -> str:
+    """The text of a policy for a study (`edgesafe policy init`).
+
+    Raises:
+        EdgesafeError: the study cannot be used, or holds no measured baseline.
+    """
+    study, _, measurements = _records(path)
+    return proposals.init(study.record, measurements)
+
+
+def check(policy: Path, study: Path) -> list[str]:
+    """Which gates of a policy this study's n can decide (`edgesafe policy check`).
+
+    Raises:
+        EdgesafeError: policy or study cannot be used.
+    """
+    return proposals.check(policies.load(policy), _records(study)[2])
 
 
 def _against(

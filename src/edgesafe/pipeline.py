@@ -116,6 +116,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     )  # fmt: skip
     with StudyWriter(out, record) as study:
         run = Run(recipe, bundle, identity, bench, study, progress, inputs)
+        study.put_samples(evaluation.samples(bench))
         for number, plan in enumerate(plans, 1):
             if study.is_done(plan.id):
                 progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from edgesafe import store
@@ -38,7 +37,8 @@ def write(study_path: Path, target: Path) -> list[Path]:
         measurements={variant: study.measurements(variant) for variant in ids},
         evidence={variant: _evidence(study, variant) for variant in ids},
         verdict=None,
-        samples=None,
+        path=str(study_path),
+        samples=study.samples(),
     )
     files = report.build(view)
     contents = {
@@ -54,10 +54,3 @@ def write(study_path: Path, target: Path) -> list[Path]:
 
 def _evidence(study: store.StudyReader, variant: str) -> Evidence:
     return evidence_files.from_bytes(study.evidence_bytes(variant))
-
-
-def png_bytes(image: object) -> bytes:
-    """A Pillow image as PNG."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")  # type: ignore[attr-defined]
-    return buffer.getvalue()

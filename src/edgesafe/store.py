@@ -24,6 +24,7 @@ from edgesafe.storage import atomic_write, digest, sha256_bytes, sha256_file, tr
 __all__ = ["REPRODUCIBLE", "StudyReader", "StudyWriter", "set_aside"]
 
 STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
+SAMPLES = "samples.png"
 REPRODUCIBLE = ("model.safetensors", "model.onnx", "model.sparse.onnx", "model.calibrated.onnx", EVIDENCE)
 """Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, not here."""
 
@@ -76,6 +77,11 @@ class StudyReader:
         if artefact is None:
             raise StoreError(f"variant '{variant_id}' has no {name}", where=str(self.root), fix="see variant.json")
         return self._checked(variant_id, name, artefact.sha256)
+
+    def samples(self) -> bytes | None:
+        """The picture of the corruptions, or None."""
+        path = self.root / SAMPLES
+        return path.read_bytes() if path.is_file() else None
 
     def path(self, variant_id: str, name: str) -> Path:
         """Where a file of a variant lies."""
@@ -195,6 +201,11 @@ class StudyWriter(StudyReader):
         shutil.rmtree(target, ignore_errors=True)
 
     # ---------------------------------------------------------------------------------------------- variants
+
+    def put_samples(self, png: bytes | None) -> None:
+        """Keep a picture of the corruptions for the report, unless it is there."""
+        if png is not None and not (self.root / SAMPLES).is_file():
+            atomic_write(self.root / SAMPLES, png)
 
     def put_file(self, variant_id: str, name: str, data: bytes) -> Artefact:
         """Write a file of a variant."""

@@ -28,7 +28,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "recover": (set(), {"torch", "safetensors", "numpy"}),
     "storage": (set(), set()),
     "store": ({"storage"}, {"pydantic"}),
-    "evaluation": ({"measure", "corruptions", "storage"}, {"numpy"}),
+    "evaluation": ({"measure", "corruptions", "storage"}, {"numpy", "PIL"}),
     "audit": (
         {"measure", "data", "recipe", "storage", "store", "evaluation", "bookkeeping", "progress"},
         {"numpy", "onnx"},
