@@ -75,7 +75,7 @@ def sha(text: str) -> str:
 
 def _harm(method: str, ratio: float) -> float:
     """Loss of margin: mild for weights, growing with the ratio."""
-    return {"weight": 0.9, "filter": 1.6, "channel": 1.3}.get(method, 2.0) * ratio**2.2 if ratio else 0.0
+    return {"weight": 0.35, "filter": 0.8, "channel": 0.6}.get(method, 1.0) * ratio**2.2 if ratio else 0.0
 
 
 def _logits(

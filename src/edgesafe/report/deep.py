@@ -35,8 +35,12 @@ class Deep:
         surgery = self.group.first.surgery
         if surgery is None:
             return "nothing removed"
-        text = f"parameters {surgery.params_before:,} → {surgery.params_after:,}, MACs {surgery.macs_before:,} → {surgery.macs_after:,}"
-        return f"{text}, {surgery.sparsity * 100:.1f} % of convolution weights zero" if surgery.sparsity else text
+        if surgery.params_before == surgery.params_after:
+            return f"{surgery.sparsity * 100:.1f} % of the convolution weights are zero; no channel removed"
+        return (
+            f"parameters {surgery.params_before:,} → {surgery.params_after:,}, "
+            f"MACs {surgery.macs_before:,} → {surgery.macs_after:,}"
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -51,7 +55,10 @@ class Deep:
             else ""
         )
         reason = f"; {clean(proof.reason)}" if proof.reason else ""
-        made = f"Criterion {clean(surgery.criterion)}, scope {clean(surgery.scope)}, kept channels rounded up to multiples of {surgery.round_to}."
+        made = (
+            f"Criterion {clean(surgery.criterion)}, scope {clean(surgery.scope)}, "
+            f"kept channels rounded up to multiples of {surgery.round_to}."
+        )
         rewrites = f"Rewritten shortcuts: {', '.join(clean(r) for r in surgery.rewrites)}." if surgery.rewrites else ""
         shown = (made, f"Proof: {clean(proof.method)}{error}{reason}.", rewrites, *(clean(n) for n in surgery.notes))
         return tuple(text for text in shown if text)

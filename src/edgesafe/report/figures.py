@@ -11,7 +11,7 @@ from edgesafe.report.parts import Column, FigurePart, TablePart, Td
 from edgesafe.report.stats import Pareto, Reliability
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, STATUS, amount, clean, number, rule, size, title
+from edgesafe.report.words import ABSENT, MINUS, STATUS, amount, clean, number, rule, size, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +84,7 @@ def _rows(gates: Sequence[GateResult], groups: Sequence[Group]) -> list[tuple[st
 
 
 def _row_label(gate: GateResult, label: Mapping[str, tuple[Group, int]], seeds: bool) -> str:
-    """ "weight 50 %", with its seed where there are several; the id of a variant that has no record."""
+    """Method, ratio and, where there are several, seed; the id of a variant that has no record."""
     if gate.variant not in label:
         return gate.variant
     group, seed = label[gate.variant]
@@ -92,7 +92,7 @@ def _row_label(gate: GateResult, label: Mapping[str, tuple[Group, int]], seeds: 
 
 
 def forest(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
-    """One panel per gate: estimate, interval and limit of every variant, with the verdict in words. None: no verdict."""
+    """One panel per gate: estimate, interval and limit of every variant, verdict in words. None: no verdict."""
     if view.verdict is None or not view.verdict.gates:
         return None
     keys = list(dict.fromkeys((g.id, g.rule) for g in view.verdict.gates))
@@ -127,7 +127,7 @@ def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePa
         points = "drop" in g.rule or "increase" in g.rule
         shown = ABSENT if g.estimate is None else amount(g.estimate, unit, points=points)
         bounds = [None if x is None else number(x, unit) for x in (g.low, g.high)]
-        limits = f"{bounds[0] or '−∞'} to {bounds[1] or '∞'}" if any(bounds) else "no interval"
+        limits = f"{bounds[0] or f'{MINUS}∞'} to {bounds[1] or '∞'}" if any(bounds) else "no interval"
         icon, word = STATUS[g.status]
         rows.append(
             (
@@ -167,12 +167,12 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
             side = (low - room, at) if _is_floor(gate) else (at, high + room)
             ax.axvspan(*side, color=svg.LIMIT, alpha=0.13, linewidth=0)
         ax.text(-104 / 196, 1 + 15 / (height - 66), clean(gate.id), transform=ax.transAxes, color=svg.INK,
-                fontsize=12.5, fontweight="bold")  # fmt: skip
+                fontsize=13.5, fontweight="bold")  # fmt: skip
         said = f"{rule(gate.rule)}{' (warning only)' if gate.level == 'warn' else ''}"
         ax.text(
-            1 + 84 / 196, 1 + 15 / (height - 66), said, transform=ax.transAxes, color=svg.MUTED, fontsize=11, ha="right"
+            1 + 84 / 196, 1 + 15 / (height - 66), said, transform=ax.transAxes, color=svg.MUTED, fontsize=12, ha="right"
         )
-        ax.set_xlabel(_axis_words(gate), color=svg.MUTED, fontsize=11)
+        ax.set_xlabel(_axis_words(gate), color=svg.MUTED, fontsize=12)
         words = [f"{label}: {g.message or STATUS[g.status][1]}" for label, g in rows]
         return svg.draw(figure, name, f"Gate {gate.id}: {title(gate.metric)}, {rule(gate.rule)}", clean_join(words))
 
@@ -199,10 +199,10 @@ def _forest_row(ax: Axes, y: int, label: str, gate: GateResult) -> None:
     text = clean(label)
     text = text if len(text) <= 19 else f"{text[:18]}…"
     ax.annotate(text, (0, y), xycoords=("axes fraction", "data"), xytext=(-104, 0), textcoords="offset points",
-                va="center", color=svg.INK, fontsize=11)  # fmt: skip
+                va="center", color=svg.INK, fontsize=12)  # fmt: skip
     icon, word = STATUS[gate.status]
     ax.annotate(f"{icon} {word}", (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
-                va="center", color=colour, fontsize=11, fontweight="bold")  # fmt: skip
+                va="center", color=colour, fontsize=12, fontweight="bold")  # fmt: skip
     if gate.estimate is None:
         ax.annotate(ABSENT, (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", color=svg.MUTED)
         return
@@ -239,10 +239,10 @@ def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
         ax.set_ylim(0, 1)
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["", "", "", "", ""])
         ax.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
-        ax.text(-34 / 262, 1.06, heading, transform=ax.transAxes, color=svg.INK, fontsize=12.5, fontweight="bold")
+        ax.text(-34 / 262, 1.06, heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
         said = f"ECE {amount(bins.ece, Unit.FRACTION)}"
         ax.text(0.04, 0.93, said, transform=ax.transAxes, color=svg.INK, fontsize=12)
-        ax.text(0.04, 0.85, "accuracy against confidence", transform=ax.transAxes, color=svg.MUTED, fontsize=10.5)
+        ax.text(0.04, 0.85, "accuracy against confidence", transform=ax.transAxes, color=svg.MUTED, fontsize=11.5)
         under = svg.axes(figure, (44, 40, 14, 236))
         under.stairs(bins.histogram * 100, [k / 20 for k in range(21)], fill=True, color=svg.series(5), alpha=0.75)
         under.set_xlim(0, 1)
@@ -250,18 +250,18 @@ def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
         top = max(float(bins.histogram.max()) * 100, 1.0)
         under.set_ylim(0, top)
         under.set_yticks([0, top], ["", f"{top:.0f} %"])
-        under.text(0.04, 0.8, "share of images", transform=under.transAxes, color=svg.MUTED, fontsize=10.5)
-        under.set_xlabel("confidence of the prediction", color=svg.MUTED, fontsize=11)
+        under.text(0.04, 0.8, "share of images", transform=under.transAxes, color=svg.MUTED, fontsize=11.5)
+        under.set_xlabel("confidence of the prediction", color=svg.MUTED, fontsize=12)
         worst = int(abs(mass.accuracy - mass.confidence).argmax())
         text = (
-            f"{said}. {len(mass.confidence)} bins of equal mass; largest gap at confidence {mass.confidence[worst] * 100:.1f} %, "
-            f"where {mass.accuracy[worst] * 100:.1f} % are right."
+            f"{said}. {len(mass.confidence)} bins of equal mass; largest gap at confidence "
+            f"{mass.confidence[worst] * 100:.1f} %, where {mass.accuracy[worst] * 100:.1f} % are right."
         )
         return svg.draw(figure, name, f"Reliability diagram, {heading}", text)
 
 
 def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigurePart | None:
-    """Accuracy against median latency and against file size; dominated variants are hollow. None: nothing to compare."""
+    """Accuracy against latency and file size; dominated variants are hollow. None: nothing to compare."""
     if len(points) < 2 or all(p.accuracy is None for p in points):
         return None
     panels = []
@@ -300,8 +300,8 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
     return FigurePart(
         "fig-cost",
         "What accuracy costs: latency and size",
-        "Filled: on the Pareto front of accuracy, latency and file size. Hollow: another variant is at least as good in "
-        "all three and better in one. Point estimates; see the table of results for intervals.",
+        "Filled: on the Pareto front of accuracy, latency and file size. Hollow: another variant is at least as good "
+        "in all three and better in one. Point estimates; see the table of results for intervals.",
         tuple(panels),
         TablePart("Accuracy, latency and size of each variant", heads, rows),
     )
@@ -323,8 +323,8 @@ def _scatter(
         ax.margins(0.12)
         ax.autoscale_view()
         ax.locator_params(axis="both", nbins=6)
-        ax.set_xlabel(xlabel, color=svg.MUTED, fontsize=11)
-        ax.text(-36 / 296, 1.05, heading, transform=ax.transAxes, color=svg.INK, fontsize=12.5, fontweight="bold")
+        ax.set_xlabel(xlabel, color=svg.MUTED, fontsize=12)
+        ax.text(-36 / 296, 1.05, heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
         _label_points(ax, [(x, p.accuracy.estimate * 100, clean(p.group.label)) for p, x in points if p.accuracy])
         words = [
             f"{p.group.label}: accuracy {p.accuracy.estimate * 100:.2f} % at {x:.3g}" for p, x in points if p.accuracy
@@ -349,7 +349,7 @@ def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
             if box[0] >= 2 and box[2] <= 398 and not any(_overlap(box, t) for t in others):
                 taken.append(box)
                 ax.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=side, va="center",
-                            color=svg.MUTED, fontsize=10)  # fmt: skip
+                            color=svg.MUTED, fontsize=11)  # fmt: skip
                 break
 
 

@@ -1,4 +1,4 @@
-"""The first screen and the small print: what was compressed, the verdict, the best three, and what none of it proves."""
+"""The first screen and the small print: what was compressed, the verdict, the best, what none of it proves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgesafe.errors import DataError
 from edgesafe.records import GateStatus, Verdict
 from edgesafe.report.stats import Best
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, STATUS, amount, clean, interval, size, speed
+from edgesafe.report.words import ABSENT, STATUS, TIMES, amount, clean, interval, size, speed
 
 __all__ = ["Card", "VerdictBox", "cards", "lead", "limits", "provenance_facts", "samples_uri", "verdict_box"]
 
@@ -49,7 +49,7 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     h, w, c = data.shape
     counts = Counter(clean(g.series).replace("_", " ") for g in groups if not g.is_baseline)
     seeds = sorted({v.seed for v in view.variants})
-    made = ", ".join(f"{k} × {name}" for name, k in counts.items()) or "none: this is the baseline alone"
+    made = ", ".join(f"{k} {TIMES} {name}" for name, k in counts.items()) or "none: this is the baseline alone"
     images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
     measured = f"{min(images):,}" if images else ABSENT
     meta = next((m.meta for m in view.measurements.values() if m.meta), {})
@@ -58,7 +58,10 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     runs = f"{clean(host.cpu)}" + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
     return (
         ("Network", ", ".join(nets)),
-        ("Data", f"{clean(data.name)}: {len(data.classes)} classes, {h}×{w}×{c} pixels, {measured} test images"),
+        (
+            "Data",
+            f"{clean(data.name)}: {len(data.classes)} classes, {h}{TIMES}{w}{TIMES}{c} pixels, {measured} test images",
+        ),
         ("Compressed variants", made + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else "")),
         ("Measured on", f"{runs}{f', {provider}' if provider else ''}; the exported ONNX files under onnxruntime"),
     )
@@ -74,7 +77,8 @@ def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
     """The verdict, or how to get one."""
     if view.verdict is None:
         return VerdictBox(
-            "○", "No verdict yet", "none", "This page shows measurements. Whether they are good enough is decided by your policy:",
+            "○", "No verdict yet", "none",
+            "This page shows measurements. Whether they are good enough is decided by your policy:",
             gate_command(view), (), (),
         )  # fmt: skip
     icon, word = STATUS[view.verdict.overall]
@@ -90,7 +94,7 @@ def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
 
 
 def _count_words(verdict: Verdict) -> str:
-    """ "41 of 42 decisions passed, 1 failed." """
+    """How many gates, variants and decisions of each kind."""
     seen = Counter(g.status for g in verdict.gates)
     gates = len({g.id for g in verdict.gates})
     judged = len({g.variant for g in verdict.gates})
@@ -114,7 +118,7 @@ def cards(chosen: Sequence[Best]) -> tuple[Card, ...]:
         accuracy = b.points.accuracy
         shown = (ABSENT, "") if accuracy is None else (amount(accuracy.estimate, accuracy.unit), interval(accuracy))
         file = ABSENT if b.points.file is None else size(b.points.file)
-        share = "" if b.file_ratio is None else f"×{b.file_ratio:.2f} of the baseline's"
+        share = "" if b.file_ratio is None else f"{TIMES}{b.file_ratio:.2f} of the baseline's"
         ratio = "" if b.latency is None else f"latency ratio {b.latency.estimate:.2f}, {interval(b.latency)}"
         facts = (
             ("Accuracy", *shown),
@@ -172,21 +176,22 @@ def limits(view: StudyView) -> tuple[str, ...]:
     seeds = {v.seed for v in view.variants}
     corrupted = any(any(k.startswith("mpc") for k in m.metrics) for m in view.measurements.values())
     out = [
-        "This page is evidence for a safety argument. It certifies nothing, and no standard names a number for these metrics.",
-        f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions of use need their own data.",
-        "Latency holds for the host named above, batch 1. It says nothing about another processor or an embedded board; "
+        "This page is evidence for a safety argument. It certifies nothing; no standard names a number for them.",
+        f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions need their own data.",
+        "Latency holds for the host named above, batch 1. It says nothing about another processor or a board; "
         "measure there with the benchmark script in export/.",
         "A variant is called faster only where the whole interval of its latency ratio is below 1.",
     ]
     if "weight" in methods:
         out.append(
-            "Method weight is unstructured: it makes files smaller (sparse storage), not inference faster on this runtime."
+            "Method weight is unstructured: it saves storage (the sparse file) and does not make inference faster."
         )
     if len(seeds) == 1:
         out.append("One seed: intervals are over test images; the spread between training runs is not measured.")
     if corrupted:
         out.append(
-            "Heat maps: each cell has its own 95 % interval; of 75 cells of an unchanged network about 4 would leave zero out."
+            "Heat maps: each cell has its own 95 % interval; of 75 cells of an unchanged network, "
+            "about 4 would leave zero out."
         )
     else:
         out.append(f"Robustness to corruptions: {ABSENT}.")

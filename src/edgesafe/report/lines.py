@@ -91,10 +91,10 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
         if sheet.limits is not None:
             ax.set_ylim(*sheet.limits)
         ax.locator_params(axis="y", nbins=6)
-        ax.set_xlabel("removed, %", color=svg.MUTED, fontsize=11)
-        ax.text(-40 / 260, 1.07, sheet.heading, transform=ax.transAxes, color=svg.INK, fontsize=12.5, fontweight="bold")
+        ax.set_xlabel("removed, %", color=svg.MUTED, fontsize=12)
+        ax.text(-40 / 260, 1.07, sheet.heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
         if sheet.side:
-            ax.text(1.03, 1.07, sheet.side, transform=ax.transAxes, color=svg.MUTED, fontsize=11)
+            ax.text(1.03, 1.07, sheet.side, transform=ax.transAxes, color=svg.MUTED, fontsize=12)
         low, high = ax.get_ylim()
         places = svg.spread_labels([end[1] for _, end in ends], 15 / (HEIGHT - 74) * (high - low))
         right = ax.get_xlim()[1]
@@ -105,7 +105,7 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
                 xytext=(right + 0.035 * (right + 2), y),
                 va="center",
                 color=svg.INK,
-                fontsize=11,
+                fontsize=12,
                 annotation_clip=False,
                 arrowprops={"arrowstyle": "-", "color": line.colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 5},
             )
@@ -143,12 +143,12 @@ def _spread_note(groups: Sequence[Group]) -> str:
 
 
 def ratio_figure(view: StudyView, groups: Sequence[Group], all_series: Sequence[Series]) -> FigurePart | None:
-    """Figure 1 of the paper: accuracy and ECE against the ratio, a line per method. None without compressed variants."""
+    """Figure 1 of the paper: accuracy and ECE against the ratio, a line per method. None: nothing was removed."""
     base = [g for g in groups if g.is_baseline]
     ratio_series = [s for s in all_series if any(g.ratio > 0 for g in s.groups)]
     if not ratio_series:
         return None
-    panels = []
+    panels: list[Panel] = []
     wanted = [
         ("accuracy", "Accuracy, %"),
         ("ece_em10_top1", "ECE, %"),
@@ -172,8 +172,8 @@ def ratio_figure(view: StudyView, groups: Sequence[Group], all_series: Sequence[
     return FigurePart(
         "fig-ratio",
         "Accuracy and calibration against the share removed",
-        "Each line starts at the uncompressed baseline (0 % removed). ECE: expected calibration error, 10 bins of equal "
-        "mass; lower is better.",
+        "Each line starts at the uncompressed baseline (0 % removed). ECE: expected calibration error, 10 bins of "
+        "equal mass; lower is better.",
         tuple(panels),
         table,
         _spread_note(groups),
@@ -197,7 +197,7 @@ def severity_figure(
 ) -> FigurePart | None:
     """Figures 2 and 3 of the paper: mPC or ECE against the ratio, a line per severity, a panel per method.
 
-    `metric` is "mpc" (clean accuracy is severity 0) or "ece_em10_top1". None without corruptions or compressed variants.
+    `metric` is "mpc" (clean accuracy is severity 0) or "ece_em10_top1". None without corruptions or variants.
     """
     levels = severities(view, metric)
     base = [g for g in groups if g.is_baseline]

@@ -1,4 +1,4 @@
-"""The page: gathers the parts, lays them out with the template, and keeps it under 1 MB by leaving details out aloud."""
+"""The page: gathers the parts, lays them out with the template, and keeps them under 1 MB, saying what is left out."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_
 from edgesafe.report.results import to_csv, to_json, to_markdown
 from edgesafe.report.stats import BEST_RULE, Best, best, pareto
 from edgesafe.report.view import Group, ReportFiles, StudyView, grouped
+from edgesafe.report.widths import widths_figure
 from edgesafe.report.words import ABSENT, clean, size
 
 __all__ = ["MAX_BYTES", "make"]
@@ -46,7 +47,8 @@ def make(view: StudyView) -> ReportFiles:
         "cards": cards(chosen),
         "best_rule": BEST_RULE,
         "forest": figures.forest(view, groups),
-        "results": tables.results_table(view, groups),
+        "quality": tables.quality_table(view, groups),
+        "cost_table": tables.cost_table(view, groups),
         "differences": tables.differences_table(view, groups),
         "unfinished": tables.unfinished_table(view),
         "paper": [
@@ -59,6 +61,7 @@ def make(view: StudyView) -> ReportFiles:
             if part is not None
         ],
         "cost": figures.pareto_figure(points, [s.name for s in series]),
+        "widths": widths_figure(groups, [s.name for s in series]),
         "provenance": tables.provenance_table(view),
         "provenance_facts": provenance_facts(view),
         "recipe": json.dumps(view.study.recipe, indent=1, sort_keys=True),

@@ -57,7 +57,7 @@ class VariantResult(Record):
 
 
 class ResultsFile(Record):
-    """results.json"""
+    """results.json."""
 
     schema_: Literal["edgesafe.results/1"] = Field(default="edgesafe.results/1", alias="schema")
     study: str
@@ -108,7 +108,7 @@ def _variants(view: StudyView, groups: Sequence[Group]) -> tuple[VariantResult, 
                     lineage=v.lineage,
                     measurements=m.metrics if m else {},
                     differences=m.differences if m else {},
-                )  # fmt: skip
+                )
             )
     for e in view.unfinished():
         status: Literal["pending", "refused"] = "refused" if e.status == "refused" else "pending"
@@ -180,7 +180,7 @@ def _md(text: str) -> str:
 
 
 def _md_value(value: Value | None, unit: str = "", *, signed: bool = False) -> str:
-    """ "91.73 % (91.17 to 92.25)"."""
+    """A number, its unit and its interval: 91.73 % (91.17 to 92.25)."""
     if value is None:
         return ABSENT
     return f"{number(value.estimate, value.unit, signed=signed)}{unit} ({interval(value, signed=signed)})"
@@ -196,7 +196,7 @@ def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) 
         icon, word = STATUS[verdict.overall]
         failed = [g for g in verdict.gates if g.status not in (GateStatus.PASS, GateStatus.WAIVED)]
         out.append(
-            f"**{icon} {word.upper()}**: {len(verdict.gates) - len(failed)} of {len(verdict.gates)} gate decisions passed."
+            f"**{icon} {word.upper()}**: {len(verdict.gates) - len(failed)} of {len(verdict.gates)} decisions passed."
         )
         out += [f"- {STATUS[g.status][0]} {_md(g.variant)}, {_md(g.id)}: {_md(g.message)}" for g in failed[:8]]
         if len(failed) > 8:
@@ -213,7 +213,8 @@ def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) 
         out += ["", f"Without a result: {', '.join(_md(e.id) for e in missing)}."]
     out += [
         "",
-        f"Measured on the exported ONNX files on {_md(view.study.host.cpu)}. Evidence for a safety argument, not a certificate.",
+        f"Measured on the exported ONNX files, on {_md(view.study.host.cpu)}. "
+        "Evidence for a safety argument, not a certificate.",
     ]
     return "\n".join(out) + "\n"
 

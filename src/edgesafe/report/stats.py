@@ -1,4 +1,4 @@
-"""Statistics on stored evidence that the page shows and the measurements do not hold: cells, bins, the best variants."""
+"""Statistics on stored evidence that the page shows and measurements.json does not hold: cells, bins, the best."""
 
 from __future__ import annotations
 

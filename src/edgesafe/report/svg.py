@@ -1,7 +1,7 @@
 """Inline SVG from matplotlib: small, deterministic, in the page's own colours, with unique ids and a text for readers.
 
-Matplotlib draws in marker colours (`INK`, `series(0)`, …) that stand for CSS variables, so one drawing is right in light,
-dark and print. Only the object API is used: no pyplot, no global state; rcParams are set inside a context.
+Matplotlib draws in marker colours (`INK`, `series(0)`, …) that stand for CSS variables, so one drawing is right in
+light, dark and print. Only the object API is used: no pyplot, no global state; rcParams are set inside a context.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ for _k in range(SEVERITIES):
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """One shape per series: colour is never the only difference."""
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "edgesafe",  # ids depend on content only
     "svg.id": None,
@@ -48,7 +48,7 @@ _RC: dict[str, Any] = {
     "axes.unicode_minus": True,
     "path.simplify": False,
     "font.family": "DejaVu Sans",
-    "font.size": 11.0,
+    "font.size": 12.0,
 }
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
@@ -104,11 +104,16 @@ def axes(figure: Figure, box: tuple[float, float, float, float], *, grid: str = 
         spine.set_visible(side == "bottom")
         spine.set_edgecolor(MUTED)
         spine.set_linewidth(1.0)
-    ax.tick_params(length=0, colors=MUTED, labelsize=11, pad=5)
+    ax.tick_params(length=0, colors=MUTED, labelsize=12, pad=5)
     ax.set_axisbelow(True)
     if grid:
         ax.grid(visible=True, axis=grid, color=GRID, linewidth=1.0)  # type: ignore[arg-type]
     return ax
+
+
+def heading(ax: Axes, text: str, left: float, top: float) -> None:
+    """A bold heading at (-left, top) in fractions of the axes."""
+    ax.text(-left, top, text, transform=ax.transAxes, color=INK, fontsize=13.5, fontweight="bold")
 
 
 def draw(figure: Figure, name: str, title: str, description: str) -> Panel:
@@ -127,7 +132,7 @@ def draw(figure: Figure, name: str, title: str, description: str) -> Panel:
     ids = _used_ids(root, name)
     parts = [
         f'<svg class="plot" role="img" aria-labelledby="{name}-t {name}-d" viewBox="0 0 {width} {height}"'
-        f' style="max-width:{width}px">',
+        f' style="max-width:{round(width * 1.3)}px">',
         f'<title id="{name}-t">{escape(clean(title))}</title>',
         f'<desc id="{name}-d">{escape(description)}</desc>',
     ]

@@ -8,9 +8,17 @@ from edgesafe.records import LayerRecord, Unit, VariantRecord
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
-from edgesafe.report.words import ABSENT, STATUS, amount, clean, interval, number, size, speed, title
+from edgesafe.report.words import ABSENT, STATUS, clean, interval, number, size, speed, title
 
-__all__ = ["differences_table", "heat_table", "layer_table", "provenance_table", "results_table", "unfinished_table"]
+__all__ = [
+    "cost_table",
+    "differences_table",
+    "heat_table",
+    "layer_table",
+    "provenance_table",
+    "quality_table",
+    "unfinished_table",
+]
 
 _MISSING = Td(ABSENT, kind="absent")
 _SHOWN = ("accuracy", "ece_em10_top1", "ece_em10_top1.calibrated", "nll", "mpc")
@@ -44,50 +52,65 @@ def _file(group: Group, view: StudyView) -> Td:
     if dense is None:
         return _MISSING
     shipped = shipped_bytes(group, view)
-    sparse = f"sparse file {size(shipped)}" if shipped is not None and shipped < dense else "exact"
+    sparse = f"sparse: {size(shipped)}" if shipped is not None and shipped < dense else "exact"
     return Td(size(dense), sparse)
 
 
-def results_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
-    """One row per variant (or mean of seeds), one column per metric, each with its interval."""
-    verdicts = view.verdict is not None
-    heads = [Column("Variant"), *([Column("Gate")] if verdicts else [])]
-    units = ("%", "%", "%", "nats", "%")
-    heads += [Column(title(m), u) for m, u in zip(_SHOWN, units, strict=True)]
-    heads += [Column("Latency, median", "ms"), Column("Latency ratio", "to baseline"), Column("ONNX file")]
-    heads += [Column("Parameters"), Column("MACs"), Column("Sparsity", "of conv weights")]
+def _head_cells(group: Group, view: StudyView) -> list[Td]:
+    """The variant's name and, if there is a verdict, its status."""
+    cells = [Td(clean(group.label), f"mean of {len(group.members)} seeds" if len(group.members) > 1 else "")]
+    if view.verdict is not None:
+        status = group.status(view)
+        if status is not None:
+            cells.append(Td(" ".join(STATUS[status]), kind=f"status-{status.value}"))
+        else:
+            cells.append(Td("reference") if group.is_baseline else Td("not gated", kind="absent"))
+    return cells
+
+
+def _heads(view: StudyView) -> list[Column]:
+    """Columns of `_head_cells`."""
+    return [Column("Variant"), *([Column("Gate")] if view.verdict is not None else [])]
+
+
+def quality_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
+    """What each variant knows: accuracy, calibration, likelihood and robustness, each with its interval."""
+    units = {"nll": "nats"}
+    columns = [*_heads(view), *(Column(title(m), units.get(m, "%")) for m in _SHOWN)]
+    rows = [(*_head_cells(g, view), *(_quality(g.value(view, m)) for m in _SHOWN)) for g in groups]
+    return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
+
+
+def _quality(value: Value | None) -> Td:
+    """A number, its interval and, for a calibration error, the noise floor at this number of images."""
+    shown = _td(value)
+    if value is None or value.noise_floor is None:
+        return shown
+    return Td(shown.text, f"{shown.small}\nfloor {number(value.noise_floor, value.unit)}")
+
+
+def cost_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
+    """What each variant costs: time, storage, arithmetic."""
+    columns = [
+        *_heads(view),
+        Column("Latency, median", "ms"),
+        Column("Latency ratio", "to the baseline"),
+        Column("Speed"),
+    ]
+    columns += [Column("ONNX file"), Column("Parameters"), Column("MACs"), Column("Sparsity", "of convolution weights")]
     rows = []
     for g in groups:
-        seeds = f"mean of {len(g.members)} seeds" if len(g.members) > 1 else ""
-        row = [Td(clean(g.label), seeds)]
-        if verdicts:
-            status = g.status(view)
-            row.append(
-                Td(*_verdict_words(g, view))
-                if status is None
-                else Td(" ".join(STATUS[status]), kind=f"status-{status}")
-            )
-        row += [_td(g.value(view, m)) for m in _SHOWN]
         ratio = g.value(view, "latency.ratio")
-        row.append(_td(g.value(view, "latency.p50_ms")))
+        row = [*_head_cells(g, view), _td(g.value(view, "latency.p50_ms"))]
         if g.is_baseline:
-            row.append(Td("×1", "reference"))
+            row += [Td("1", "reference"), Td("reference")]
+        elif ratio is None:
+            row += [_MISSING, _MISSING]
         else:
-            row.append(
-                _MISSING
-                if ratio is None
-                else Td(amount(ratio.estimate, ratio.unit), f"{interval(ratio)}; {speed(ratio)}")
-            )
+            row += [Td(number(ratio.estimate, ratio.unit), interval(ratio)), Td(speed(ratio))]
         row += [_file(g, view), _count(g, view, "size.params", "params"), _count(g, view, "macs", "macs")]
-        row.append(_count(g, view, "sparsity", "sparsity"))
-        rows.append(tuple(row))
-    return TablePart("All variants: estimate and interval", tuple(heads), tuple(rows), "wide sticky")
-
-
-def _verdict_words(group: Group, view: StudyView) -> tuple[str, str, str]:
-    """For a variant that no error gate judged."""
-    del view
-    return ("reference", "", "") if group.is_baseline else ("not gated", "", "absent")
+        rows.append((*row, _count(g, view, "sparsity", "sparsity")))
+    return TablePart("Cost of all variants", tuple(columns), tuple(rows), "wide sticky")
 
 
 _DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
@@ -95,7 +118,7 @@ _LESS_IS_BETTER = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
 
 
 def differences_table(view: StudyView, groups: Sequence[Group]) -> TablePart | None:
-    """Paired differences to the baseline, marked worse or better where the interval leaves zero out. None: there are none."""
+    """Paired differences to the baseline, marked worse or better where the interval leaves zero out, or None."""
     rows, compared = [], [g for g in groups if not g.is_baseline]
     wanted = [m for m in _DIFFERENCES if any(g.difference(view, m) is not None for g in compared)]
     if not wanted:
@@ -126,10 +149,10 @@ def _judged(value: Value, less_is_better: bool) -> Td:
     shown = number(value.estimate, value.unit, signed=True)
     bounds = value.outer
     if bounds is None or bounds[0] <= 0.0 <= bounds[1]:
-        return Td(shown, f"{interval(value, signed=True)}; no clear change" if bounds else "no interval")
+        return Td(shown, f"{interval(value, signed=True)}\nno clear change" if bounds else "no interval")
     worse = (value.estimate > 0) == less_is_better
     return Td(
-        shown, f"{interval(value, signed=True)}; {'worse' if worse else 'better'}", "worse" if worse else "better"
+        shown, f"{interval(value, signed=True)}\n{'worse' if worse else 'better'}", "worse" if worse else "better"
     )
 
 
@@ -137,7 +160,7 @@ _STEPS = (0.01, 0.02, 0.05)  #: of the heat map's colours, fractions
 
 
 def heat_table(name: str, cells: Sequence[CellDifference], order: Sequence[str]) -> TablePart:
-    """Corruption x severity: the paired accuracy difference in pp; in brackets and grey where the interval covers zero."""
+    """Corruption x severity: the paired accuracy difference, pp; bracketed and grey where it covers zero."""
     by_key = {(c.corruption, c.severity): c for c in cells}
     levels = sorted({c.severity for c in cells})
     seen = {c.corruption for c in cells}
@@ -151,7 +174,7 @@ def heat_table(name: str, cells: Sequence[CellDifference], order: Sequence[str])
         rows.append(tuple(row))
     images = sorted({c.n for c in cells})
     many = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
-    caption = f"{name}: accuracy minus the baseline's, pp, {many} images per cell"
+    caption = f"{name} (pp, {many} images per cell)"
     return TablePart(caption, (Column("Corruption"), *(Column(str(s)) for s in levels)), tuple(rows), "heat")
 
 
@@ -169,7 +192,7 @@ def layer_table(variant: VariantRecord) -> TablePart | None:
     if variant.surgery is None:
         return None
     rows = tuple(_layer_row(layer) for layer in variant.surgery.layers)
-    heads = ("Layer", "Kind", "Out channels", "In channels", "Parameters", "Zero weights", "Criterion", "Note")
+    heads = ("Layer", "Kind", "Out channels", "In channels", "Parameters", "Zero weights", "Kept", "Criterion", "Note")
     return TablePart(f"Layers of {clean(variant.id)}", tuple(Column(h) for h in heads), rows, "wide layers")
 
 
@@ -181,8 +204,9 @@ def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
 
     kept = layer.params_after / layer.params_before if layer.params_before else 1.0
     kept *= 1.0 - layer.sparsity
-    order = [k for k in ("min", "median", "max", "threshold") if k in layer.criterion]
-    order += sorted(set(layer.criterion) - set(order))
+    known: tuple[str, ...] = ("min", "median", "max", "threshold")
+    order = [k for k in known if k in layer.criterion]
+    order += sorted(k for k in layer.criterion if k not in order)
     criterion = ", ".join(f"{clean(k)} {layer.criterion[k]:.3g}" for k in order)
     touched = layer.out_before != layer.out_after or layer.in_before != layer.in_after or layer.sparsity > 0
     note = clean(layer.note) if layer.note else ("pruned" if touched else "left alone: no reason recorded")
@@ -191,8 +215,9 @@ def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
         Td(clean(layer.kind)),
         Td(change(layer.out_before, layer.out_after)),
         Td(change(layer.in_before, layer.in_after)),
-        Td(change(layer.params_before, layer.params_after), f"{kept * 100:.0f} % kept", bar=min(max(kept, 0.0), 1.0)),
+        Td(change(layer.params_before, layer.params_after)),
         Td(f"{layer.sparsity * 100:.1f} %"),
+        Td(f"{kept * 100:.0f} %", bar=min(max(kept, 0.0), 1.0)),
         Td(criterion or "none recorded", kind="" if criterion else "absent"),
         Td(note),
     )
@@ -204,7 +229,8 @@ def provenance_table(view: StudyView) -> TablePart:
     for v in view.variants:
         measured = view.measurements.get(v.id)
         parity = ", ".join(
-            f"{clean(p.file)} against {clean(p.reference)}: {'bit-equal' if p.bit_equal else f'{p.max_abs_logit:.1e} logits'}"
+            f"{clean(p.file)} against {clean(p.reference)}: "
+            f"{'bit-equal' if p.bit_equal else f'{p.max_abs_logit:.1e} logits'}"
             for p in v.parity
         )
         files = [f"{clean(a.file)} {clean(a.sha256)} ({size(a.bytes)})" for a in v.artefacts]

@@ -277,8 +277,8 @@ def grouped(view: StudyView) -> tuple[tuple[Group, ...], tuple[Series, ...]]:
 
     groups.sort(key=rank)
     names = dict.fromkeys(g.series for g in groups if not g.is_baseline)
-    series = tuple(
+    lines = tuple(
         Series(name, next(g.method for g in groups if g.series == name), tuple(g for g in groups if g.series == name))
         for name in names
     )
-    return tuple(groups), series
+    return tuple(groups), lines

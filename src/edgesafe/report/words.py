@@ -8,9 +8,23 @@ from math import ceil, floor, log10
 from edgesafe.records import GateStatus, Unit
 from edgesafe.report.view import Value
 
-__all__ = ["ABSENT", "STATUS", "amount", "clean", "interval", "number", "rule", "size", "speed", "title"]
+__all__ = [
+    "ABSENT",
+    "MINUS",
+    "STATUS",
+    "TIMES",
+    "amount",
+    "clean",
+    "interval",
+    "number",
+    "rule",
+    "size",
+    "speed",
+    "title",
+]
 
 ABSENT = "not measured"
+MINUS, TIMES = "\u2212", "\u00d7"
 
 STATUS: dict[GateStatus, tuple[str, str]] = {
     GateStatus.PASS: ("✓", "pass"),
@@ -59,7 +73,8 @@ def title(metric: str) -> str:
         return _TITLES[metric]
     head, _, tail = metric.partition(".")
     if head in _TITLES and tail:
-        return f"{_TITLES[head]}, {clean(tail).replace('severity.', 'severity ').replace('corruption.', '').replace('_', ' ')}"
+        rest = clean(tail).replace("severity.", "severity ").replace("corruption.", "").replace("_", " ")
+        return f"{_TITLES[head]}, {rest}"
     for stem in ("ece_em10_top1", "latency"):
         if metric.startswith(f"{stem}."):
             return f"{_TITLES.get(stem, stem)}, {clean(metric[len(stem) + 1 :]).replace('_', ' ')}"
@@ -71,7 +86,7 @@ def _signed(text: str, value: float, signed: bool) -> str:
     body = text.lstrip("-")
     if not body.strip("0.,"):
         return body
-    return f"−{body}" if value < 0 else f"+{body}" if signed else body
+    return f"{MINUS}{body}" if value < 0 else f"+{body}" if signed else body
 
 
 def number(value: float, unit: Unit, *, signed: bool = False, digits: int | None = None) -> str:
@@ -91,20 +106,20 @@ def number(value: float, unit: Unit, *, signed: bool = False, digits: int | None
 
 
 def amount(value: float, unit: Unit, *, signed: bool = False, points: bool = False) -> str:
-    """A value with its unit: "91.73 %", "−1.66 pp", "1.84 ms", "×0.52"."""
+    """A value with its unit: "91.73 %", "-1.66 pp", "1.84 ms", "x0.52", with typographic signs."""
     text = number(value, unit, signed=signed)
     suffix = {Unit.FRACTION: " pp" if points or signed else " %", Unit.MS: " ms"}.get(unit, "")
-    return f"×{text}" if unit is Unit.RATIO and not signed else f"{text}{suffix}"
+    return f"{TIMES}{text}" if unit is Unit.RATIO and not signed else f"{text}{suffix}"
 
 
 def interval(value: Value, *, signed: bool = False) -> str:
-    """The interval as text, "91.17 to 92.25"; "exact" where there is none."""
+    """The interval as text, 91.17-92.25 or -0.32 to +0.10; "exact" where there is none."""
     if value.low is None or value.high is None:
         return "exact"
     if value.seeds > 1 and not signed:
         return f"± {number((value.high - value.low) / 2, value.unit)}"
     low, high = (number(x, value.unit, signed=signed) for x in (value.low, value.high))
-    return f"{low} to {high}"
+    return f"{low} to {high}" if signed or value.low < 0 else f"{low}–{high}"  # noqa: RUF001 (a range)
 
 
 def size(count: float) -> str:
