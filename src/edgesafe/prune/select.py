@@ -1,0 +1,121 @@
+"""Which units go: ranking within a layer or over the whole network, minimum widths, rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edgesafe.surgery.units import ChannelGraph, Group, Unit
+
+__all__ = ["MAX_REMOVED", "Choice", "Widths", "choose_global", "choose_local", "kept_units"]
+
+MAX_REMOVED = 0.9  #: no layer loses more than this share of its channels in one surgery
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Constraints on what stays.
+
+    Attributes:
+        round_to: the widest producing layer of a group keeps a multiple of this many channels (rounded up), or all.
+        min_channels: no layer keeps fewer.
+    """
+
+    round_to: int = 1
+    min_channels: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of one group.
+
+    Attributes:
+        group: the group.
+        scores: float64 (units,).
+        removed: positions of the units that go, ascending.
+        threshold: the lowest score that was asked to stay.
+        note: why less than asked was removed, or "".
+    """
+
+    group: Group
+    scores: Tensor
+    removed: tuple[int, ...]
+    threshold: float
+    note: str
+
+    @property
+    def units(self) -> tuple[Unit, ...]:
+        """The units that go."""
+        return tuple(self.group.units[i] for i in self.removed)
+
+
+def choose_local(
+    graph: ChannelGraph, scored: Sequence[tuple[Group, Tensor]], ratio: float, widths: Widths
+) -> tuple[Choice, ...]:
+    """In each group, remove the share `ratio` of units with the lowest scores (half a unit is rounded up)."""
+    return tuple(_choice(graph, group, scores, int(ratio * len(group.units) + 0.5), widths) for group, scores in scored)
+
+
+def choose_global(
+    graph: ChannelGraph, scored: Sequence[tuple[Group, Tensor]], ratio: float, widths: Widths
+) -> tuple[Choice, ...]:
+    """Remove the share `ratio` of all units with the lowest scores: one threshold for the whole network.
+
+    Ties are broken by the order of the layers, then of the channels. Minimum widths are kept layer by layer, so less
+    than `ratio` may go.
+    """
+    flat = torch.cat([scores for _, scores in scored])
+    count = int(ratio * flat.numel() + 0.5)
+    order = torch.argsort(flat, stable=True)[:count]
+    owner = torch.cat([torch.full((len(scores),), i) for i, (_, scores) in enumerate(scored)])
+    lost = torch.bincount(owner[order], minlength=len(scored)).tolist()
+    return tuple(
+        _choice(graph, group, scores, int(wanted), widths) for (group, scores), wanted in zip(scored, lost, strict=True)
+    )
+
+
+def _choice(graph: ChannelGraph, group: Group, scores: Tensor, wanted: int, widths: Widths) -> Choice:
+    """The lowest `wanted` scores go, as far as the widths allow."""
+    best = torch.argsort(-scores, stable=True).tolist()
+    kept, cause = kept_units(graph, group, best, len(best) - wanted, widths)
+    removed = tuple(sorted(best[kept:]))
+    threshold = float(scores[best[kept - 1]])
+    note = f"{cause} keeps {kept} of {len(best)} removable channel groups" if cause else ""
+    return Choice(group, scores, removed, threshold, note)
+
+
+def kept_units(graph: ChannelGraph, group: Group, best: Sequence[int], wanted: int, widths: Widths) -> tuple[int, str]:
+    """The smallest number of units, at least `wanted`, that satisfies the widths; monotone in `wanted`.
+
+    Args:
+        graph: holds the group.
+        group: whose units.
+        best: positions of the units, most important first.
+        wanted: units asked to stay.
+        widths: the constraints.
+
+    Returns:
+        The number, and which constraint raised it ("" if none).
+    """
+    sizes = {slot: len(graph.trace.slots[slot]) for slot in group.producers}
+    total = {slot: sum(unit.width(slot) for unit in group.units) for slot in group.producers}
+    widest = max(group.producers, key=lambda slot: sizes[slot])
+    floor = max(1, -(-len(best) * round((1 - MAX_REMOVED) * 100) // 100))
+    cause = "" if wanted >= floor else f"the limit of {MAX_REMOVED:.0%} per layer"
+    kept = max(wanted, floor)
+    while kept < len(best):
+        width = {
+            slot: sizes[slot] - total[slot] + sum(group.units[i].width(slot) for i in best[:kept])
+            for slot in group.producers
+        }
+        if any(w < min(widths.min_channels, sizes[slot]) for slot, w in width.items()):
+            cause = f"min_channels = {widths.min_channels}"
+        elif width[widest] % widths.round_to:
+            cause = f"round_to = {widths.round_to}"
+        else:
+            break
+        kept += 1
+    return kept, cause

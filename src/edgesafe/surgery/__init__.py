@@ -1,0 +1,5 @@
+"""Surgery on networks: find which channels belong together, remove them, prove it, save and rebuild the result."""
+
+from edgesafe.surgery.units import ChannelGraph, Group, Layer, Unit, channel_graph, keep_indices
+
+__all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]

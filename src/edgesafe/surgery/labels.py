@@ -1,0 +1,147 @@
+"""Channel labels: which removable channel each element of a tensor came from.
+
+A label tensor is int64 and has the shape of the tensor it describes. A positive label is an *atom*: one output channel
+of one layer (or one entry of a parameter). Labels <= 0 cannot be removed: `FIXED` (network inputs, constants) and
+`PADDING` (channels of zeros). Atoms that must be kept or removed together are merged in a union-find forest; an atom
+that must stay is frozen, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+__all__ = ["FIXED", "PADDING", "Atoms", "Reason", "squeeze_constant", "varying_dims"]
+
+FIXED = 0
+PADDING = -1
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a channel cannot be removed.
+
+    Attributes:
+        code: "output", "padding", "constant", "split", "reduced", "unknown", "broadcast", "index", "computed".
+        text: for people, in a clause that names the place.
+    """
+
+    code: str
+    text: str
+
+
+@dataclass
+class Atoms:
+    """The union-find forest of atoms, their flags and reasons. Only the tracer changes it."""
+
+    parent: list[int] = field(default_factory=lambda: [0])
+    frozen: dict[int, Reason] = field(default_factory=dict)
+    flags: dict[int, set[str]] = field(default_factory=dict)
+
+    def new(self, count: int) -> Tensor:
+        """`count` fresh atoms, int64 (count,)."""
+        start = len(self.parent)
+        self.parent.extend(range(start, start + count))
+        return torch.arange(start, start + count)
+
+    def root(self, atom: int) -> int:
+        """The representative of `atom`'s class."""
+        parent = self.parent
+        while parent[atom] != atom:
+            parent[atom] = parent[parent[atom]]
+            atom = parent[atom]
+        return atom
+
+    def freeze(self, labels: Tensor, reason: Reason) -> None:
+        """The atoms in `labels` must stay. The first reason is kept."""
+        for atom in distinct(labels):
+            if atom > 0:
+                self.frozen.setdefault(atom, reason)
+
+    def flag(self, labels: Tensor, flag: str) -> None:
+        """Remember that the atoms in `labels` took part in `flag` ("add", "concat", "norm")."""
+        for atom in distinct(labels):
+            if atom > 0:
+                self.flags.setdefault(atom, set()).add(flag)
+
+    def union(self, a: Tensor, b: Tensor, place: str) -> None:
+        """Merge `a` and `b` element by element; an atom that meets a fixed label is frozen.
+
+        Args:
+            a: int64, any shape.
+            b: int64, expandable to the shape of `a`.
+            place: where, for the reasons.
+        """
+        b = b.expand_as(a)
+        a, b = squeeze_constant(a, b)
+        different = a != b
+        if not bool(different.any()):
+            return
+        pairs = torch.unique(torch.stack((a[different], b[different])), dim=1)
+        for x, y in zip(pairs[0].tolist(), pairs[1].tolist(), strict=True):
+            if x > 0 and y > 0:
+                root_x, root_y = self.root(x), self.root(y)
+                if root_x != root_y:
+                    self.parent[max(root_x, root_y)] = min(root_x, root_y)
+            elif max(x, y) > 0:
+                padded = min(x, y) == PADDING
+                what = "zero-padded channels" if padded else "the network input or a constant"
+                reason = Reason("padding" if padded else "constant", f"it meets {what} at {place}")
+                self.frozen.setdefault(max(x, y), reason)
+
+    def tie(self, labels: Tensor, dim: int, place: str) -> Tensor:
+        """Merge all labels that share an index along `dim`; one label for each index, int64 (labels.shape[dim],)."""
+        rows = squeeze_others(labels, dim).movedim(dim, 0).flatten(1)
+        if rows.shape[1] > 1:
+            self.union(rows, rows[:, :1], place)
+        return rows[:, 0].clone()
+
+    def frozen_roots(self) -> dict[int, Reason]:
+        """Reason by root; where several, that of the smallest atom."""
+        reasons: dict[int, Reason] = {}
+        for atom in sorted(self.frozen):
+            reasons.setdefault(self.root(atom), self.frozen[atom])
+        return reasons
+
+    def root_flags(self) -> dict[int, frozenset[str]]:
+        """Flags by root."""
+        flags: dict[int, set[str]] = {}
+        for atom, names in self.flags.items():
+            flags.setdefault(self.root(atom), set()).update(names)
+        return {root: frozenset(names) for root, names in flags.items()}
+
+
+def distinct(labels: Tensor) -> list[int]:
+    """The different labels of a tensor, sorted."""
+    (small,) = squeeze_constant(labels)
+    return [int(v) for v in torch.unique(small).tolist()]
+
+
+def squeeze_constant(*labels: Tensor) -> tuple[Tensor, ...]:
+    """Shrink each dimension along which all the given tensors (of one shape) are expanded (stride 0) to length 1."""
+    result = list(labels)
+    for dim in range(labels[0].dim()):
+        if labels[0].shape[dim] > 1 and all(label.stride(dim) == 0 for label in labels):
+            result = [label.narrow(dim, 0, 1) for label in result]
+    return tuple(result)
+
+
+def squeeze_others(labels: Tensor, keep: int) -> Tensor:
+    """Shrink each expanded dimension but `keep` to length 1."""
+    for dim in range(labels.dim()):
+        if dim != keep % labels.dim() and labels.shape[dim] > 1 and labels.stride(dim) == 0:
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def varying_dims(labels: Tensor) -> tuple[int, ...]:
+    """Dimensions along which the labels are not all the same."""
+    return tuple(
+        dim
+        for dim in range(labels.dim())
+        if labels.shape[dim] > 1
+        and labels.stride(dim) != 0
+        and not torch.equal(labels, labels.narrow(dim, 0, 1).expand_as(labels))
+    )

@@ -1,0 +1,207 @@
+"""From a trace to what can be removed: units (channels that go together), groups of units, layers and their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+from edgesafe.errors import SurgeryError
+from edgesafe.surgery.labels import Reason
+from edgesafe.surgery.trace import Role, Slot, Trace, trace
+
+__all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Channels that are kept or removed together.
+
+    Attributes:
+        indices: the indices it owns, by slot.
+        flags: "add" (it passes a residual addition), "concat", "norm" (a LayerNorm over channels).
+        reason: why it cannot be removed, or None.
+    """
+
+    indices: Mapping[Slot, tuple[int, ...]]
+    flags: frozenset[str]
+    reason: Reason | None
+
+    def width(self, slot: Slot) -> int:
+        """How many indices of `slot` it owns."""
+        return len(self.indices.get(slot, ()))
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Removable units with the same producing layers.
+
+    Attributes:
+        producers: slots of the convolutions and linear layers whose output channels these are, in call order.
+        units: in the order of the first producer's channels.
+    """
+
+    producers: tuple[Slot, ...]
+    units: tuple[Unit, ...]
+
+    @property
+    def name(self) -> str:
+        """The first producing layer."""
+        return layer_name(self.producers[0].tensor)
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """Of all units."""
+        return frozenset().union(*(unit.flags for unit in self.units))
+
+    @property
+    def internal(self) -> bool:
+        """No addition and no concatenation couples it with another layer's outputs."""
+        return not self.flags & {"add", "concat"}
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution or linear layer.
+
+    Attributes:
+        weight: name of its weight.
+        out: slot of its output channels.
+        into: slot of its input channels; None in a grouped convolution.
+        reasons: why channels of it cannot be removed, with the number of channels.
+        classifier: some of its output channels are the network's outputs.
+    """
+
+    weight: str
+    kind: str
+    out: Slot
+    into: Slot | None
+    reasons: Mapping[Reason, int]
+    classifier: bool
+
+    @property
+    def name(self) -> str:
+        """Module path."""
+        return layer_name(self.weight)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """Everything that pruning needs to know of a network's structure."""
+
+    trace: Trace
+    groups: tuple[Group, ...]
+    layers: tuple[Layer, ...]
+    units: tuple[Unit, ...]  #: all, also those that stay
+
+    @property
+    def residual(self) -> bool:
+        """Whether some removable or fixed channel passes an addition of two activations."""
+        return any("add" in unit.flags for unit in self.units)
+
+    @property
+    def padded(self) -> tuple[str, ...]:
+        """Layers with channels that meet zero-padded ones (option-A shortcuts)."""
+        return tuple(layer.name for layer in self.layers if any(reason.code == "padding" for reason in layer.reasons))
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that module path.
+
+        Raises:
+            SurgeryError: there is none.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        known = ", ".join(layer.name for layer in self.layers[:8])
+        raise SurgeryError("no such convolution or linear layer", where=name, fix=f"the network has {known}, …")
+
+
+def layer_name(weight: str) -> str:
+    """Module path of a parameter."""
+    return weight.rpartition(".")[0] or weight
+
+
+def channel_graph(model: nn.Module, inputs: tuple[Tensor, ...]) -> ChannelGraph:
+    """Trace `model` and find its units, groups and layers.
+
+    Args:
+        model: not modified.
+        inputs: example inputs, batch 1 each.
+
+    Raises:
+        SurgeryError: the network cannot be traced, or has no convolution and no linear layer.
+    """
+    return build(model, trace(model, inputs))
+
+
+def build(model: nn.Module, found: Trace) -> ChannelGraph:
+    """Units, groups and layers of a trace."""
+    if not found.order:
+        raise SurgeryError("no convolution and no linear layer ran", where="forward", fix="give a CNN")
+    atoms = found.atoms
+    reasons, flags = atoms.frozen_roots(), atoms.root_flags()
+    indices: dict[int, dict[Slot, list[int]]] = {}
+    for slot, labels in found.slots.items():
+        for index, label in enumerate(labels.tolist()):
+            if label > 0:
+                indices.setdefault(atoms.root(label), {}).setdefault(slot, []).append(index)
+    units = {
+        root: Unit(
+            MappingProxyType({slot: tuple(own) for slot, own in slots.items()}),
+            flags.get(root, frozenset()),
+            reasons.get(root),
+        )
+        for root, slots in indices.items()
+    }
+    layers = tuple(_layer(model, weight, found, units) for weight in found.order)
+    return ChannelGraph(found, _groups(found, units), layers, tuple(units.values()))
+
+
+def _groups(found: Trace, units: Mapping[int, Unit]) -> tuple[Group, ...]:
+    rank = {weight: position for position, weight in enumerate(found.order)}
+    members: dict[tuple[Slot, ...], list[Unit]] = {}
+    for unit in units.values():
+        producers = tuple(
+            sorted((s for s in unit.indices if found.roles[s] == Role.OUT), key=lambda s: rank.get(s.tensor, 0))
+        )
+        if producers and unit.reason is None:
+            members.setdefault(producers, []).append(unit)
+    ordered = sorted(members.items(), key=lambda item: [rank.get(s.tensor, 0) for s in item[0]])
+    return tuple(
+        Group(producers, tuple(sorted(own, key=lambda u: u.indices[producers[0]][0]))) for producers, own in ordered
+    )
+
+
+def _layer(model: nn.Module, weight: str, found: Trace, units: Mapping[int, Unit]) -> Layer:
+    out = next(Slot(weight, d) for d in (0, 1) if found.roles.get(Slot(weight, d)) == Role.OUT)
+    into = Slot(weight, 1 - out.dim)
+    counted: dict[Reason, int] = {}
+    for label in found.slots[out].tolist():
+        reason = units[found.atoms.root(label)].reason if label > 0 else None
+        if reason is not None:
+            counted[reason] = counted.get(reason, 0) + 1
+    kind = type(model.get_submodule(weight.rpartition(".")[0])).__name__
+    classifier = any(reason.code == "output" for reason in counted)
+    return Layer(weight, kind, out, into if into in found.slots else None, counted, classifier)
+
+
+def keep_indices(graph: ChannelGraph, removed: tuple[Unit, ...]) -> dict[Slot, tuple[int, ...]]:
+    """What stays of each slot that loses something.
+
+    Args:
+        graph: of the network to prune.
+        removed: units with no reason to stay.
+    """
+    gone: dict[Slot, set[int]] = {}
+    for unit in removed:
+        if unit.reason is not None:
+            raise SurgeryError(f"a channel that must stay was chosen: {unit.reason.text}", where="units")
+        for slot, own in unit.indices.items():
+            gone.setdefault(slot, set()).update(own)
+    return {
+        slot: tuple(i for i in range(len(graph.trace.slots[slot])) if i not in lost)
+        for slot, lost in sorted(gone.items())
+    }

@@ -1,0 +1,300 @@
+"""Proofs. A surgery that fails one of these checks is not handed on.
+
+Mask equivalence: the pruned network must equal the original one in which exactly the input columns that were cut are
+zero. That holds for every element-wise activation, so it proves that producers and consumers were cut at matching
+places. Where a LayerNorm runs over narrowed channels, zeroing is not removing; there the reference computes the
+LayerNorm on the kept channels only, and the proof says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from edgesafe.errors import NonFiniteError, SurgeryError
+from edgesafe.records import Proof
+from edgesafe.surgery.trace import Role, Slot
+from edgesafe.surgery.units import ChannelGraph, layer_name
+
+__all__ = [
+    "BATCH_SIZES",
+    "TOLERANCE",
+    "ForwardError",
+    "Surgery",
+    "evaluate",
+    "example_batch",
+    "prove_masked",
+    "prove_removed",
+]
+
+TOLERANCE = 1e-5  #: relative, DESIGN section 5
+BATCH_SIZES = (1, 2, 3)
+
+
+class ForwardError(SurgeryError):
+    """The pruned network does not run at all (as a rule: a size written as a number in its forward)."""
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """What is to be proven.
+
+    Attributes:
+        original: the network before.
+        pruned: after.
+        graph: of `original`.
+        keep: what stayed, by slot.
+        inputs: example inputs, batch 1 each.
+        min_channels: no narrowed layer has fewer.
+    """
+
+    original: nn.Module
+    pruned: nn.Module
+    graph: ChannelGraph
+    keep: Mapping[Slot, tuple[int, ...]]
+    inputs: tuple[Tensor, ...]
+    min_channels: int
+
+
+def example_batch(inputs: Sequence[Tensor], batch: int, seed: int) -> tuple[Tensor, ...]:
+    """Seeded normal noise of the inputs' shapes and types (integers: the example repeated), `batch` rows."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for tensor in inputs:
+        shape = (batch, *tensor.shape[1:])
+        if tensor.is_floating_point():
+            rows.append(torch.randn(shape, generator=generator, dtype=torch.float64).to(tensor.dtype))
+        else:
+            rows.append(tensor[:1].expand(shape).clone())
+    return tuple(rows)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode for a while; each module's own mode is restored."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def evaluate(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The output tensors in eval mode, without gradients."""
+    with evaluating(model), torch.no_grad():
+        return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
+
+
+def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
+    """Prove a structured surgery.
+
+    Args:
+        surgery: see there.
+        seed: of the test inputs.
+
+    Returns:
+        Method "mask-equivalence"; `equivalence` is the largest difference over all outputs and batch sizes, relative to
+        the largest output.
+
+    Raises:
+        ForwardError: the pruned network does not run.
+        SurgeryError: one of the proofs fails; the message names the layer.
+        NonFiniteError: an output is not finite.
+    """
+    _prove_widths(surgery)
+    norms = _kept_norms(surgery)
+    double = _can_double(surgery.original, surgery.inputs)
+    pruned, reference = copy.deepcopy(surgery.pruned), _masked(surgery)
+    if double:
+        pruned, reference = pruned.double(), reference.double()
+    worst = 0.0
+    for batch in BATCH_SIZES:
+        inputs = example_batch(surgery.inputs, batch, seed + batch)
+        inputs = tuple(t.double() if double and t.is_floating_point() else t for t in inputs)
+        with _PartialNorms(_norm_ids(reference, norms)) if norms else nullcontext():
+            expected = evaluate(reference, inputs)
+        worst = max(worst, _difference(_run(pruned, inputs), expected))
+    if worst > TOLERANCE:
+        layers = sorted({layer_name(slot.tensor) for slot in surgery.keep})
+        raise SurgeryError(
+            f"the pruned network differs by {worst:.2g} (relative) from the original with those channels zeroed",
+            where=", ".join(layers[:4]) + (", …" if len(layers) > 4 else ""),
+            fix="leave these layers out (scope), and please report the architecture",
+        )
+    reason = ""
+    if norms:
+        names = ", ".join(layer_name(name) for name in list(norms)[:3])
+        reason = (
+            f"LayerNorm over narrowed channels ({names}{', …' if len(norms) > 3 else ''}): "
+            "zeroing is not removing there, so the reference normalises over the kept channels"
+        )
+    return Proof(
+        method="mask-equivalence",
+        equivalence=worst,
+        tolerance=TOLERANCE,
+        reason=reason,
+        batch_sizes=BATCH_SIZES,
+        classifier_intact=True,
+        min_channels=_narrowest(surgery),
+    )
+
+
+def prove_masked(
+    original: nn.Module, pruned: nn.Module, masks: Mapping[str, Tensor], inputs: tuple[Tensor, ...]
+) -> Proof:
+    """Prove an unstructured surgery: kept weights are untouched, the others exactly zero, nothing else changed.
+
+    Args:
+        original: before.
+        pruned: after; same shapes.
+        masks: bool, True = kept, by parameter.
+        inputs: example inputs, batch 1 each.
+
+    Raises:
+        SurgeryError: a weight is not what the masks say, with the parameter's name.
+    """
+    before, after = original.state_dict(), pruned.state_dict()
+    if before.keys() != after.keys():
+        raise SurgeryError("parameters appeared or vanished", where="state_dict")
+    for name, tensor in before.items():
+        expected = torch.where(masks[name], tensor, torch.zeros_like(tensor)) if name in masks else tensor
+        if not torch.equal(after[name], expected):
+            raise SurgeryError("the weights are not the masked originals", where=name)
+    worst = 0.0
+    for batch in BATCH_SIZES:
+        rows = example_batch(inputs, batch, batch)
+        reference = copy.deepcopy(original)
+        with torch.no_grad():
+            for name, parameter in reference.named_parameters():
+                if name in masks:
+                    parameter.mul_(masks[name])
+        worst = max(worst, _difference(_run(pruned, rows), evaluate(reference, rows)))
+    if worst > TOLERANCE:
+        raise SurgeryError(
+            f"the masked network differs by {worst:.2g} from the original times its masks", where="masks"
+        )
+    return Proof(
+        method="masked-weights", equivalence=worst, batch_sizes=BATCH_SIZES, classifier_intact=True, tolerance=TOLERANCE
+    )
+
+
+def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    try:
+        return evaluate(model, inputs)
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise ForwardError(
+            f"the pruned network does not run: {str(error).splitlines()[0]}",
+            where="forward",
+            fix="replace sizes written as numbers in the forward, such as x.view(-1, 1024), by x.flatten(1)",
+        ) from error
+
+
+def _difference(results: list[Tensor], expected: list[Tensor]) -> float:
+    """Largest absolute difference over the largest absolute expected value, over all outputs."""
+    worst = 0.0
+    if [tuple(t.shape) for t in results] != [tuple(t.shape) for t in expected]:
+        raise SurgeryError("the shape of the output changed: the classifier is not intact", where="output")
+    for result, wanted in zip(results, expected, strict=True):
+        if not bool(torch.isfinite(result).all() and torch.isfinite(wanted).all()):
+            raise NonFiniteError(
+                "an output of the pruned network is not finite", where="forward", fix="check the weights"
+            )
+        scale = float(wanted.abs().max())
+        gap = float((result - wanted).abs().max())
+        worst = max(worst, gap / scale if scale > 0 else gap)
+    return worst
+
+
+def _masked(surgery: Surgery) -> nn.Module:
+    """A copy of the original with the cut input columns zeroed."""
+    reference = copy.deepcopy(surgery.original)
+    parameters = dict(reference.named_parameters())
+    with torch.no_grad():
+        for slot, kept in surgery.keep.items():
+            if surgery.graph.trace.roles[slot] != Role.IN:
+                continue
+            parameter = parameters[slot.tensor]
+            mask = torch.zeros(parameter.shape[slot.dim], dtype=parameter.dtype)
+            mask[list(kept)] = 1
+            shape = [1] * parameter.dim()
+            shape[slot.dim] = -1
+            parameter.mul_(mask.view(shape))
+    return reference
+
+
+def _prove_widths(surgery: Surgery) -> None:
+    """The classifier keeps its rows; no narrowed layer is below the minimum."""
+    before = dict(surgery.original.named_parameters())
+    after = dict(surgery.pruned.named_parameters())
+    for layer in surgery.graph.layers:
+        old, new = before[layer.weight].shape[layer.out.dim], after[layer.weight].shape[layer.out.dim]
+        if layer.classifier and old != new:
+            raise SurgeryError(f"the classifier was narrowed from {old} to {new} outputs", where=layer.name)
+        if new < min(old, surgery.min_channels):
+            raise SurgeryError(
+                f"{new} channels are left, fewer than min_channels = {surgery.min_channels}",
+                where=layer.name,
+                fix="lower the ratio or min_channels",
+            )
+
+
+def _narrowest(surgery: Surgery) -> int:
+    """Channels of the narrowest narrowed layer."""
+    widths = [len(kept) for slot, kept in surgery.keep.items() if surgery.graph.trace.roles[slot] == Role.OUT]
+    return min(widths) if widths else 0
+
+
+def _can_double(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
+    """Whether the network runs in float64 (some create float32 tensors inside)."""
+    try:
+        evaluate(copy.deepcopy(model).double(), tuple(t.double() if t.is_floating_point() else t for t in inputs))
+    except RuntimeError:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------- LayerNorm over channels
+
+
+def _kept_norms(surgery: Surgery) -> dict[str, tuple[int, ...]]:
+    """Kept indices of the LayerNorm weights that were narrowed, by name."""
+    groups = surgery.graph.trace.groups
+    return {
+        slot.tensor: kept
+        for slot, kept in surgery.keep.items()
+        if surgery.graph.trace.roles[slot] == Role.NORM and slot.tensor not in groups
+    }
+
+
+def _norm_ids(model: nn.Module, norms: Mapping[str, tuple[int, ...]]) -> dict[int, Tensor]:
+    parameters = dict(model.named_parameters())
+    return {id(parameters[name]): torch.tensor(kept) for name, kept in norms.items()}
+
+
+class _PartialNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Computes the named LayerNorms on the kept channels only; the others become zero."""
+
+    def __init__(self, kept: Mapping[int, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.kept = kept
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func.overloadpacket.__name__ != "native_layer_norm" or id(args[2]) not in self.kept:
+            return func(*args, **(kwargs or {}))
+        x, _shape, weight, bias, eps = args
+        kept = self.kept[id(weight)]
+        part, mean, rstd = func(x[..., kept], [len(kept)], weight[kept], None if bias is None else bias[kept], eps)
+        full = torch.zeros_like(x)
+        full[..., kept] = part
+        return full, mean, rstd
