@@ -36,8 +36,8 @@ def fold(onnx_bytes: bytes, temperature: float) -> bytes:
     Raises:
         UsageError: T is not a positive finite float32, the file is not valid ONNX, or a temperature is in it already.
     """
-    value = np.float32(temperature)
-    if not math.isfinite(temperature) or not np.isfinite(value) or value <= np.finfo(np.float32).tiny:
+    limits = np.finfo(np.float32)
+    if not (math.isfinite(temperature) and float(limits.tiny) <= temperature <= float(limits.max)):
         raise UsageError(
             f"{temperature} is not a temperature", where="temperature", fix="give a positive finite number"
         )
@@ -54,7 +54,7 @@ def fold(onnx_bytes: bytes, temperature: float) -> bytes:
             for i, name in enumerate(names_of):
                 if name == output:
                     names_of[i] = _RAW
-    graph.initializer.append(numpy_helper.from_array(np.array(value), _VALUE))
+    graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), _VALUE))
     graph.node.append(helper.make_node("Div", [_RAW, _VALUE], [output], name="temperature_scaling"))
     onnx.checker.check_model(proto, full_check=True)
     return cast("bytes", proto.SerializeToString(deterministic=True))
