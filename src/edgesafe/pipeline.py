@@ -253,7 +253,7 @@ def _exported(run: Run, plan: VariantPlan, model: nn.Module) -> Exported:
     if weight and section.sparse:
         inflating = sparse.inflate(onnx)
         sparse.assert_folds(inflating)
-        checks.append(parity.check_files(onnx, inflating, images, "model.sparse.onnx", bit_equal=True))
+        checks.append(parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True))
         write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
     fitted = _fitted_temperature(run, onnx) if section.temperature else None
     if fitted is not None:

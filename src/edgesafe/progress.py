@@ -62,7 +62,8 @@ class Lines:
                 self.note(f"  {title}: {100 * done // total} %, about {_clock(left)} left")
 
         yield advance
-        self.note(f"  {title}: done in {_clock(time.monotonic() - start)}")
+        if time.monotonic() - start >= 1.0:  # less: it was kept from before, or is not worth a line
+            self.note(f"  {title}: done in {_clock(time.monotonic() - start)}")
 
 
 class _Bars:

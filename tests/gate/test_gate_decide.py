@@ -261,6 +261,15 @@ def test_differences_against_another_baseline_do_not_count():
     assert "measured against 'baseline-s0', not against 'baseline-s1'" in only(verdict).message
 
 
+def test_a_baseline_without_measurements_is_missing():
+    """The stored difference says that it is against a baseline, but nothing shows on what that one was measured."""
+    for rules in (DROP, "macs max_ratio=0.9", "latency.ratio max=0.9"):
+        found = [diff("accuracy", 0.0, se=0.001), exact("macs", 4), metric("latency.ratio", 0.5, se=0.01)]
+        verdict = decide(policy(rules), study(), {CAND: measured(CAND, *found)}, {}, baseline=None, today=TODAY)
+        assert (only(verdict).status, verdict.exit_code) == (MISSING, 5)
+        assert "the baseline 'baseline-s0' has no measurements" in only(verdict).message
+
+
 def test_an_unpaired_difference_is_never_made_up():
     """Both values are known, the paired difference is not: MISSING, not an unpaired comparison."""
     assert (

@@ -95,9 +95,9 @@ class FrostBank:
             piece[...] = textures[t][y : y + height, x : x + width]
         if channels == 3:
             return out
-        grey = out @ np.array([0.299, 0.587, 0.114])
-        level: NDArray[np.float64] = np.minimum(np.rint(grey), 255)
-        return level.astype(np.uint8)[..., None]
+        red, green, blue = out.astype(np.uint32).transpose(3, 0, 1, 2)
+        grey = (299 * red + 587 * green + 114 * blue + 500) // 1000
+        return grey.astype(np.uint8)[..., None]
 
 
 @lru_cache(maxsize=4)

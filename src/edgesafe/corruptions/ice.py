@@ -1,13 +1,14 @@
 """Procedural frost: five textures with the brightness, colour and roughness of frosted glass, made by rule.
 
-Crystals are ridges of smooth random fields (1 - |2 v - 1|, sharpened); a fine grain with a flat spectrum is laid over
-them. Five tints stand for the reference's five photographs: their mean colours and contrasts are copied (statistics,
-not pixels), one of the tints twice. The share of grain is the one free number; it is set so that a third-party
-ResNet-20 loses the same accuracy as under the photographs (docs/decisions/042-procedural-frost.md).
+A texture is the sum of three random fields: a smooth veil, crystals (ridges, 1 - |v|, sharpened), and grain that changes
+from pixel to pixel. Five tints stand for the reference's five photographs: mean colour and contrast are copied
+(statistics, not pixels), one of the tints twice. The share of grain is the one number that was fitted: with it a
+third-party ResNet-20 loses the same accuracy as under the photographs (docs/decisions/042-procedural-frost.md).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,8 @@ from edgesafe.corruptions.tables import Profile, scale_of
 
 __all__ = ["procedural_textures"]
 
-GRAIN = 0.7  #: weight of the grain against the ridges
+GRAIN = 0.3  #: share of grain in the variance
+VEIL = 0.6  #: share of the veil in the rest; the other share is crystals
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,24 @@ def _lattice(stream: Stream, side: int, cell: float) -> NDArray[np.float64]:
 
 
 def _standard(field: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred: NDArray[np.float64] = field - field.mean()
-    centred /= centred.std()
+    """Shifted and scaled to mean 0, deviation 1; sums are exact, so the same on every machine."""
+    centred = field - math.fsum(field.ravel().tolist()) / field.size
+    deviation = math.sqrt(math.fsum((centred * centred).ravel().tolist()) / field.size)
+    centred /= deviation
     return centred
 
 
 def _texture(number: int, side: int, zoom: float) -> NDArray[np.float64]:
-    """One grey texture, mean 0, deviation 1: float64 (side, side)."""
+    """One grey texture, mean 0, deviation 1: float64 (side, side); features are enlarged by `zoom`."""
     stream = Stream(0, "procedural frost", number, np.zeros(1, np.int64))
-    ridges = np.zeros((side, side))
-    for octave in range(4):
-        field = _lattice(stream, side, zoom * 16 / 2**octave)
-        ridges += (1 - np.abs(field)) ** 2 * 0.6**octave
-    grain = np.zeros((side, side))
-    for octave in range(4):
-        grain += _lattice(stream, side, max(1.0, zoom * 8 / 2**octave)) * 0.9**octave
-    return _standard(_standard(ridges) + GRAIN * _standard(grain))
+    veil = _lattice(stream, side, 24 * zoom) + 0.6 * _lattice(stream, side, 12 * zoom)
+    crystals = np.zeros((side, side))
+    for octave in range(3):
+        ridge = 1 - np.abs(_lattice(stream, side, 10 * zoom / 2**octave))
+        crystals += ridge * ridge * 0.7**octave
+    grain = _lattice(stream, side, max(1.0, zoom))
+    calm = math.sqrt((1 - GRAIN) * VEIL) * _standard(veil) + math.sqrt((1 - GRAIN) * (1 - VEIL)) * _standard(crystals)
+    return _standard(calm + math.sqrt(GRAIN) * _standard(grain))
 
 
 def procedural_textures(profile: Profile, height: int, width: int) -> tuple[NDArray[np.uint8], ...]:

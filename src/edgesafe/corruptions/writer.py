@@ -119,6 +119,8 @@ def _take_over(directory: Path, wanted: Manifest) -> Manifest:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         present = sorted(p.name for p in directory.glob("*.npy"))
+        for half in directory.glob(".*.npy.*.part"):  # left by a run that was killed
+            half.unlink()
     except OSError as error:
         raise StoreError(
             f"cannot be made ({error.strerror})", where=str(directory), fix="choose another directory"
@@ -126,9 +128,9 @@ def _take_over(directory: Path, wanted: Manifest) -> Manifest:
     old = Manifest.read(directory)
     if old is None:
         if present:
-            raise StoreError(
-                f"holds {present[0]} of unknown origin", where=str(directory), fix="choose an empty directory"
-            )
+            found = f"holds {present[0]} of unknown origin"
+            raise StoreError(found, where=str(directory), fix="choose an empty directory")
+        wanted.write(directory)
         return wanted
     before, now = old.model_dump(), wanted.model_dump()
     for key in sorted(before.keys() - {"files", "labels", "complete"}):

@@ -116,12 +116,7 @@ def decide(
             results += _unmeasured(entry, gates)
             continue
         check(one, study, policy)
-        if (
-            options.lock is not None
-            and not options.no_baseline
-            and one.baseline_id is not None
-            and one.baseline is not None
-        ):
+        if options.lock is not None and not options.no_baseline:
             verify(options.lock, one.baseline_id, one.baseline)
         hashes[one.id] = one.candidate.onnx_sha256
         results += _judge(one, gates, policy, today, used)

@@ -52,8 +52,14 @@ class Lock(BaseModel):
 
 
 def corruption_sha256(meta: Mapping[str, Any]) -> str:
-    """Hash of what measurements say of the pixels they saw: `meta`'s "bench" and keys beginning with "corruption"."""
-    said = {key: value for key, value in meta.items() if key == "bench" or key.startswith("corruption")}
+    """Hash of what measurements say of the generator of their pixels.
+
+    That is `meta`'s "bench.generator" and its keys that begin with "corruption" (not how many images were looked at: a
+    quick candidate may be compared with a fully measured baseline, on the images that both saw).
+    """
+    bench = meta.get("bench")
+    said = {key: value for key, value in meta.items() if key.startswith("corruption")}
+    said["generator"] = bench.get("generator") if isinstance(bench, Mapping) else None
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -117,12 +123,23 @@ def for_policy(policy: Policy, policy_path: Path) -> Lock | None:
     return load(policy_path.parent / policy.data.lock) if policy.data.lock is not None else None
 
 
-def verify(lock: Lock, baseline: str, measured: Measurements) -> None:
+def verify(lock: Lock, baseline: str | None, measured: Measurements | None) -> None:
     """Refuses a baseline that is not the pinned one.
 
+    Args:
+        lock: the pins.
+        baseline: id of what the candidate is compared with; None: nothing, which is no pinned baseline either.
+        measured: of that baseline; None: it has no measurements.
+
     Raises:
-        IntegrityError: the baseline is not pinned, or its file, test set or corruptions differ.
+        IntegrityError: the baseline is not there or not pinned, or its file, test set or corruptions differ.
     """
+    if baseline is None or measured is None:
+        raise IntegrityError(
+            f"the baseline that the lock pins was not measured ({baseline or 'none'})",
+            where="edgesafe.lock",
+            fix="measure the baseline, or ask for absolute gates only",
+        )
     expected = lock.baseline.get(baseline)
     if expected is None:
         pinned = ", ".join(sorted(lock.baseline))

@@ -135,6 +135,8 @@ def _no_baseline(subject: Subject, one: MetricInfo) -> Problem | None:
         return Problem(
             one.id, GateStatus.MISSING, "no baseline to compare with; measure one, or ask for absolute gates only"
         )
+    if subject.baseline is None and subject.baseline_record is None:
+        return Problem(one.id, GateStatus.MISSING, f"the baseline '{subject.baseline_id}' has no measurements")
     if one.basis is not Basis.EXACT and subject.candidate.baseline != subject.baseline_id:
         against = subject.candidate.baseline or "nothing"
         return Problem(one.id, GateStatus.MISSING, f"measured against '{against}', not against '{subject.baseline_id}'")

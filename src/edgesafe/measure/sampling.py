@@ -40,7 +40,7 @@ __all__ = [
     "two_stage",
 ]
 
-_SHARES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.09, 0.12, 0.15, 0.17, 0.25)
+_SHARES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.09, 0.11, 0.13, 0.15, 0.15)
 """Of the units, from the smallest absolute margin on; a last stratum holds the rest. Finest where answers change."""
 
 

@@ -176,7 +176,7 @@ def limits(view: StudyView) -> tuple[str, ...]:
     seeds = {v.seed for v in view.variants}
     corrupted = any(any(k.startswith("mpc") for k in m.metrics) for m in view.measurements.values())
     out = [
-        "This page is evidence for a safety argument. It certifies nothing; no standard names a number for them.",
+        "This page is evidence for a safety argument. It certifies nothing; the standards set no limits for these metrics.",
         f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions need their own data.",
         "Latency holds for the host named above, batch 1. It says nothing about another processor or a board; "
         "measure there with the benchmark script in export/.",

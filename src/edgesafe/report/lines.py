@@ -40,6 +40,7 @@ class Sheet:
     heading: str
     limits: tuple[float, float] | None = None
     side: str = ""  #: heading over the labels at the line ends
+    reach: float = 0.0  #: the x axis goes at least this far, percent
 
 
 def _line(label: str, look: tuple[str, str], groups: Sequence[Group], view: StudyView, metric: str) -> Line:
@@ -86,7 +87,7 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
         drawn = [(line, _draw_line(ax, line, shift)) for line, shift in zip(lines, shifts, strict=True)]
         ends = [(line, end) for line, end in drawn if end is not None]
         ratios = sorted({r * 100 for line in lines for r in line.ratios})
-        ax.set_xlim(-2, max(ratios) + 2 if ratios[-1] > 0 else 10)
+        ax.set_xlim(-2, max(ratios[-1], sheet.reach) + 2)
         ax.set_xticks(ratios, [f"{r:g}" for r in ratios])
         if sheet.limits is not None:
             ax.set_ylim(*sheet.limits)
@@ -221,6 +222,7 @@ def severity_figure(
             f"{name}: {title(metric)}, %",
             limits,
             "severity",
+            max(g.ratio for g in _of(ratio_series)) * 100,
         )
         panels.append(_panel(sheet, lines, f"Method {name}, one line per severity. {_says(lines, metric)}"))
     table = TablePart(

@@ -234,3 +234,9 @@ def _md_row(group: Group, view: StudyView) -> list[str]:
         fast,
         ABSENT if file is None else size(file),
     ]
+
+
+if __name__ == "__main__":  # how results.schema.json is made
+    import sys
+
+    sys.stdout.write(json.dumps(json_schema(), indent=1, sort_keys=True) + "\n")
