@@ -1,7 +1,7 @@
 """Procedural frost: five textures with the brightness, colour and roughness of frosted glass, made by rule.
 
-A texture is the sum of three random fields: a smooth veil, crystals (ridges, 1 - |v|, sharpened), and grain that changes
-from pixel to pixel. Five tints stand for the reference's five photographs: mean colour and contrast are copied
+A texture is the sum of three random fields: a smooth veil, crystals (ridges, 1 - |v|, sharpened), and grain that
+changes from pixel to pixel. Five tints stand for the reference's five photographs: mean colour and contrast are copied
 (statistics, not pixels), one of the tints twice. The share of grain is the one number that was fitted: with it a
 third-party ResNet-20 loses the same accuracy as under the photographs (docs/decisions/042-procedural-frost.md).
 """
