@@ -214,6 +214,8 @@ def _validate(evidence: Evidence) -> None:
         raise NothingEvaluated("no clean images", where="evidence", fix="measure at least one image")
     check_logits(evidence.logits, where="evidence, logits")
     k = evidence.logits.shape[1]
+    if len(evidence.logits) != len(evidence.clean.index):
+        raise DataError(f"{len(evidence.logits)} rows", where="evidence, logits", fix=_FIX)
     for (corruption, severity), cell in {("", 0): evidence.clean, **evidence.cells}.items():
         where = f"evidence, {corruption} {severity}" if corruption else "evidence, clean"
         if (corruption == "") != (severity == 0) or not 0 <= severity <= 5:

@@ -286,6 +286,8 @@ def _ask(
         raise DataError(
             f"{answer.shape} values for {len(units)} units", where="sampling", fix="return one value per unit"
         )
+    if not np.isfinite(answer).all():
+        raise NonFiniteError("a value is not finite", where="sampling", fix="repair the network")
     return np.split(answer, np.cumsum([len(g) for g in groups])[:-1])
 
 

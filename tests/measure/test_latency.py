@@ -1,0 +1,135 @@
+"""The latency protocol: interleaved, refused when it would say nothing, and its interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measure_fixtures import SIDE, classifier_bytes
+
+from edgesafe.errors import DataError, NothingEvaluated, UsageError
+from edgesafe.measure import latency
+from edgesafe.measure.latency import LatencySamples, interleaved, no_speed_up, summarise
+from edgesafe.records import Unit
+
+IMAGE = np.zeros((SIDE, SIDE, 3), np.uint8)
+
+
+def samples(times: np.ndarray) -> LatencySamples:
+    return LatencySamples(times, 30, 1, "CPUExecutionProvider")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    out = {}
+    for name in ("a", "b"):
+        out[name] = tmp_path / f"{name}.onnx"
+        out[name].write_bytes(classifier_bytes())
+    return out
+
+
+def test_all_files_are_timed(files: dict[str, Path]) -> None:
+    seen: list[tuple[int, int]] = []
+    found = interleaved(files, image=IMAGE, runs=128, warmup=3, progress=lambda a, b: seen.append((a, b)))
+    assert set(found) == {"a", "b"}
+    assert all(len(s.milliseconds) == 128 and (s.milliseconds > 0).all() for s in found.values())
+    assert seen[0] == (3, 131)
+    both = summarise(found["a"], found["b"])
+    assert set(both) == {"latency.p50_ms", "latency.p90_ms", "latency.min_ms", "latency.ratio"}
+    assert both["latency.min_ms"].estimate <= both["latency.p50_ms"].estimate <= both["latency.p90_ms"].estimate
+    assert "1 thread(s), batch 1" in both["latency.p50_ms"].population
+
+
+def test_runs_alternate(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path]) -> None:
+    """A clock that ticks once per reading: each run takes one tick, and the order rotates."""
+    order: list[str] = []
+
+    class Fake:
+        def __init__(self, path: Path, **_: object) -> None:
+            self.name = path.stem
+
+        def scores(self, *_: object) -> None: ...
+
+        def runner(self, _: object) -> object:
+            return lambda: order.append(self.name)
+
+    monkeypatch.setattr(latency, "OnnxClassifier", Fake)
+    ticks = iter(range(10**9))
+    monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: next(ticks) * 1_000_000)
+    found = interleaved(files, image=IMAGE, runs=64, warmup=2)
+    assert len(order) == 2 * (64 + 2)
+    assert order[:4] == ["a", "b", "b", "a"] or order[:4] == ["b", "a", "a", "b"]
+    assert all(set(order[i : i + 2]) == {"a", "b"} for i in range(0, len(order), 2))
+    assert (found["a"].milliseconds == 1.0).all()
+
+
+def test_ratio_is_candidate_over_baseline() -> None:
+    rng = np.random.default_rng(0)
+    mood = 1 + 0.3 * (rng.random(1024) < 0.1)  # disturbances hit both
+    base = samples(2.0 * mood * (1 + 0.02 * rng.random(1024)))
+    fast = samples(1.0 * mood * (1 + 0.02 * rng.random(1024)))
+    ratio = summarise(fast, base)["latency.ratio"]
+    assert ratio.estimate == pytest.approx(0.5, abs=0.01)
+    assert ratio.low is not None and ratio.high is not None
+    assert ratio.low <= ratio.estimate <= ratio.high
+    assert ratio.unit is Unit.RATIO
+    assert ratio.details["speed_up"] == pytest.approx(2.0, abs=0.05)
+    assert not no_speed_up(ratio)
+    assert no_speed_up(summarise(base, fast)["latency.ratio"])
+    again = samples(2.0 * mood * (1 + 0.02 * rng.random(1024)))
+    assert no_speed_up(summarise(again, base)["latency.ratio"])
+
+
+def test_order_statistics_are_numpys() -> None:
+    t = np.random.default_rng(1).gamma(9, 0.1, 500)
+    found = summarise(samples(t))
+    assert found["latency.p50_ms"].estimate == np.median(t)
+    assert found["latency.p90_ms"].estimate == pytest.approx(np.percentile(t, 90))
+    assert found["latency.min_ms"].estimate == t.min()
+    assert "latency.ratio" not in found
+
+
+def test_slow_drift_widens_the_interval() -> None:
+    """Blocks: when neighbours move together, the median is known less well than independent runs would say."""
+    rng = np.random.default_rng(2)
+    drift = np.repeat(rng.normal(0, 0.2, 32), 32)
+    steady = summarise(samples(2 + rng.permutation(drift) + 0.01 * rng.random(1024)))["latency.p50_ms"]
+    moving = summarise(samples(2 + drift + 0.01 * rng.random(1024)))["latency.p50_ms"]
+    assert moving.se is not None and steady.se is not None
+    assert moving.se > 2 * steady.se
+
+
+def coverage(trials: int) -> float:
+    rng = np.random.default_rng(3)
+    hits = 0
+    for _ in range(trials):
+        i = summarise(samples(1 + rng.exponential(0.1, 512)))["latency.p50_ms"]
+        hits += i.low <= 1 + 0.1 * np.log(2) <= i.high  # type: ignore[operator]
+    return hits / trials
+
+
+@pytest.mark.slow
+def test_coverage_of_the_median() -> None:
+    assert 0.92 <= coverage(400) <= 0.985
+
+
+def test_refusals(files: dict[str, Path]) -> None:
+    with pytest.raises(NothingEvaluated):
+        interleaved({}, image=IMAGE)
+    with pytest.raises(UsageError, match="at least 64"):
+        interleaved(files, image=IMAGE, runs=10)
+    with pytest.raises(UsageError):
+        interleaved(files, image=IMAGE, warmup=0)
+    with pytest.raises(DataError):
+        interleaved(files, image=IMAGE[None])
+    with pytest.raises(DataError, match="the file takes"):
+        interleaved(files, image=np.zeros((4, 4, 3), np.uint8), runs=64)
+    with pytest.raises(NothingEvaluated):
+        summarise(samples(np.ones(10)))
+    with pytest.raises(DataError):
+        summarise(samples(np.zeros(100)))
+    with pytest.raises(DataError, match="rounds"):
+        summarise(samples(np.ones(100)), samples(np.ones(101)))
+    with pytest.raises(DataError):
+        no_speed_up(summarise(samples(np.ones(100)))["latency.p50_ms"])

@@ -1,0 +1,259 @@
+"""Opening ONNX files: the provider asked for and no other, and one helpful line for each way a file can be wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from measure_fixtures import CLASSES, SIDE, classifier_bytes, quadrants
+from onnx import TensorProto, helper
+
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    ExitCode,
+    NonFiniteError,
+    NothingEvaluated,
+    RefusedError,
+    UsageError,
+)
+from edgesafe.measure import session as sessions
+from edgesafe.measure.inputs import InputSpec, looks_like_probabilities, prepare
+from edgesafe.measure.probabilities import softmax64
+from edgesafe.measure.session import OnnxClassifier, confirm, detect
+
+
+def test_our_files(tmp_path: Path, model_bytes: bytes) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_bytes)
+    classifier = OnnxClassifier(path)
+    assert classifier.sha256 == "sha256:" + hashlib.sha256(model_bytes).hexdigest()
+    assert classifier.providers == ("CPUExecutionProvider",)
+    assert classifier.num_classes == CLASSES
+    assert classifier.input_shape == (SIDE, SIDE, 3)
+    assert classifier.batch is None
+    images, labels = quadrants(50)
+    logits = classifier.logits(images)
+    assert logits.dtype == np.float32
+    assert (logits.argmax(1) == labels).mean() > 0.9
+    assert confirm(classifier, images, labels) > 0.9
+
+
+def test_equals_a_bare_session_for_every_batch_size(model_bytes: bytes) -> None:
+    images, _ = quadrants(23)
+    bare = ort.InferenceSession(model_bytes, providers=["CPUExecutionProvider"]).run(["logits"], {"image": images})[0]
+    for size in (1, 7, 23, 100):
+        assert (OnnxClassifier(model_bytes).logits(images, size) == bare).all()
+    assert (OnnxClassifier(classifier_bytes(batch=4)).logits(images, 32) == bare).all()  # a fixed batch is padded
+    strided = np.repeat(images, 2, axis=0)[::2]
+    assert (OnnxClassifier(model_bytes).logits(strided) == bare).all()
+
+
+@pytest.mark.parametrize("data", [b"", b"not onnx", b"\x08" * 500])
+def test_broken_files(data: bytes) -> None:
+    with pytest.raises(UsageError, match="cannot open it") as caught:
+        OnnxClassifier(data)
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+def test_truncated_file(model_bytes: bytes) -> None:
+    with pytest.raises(UsageError, match="cannot open it"):
+        OnnxClassifier(model_bytes[: len(model_bytes) // 2])
+
+
+def test_missing_file_and_directory(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        OnnxClassifier(tmp_path / "none.onnx")
+    with pytest.raises(UsageError, match="cannot be read"):
+        OnnxClassifier(tmp_path)
+
+
+def test_absent_provider_is_not_replaced(model_bytes: bytes) -> None:
+    with pytest.raises(UsageError, match="no CUDAExecutionProvider") as caught:
+        OnnxClassifier(model_bytes, provider="CUDAExecutionProvider")
+    assert "CPUExecutionProvider" in caught.value.fix
+
+
+def test_a_fallback_is_refused(monkeypatch: pytest.MonkeyPatch, model_bytes: bytes) -> None:
+    """A provider that is listed, but whose session then runs on the CPU."""
+    monkeypatch.setattr(sessions.ort, "get_available_providers", lambda: ["XnnpackExecutionProvider"])
+
+    class Fallen:
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(sessions.ort, "InferenceSession", lambda *_, **__: Fallen())
+    with pytest.raises(RefusedError, match="asked for Xnnpack"):
+        OnnxClassifier(model_bytes, provider="XnnpackExecutionProvider")
+
+
+def test_wrong_names_types_and_threads(model_bytes: bytes) -> None:
+    with pytest.raises(UsageError, match="no input named 'image'"):
+        OnnxClassifier(classifier_bytes(names=("pixels", "logits")))
+    with pytest.raises(UsageError, match="no output named 'logits'"):
+        OnnxClassifier(classifier_bytes(names=("image", "out")))
+    with pytest.raises(UsageError, match="not uint8"):
+        OnnxClassifier(classifier_bytes(dtype="float32"))
+    with pytest.raises(UsageError, match="0 threads"):
+        OnnxClassifier(model_bytes, threads=0)
+
+
+def simple(shape_in: list[Any], op: Any, shape_out: list[Any]) -> bytes:
+    graph = helper.make_graph(
+        op,
+        "g",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape_in)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape_out)],
+        [
+            onnx.numpy_helper.from_array(np.array([-1, 1], np.int64), "one"),
+            onnx.numpy_helper.from_array(np.float32(0), "zero"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+CAST = helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT)
+
+
+def test_not_a_classifier() -> None:
+    identity = [helper.make_node("Cast", ["image"], ["logits"], to=TensorProto.FLOAT)]
+    with pytest.raises(RefusedError, match="not \\(n, K\\)"):
+        OnnxClassifier(simple(["n", 2, 2, 3], identity, ["n", 2, 2, 3]))
+    with pytest.raises(UsageError, match="2 dimensions"):
+        OnnxClassifier(simple(["n", 3], identity, ["n", 3]))
+    one = [CAST, helper.make_node("Reshape", ["f", "one"], ["logits"])]
+    with pytest.raises(RefusedError, match="1 class"):
+        OnnxClassifier(simple(["n", 1, 1, 1], one, ["n", 1]))
+
+
+def test_rows_that_are_not_images() -> None:
+    """(n, 2, 1, 1) pixels come out as (2n, 2): the shapes in the file are free, the rows are not the images'."""
+    pairs = [
+        CAST,
+        helper.make_node("Reshape", ["f", "one"], ["c"]),
+        helper.make_node("Concat", ["c", "c"], ["logits"], axis=1),
+    ]
+    classifier = OnnxClassifier(simple(["n", 2, 1, 1], pairs, ["m", 2]))
+    with pytest.raises(RefusedError, match="for 3 images"):
+        classifier.logits(np.zeros((3, 2, 1, 1), np.uint8))
+
+
+def test_non_finite_output_is_refused() -> None:
+    divide = [
+        CAST,
+        helper.make_node("Div", ["f", "zero"], ["d"]),  # 0/0 = NaN, 1/0 = infinity
+        helper.make_node("Flatten", ["d"], ["logits"]),
+    ]
+    classifier = OnnxClassifier(simple(["n", 2, 1, 1], divide, ["n", 2]))
+    with pytest.raises(NonFiniteError, match="3 of 3 output rows") as caught:
+        classifier.logits(np.zeros((3, 2, 1, 1), np.uint8))
+    assert caught.value.exit_code is ExitCode.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("images", "error"),
+    [
+        (np.zeros((0, SIDE, SIDE, 3), np.uint8), NothingEvaluated),
+        (np.zeros((2, SIDE, SIDE, 3), np.float32), DataError),
+        (np.zeros((2, SIDE, SIDE, 1), np.uint8), DataError),
+        (np.zeros((2, 3, SIDE, SIDE), np.uint8), DataError),
+        (np.zeros((SIDE, SIDE, 3), np.uint8), DataError),
+    ],
+)
+def test_wrong_images(model_bytes: bytes, images: Any, error: type[EdgesafeError]) -> None:
+    with pytest.raises(error):
+        OnnxClassifier(model_bytes).logits(images)
+
+
+def test_wrong_batch_size(model_bytes: bytes) -> None:
+    with pytest.raises(UsageError, match="batch size 0"):
+        OnnxClassifier(model_bytes).logits(quadrants(2)[0], 0)
+
+
+FOREIGN = {"dtype": "float32", "names": ("pixels", "out")}
+
+
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
+@pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+def test_foreign_files_are_detected(layout: str, outputs: str) -> None:
+    mean, std = 0.4, 0.3
+    data = classifier_bytes(layout=layout, outputs=outputs, **FOREIGN)  # type: ignore[arg-type]
+    images, labels = quadrants(300)
+    found = detect(data, images, labels, normalisations=[((mean,) * 3, (std,) * 3)])
+    assert found.spec.layout == layout
+    assert found.spec.dtype == "float32"
+    assert found.spec.outputs == outputs
+    assert found.accuracy > 0.9
+    assert found.tried[0][1] == found.accuracy
+    classifier = OnnxClassifier(data, input_spec=found.spec)
+    assert (classifier.logits(images).argmax(1) == labels).mean() > 0.9
+
+
+def test_probabilities_become_logits_with_the_same_softmax() -> None:
+    images, _ = quadrants(40)
+    spec = InputSpec(outputs="probabilities", input_name="image", output_name="logits")
+    classifier = OnnxClassifier(classifier_bytes(outputs="probabilities"), input_spec=spec)
+    truth = softmax64(OnnxClassifier(classifier_bytes()).logits(images))
+    assert softmax64(classifier.logits(images)) == pytest.approx(truth, abs=1e-6)
+
+
+def test_wrong_guesses_are_caught(model_bytes: bytes) -> None:
+    images, labels = quadrants(300)
+    as_logits = OnnxClassifier(classifier_bytes(outputs="probabilities"))
+    with pytest.raises(RefusedError, match="sums to 1"):
+        confirm(as_logits, images, labels)
+    as_probabilities = OnnxClassifier(
+        model_bytes, input_spec=InputSpec(input_name="image", output_name="logits", outputs="probabilities")
+    )
+    with pytest.raises(RefusedError, match="outside"):
+        confirm(as_probabilities, images, labels)
+    with pytest.raises(RefusedError, match="no better than guessing"):
+        confirm(OnnxClassifier(model_bytes), images, np.random.default_rng(0).permutation(labels))
+    with pytest.raises(DataError, match="4 classes"):
+        confirm(OnnxClassifier(model_bytes), images, labels + 1)
+    wrong_layout = classifier_bytes(layout="NCHW", **FOREIGN)  # type: ignore[arg-type]
+    with pytest.raises((DataError, UsageError, RefusedError)):
+        confirm(OnnxClassifier(wrong_layout, input_spec=InputSpec(dtype="float32", layout="NHWC")), images, labels)
+
+
+def test_nothing_can_be_detected_of_noise() -> None:
+    images, labels = quadrants(300, contrast=0)
+    with pytest.raises(RefusedError, match="no better than guessing"):
+        detect(classifier_bytes(**FOREIGN), images, labels)  # type: ignore[arg-type]
+
+
+def test_prepare_normalises_as_a_loop_would() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3)).astype(np.uint8)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    x = prepare(images, InputSpec("NCHW", "float32", mean=mean, std=std, channels="BGR"))
+    assert x.shape == (2, 3, 3, 4)
+    assert x.flags.c_contiguous
+    for c in range(3):
+        assert x[:, c] == pytest.approx((images[..., 2 - c] / 255.0 - mean[c]) / std[c], abs=1e-6)
+    with pytest.raises(DataError, match="1 means for 3"):
+        prepare(images, InputSpec(dtype="float32", mean=(0.1,), std=(0.1,)))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"mean": (0.1,), "std": (0.1,)},
+        {"dtype": "float32", "mean": (0.1,)},
+        {"dtype": "float32", "mean": (0.1,), "std": (0.0,)},
+        {"dtype": "float32", "scale": float("nan")},
+    ],
+)
+def test_impossible_specs(bad: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        InputSpec(**bad)
+
+
+def test_logits_hardly_ever_look_like_probabilities() -> None:
+    rng = np.random.default_rng(0)
+    assert not looks_like_probabilities(rng.random((50, 4)))
+    assert looks_like_probabilities(softmax64(rng.normal(size=(50, 4))))
