@@ -1,8 +1,8 @@
 """Does the file compute what the network computes? Measured on real images, under onnxruntime.
 
-Tolerance on the logits: 1e-4 absolute, as long as they are ordinary (no |logit| above 100). That bounds what matters: no
-probability moves by more than 5e-5. A float32 cannot keep it for larger ones, which untrained deep networks give; there,
-5e-6 of the largest |logit| is allowed. Measured: 2e-5 (ResNet-20), and at most 1.7e-6 of the largest |logit|
+Tolerance on the logits: 1e-4 absolute, as long as they are ordinary (no |logit| above 100). That bounds what matters:
+no probability moves by more than 5e-5. A float32 cannot keep it for larger ones, which untrained deep networks give;
+there, 5e-6 of the largest |logit| is allowed. Measured: 2e-5 (ResNet-20), and at most 1.7e-6 of the largest |logit|
 (PreResNet-110 with random weights).
 
 Same arg max: on every image the classes must agree, except where the reference itself is undecided, that is, where its
