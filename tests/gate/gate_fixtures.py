@@ -24,7 +24,7 @@ from edgesafe.records import (
 
 BASE, CAND = "baseline-s0", "weight-r0.50-s0"
 TODAY = date(2026, 11, 22)
-META = {"bench": {"mode": "full", "generator": {"name": "edgesafe", "seed": 0}}}
+META = {"corruption.generator": "edgesafe.corruptions/1", "corruption.seed": 0, "host": {"cpu": "cpu"}}
 
 
 def sha(character: str) -> str:

@@ -54,7 +54,7 @@ def test_drop_of_a_rate(estimate, half, status, code):
 
 def test_message_of_a_failed_drop():
     result = only(judge("mpc max_drop='1.0pp'", diff("mpc", -0.0231, se=0.0030, n=5800)))
-    assert result.message == ("FAIL g0: mpc drop 2.31 pp [1.82, 2.80] > 1.0 pp (n=5,800, paired-normal, paired)")
+    assert result.message == ("FAIL g0: mpc drop 2.31 pp [1.82, 2.80] > 1.0 pp (n=5,800, paired-normal)")
     assert (result.estimate, result.limit, result.n, result.baseline) == (0.0231, 0.01, 5800, BASE)
     assert result.rule == "max_drop 1.0pp"
 
@@ -288,6 +288,21 @@ def test_too_few_images_are_refused():
     assert judge(rules, *enough).exit_code == 0
 
 
+def test_many_corruptions_of_an_image_are_one_image():
+    """15,000 rows of 200 images: n is 200."""
+    found = diff("mpc", 0.0, se=0.001, n=15_000, details={"images": 200.0})
+    assert only(judge(policy("mpc max_drop='1pp'", head="[data]\nmin_samples = 200"), found)).n == 200
+    assert judge(policy("mpc max_drop='1pp'", head="[data]\nmin_samples = 201"), found).exit_code == 3
+
+
+def test_a_method_is_called_paired_once():
+    assert (
+        "(n=10,000, bootstrap, paired)"
+        in only(judge(DROP, diff("accuracy", 0.0, se=0.001, method="bootstrap"))).message
+    )
+    assert "(n=10,000, paired-normal)" in only(judge(DROP, diff("accuracy", 0.0, se=0.001))).message
+
+
 @pytest.mark.parametrize(("limit", "status"), [("2.0pp", REFUSED), ("2.1pp", PASS), ("2.2pp", PASS)])
 def test_an_ece_limit_below_its_noise_floor_is_refused(limit, status):
     found = metric("ece_em10_top1", 0.004, se=0.002, n=1000, floor=0.021)
@@ -445,7 +460,9 @@ def test_the_policy_or_the_caller_may_choose():
     ids = ("weight-r0.30-s0", "weight-r0.50-s0", "filter-r0.50-s0")
     found = {BASE: base_measured(), **_many(*ids)}
     rules = policy(DROP, head='variants = ["weight-*"]')
-    assert decide(rules, study(BASE, *ids), found, {}, baseline=None, today=TODAY).variants == ids[:2]
+    verdict = decide(rules, study(BASE, *ids), found, {}, baseline=None, today=TODAY)
+    assert verdict.variants == ids[:2]
+    assert verdict.notes == ("not judged, not among the policy's variants: filter-r0.50-s0",)
     options = Options(variants=("filter-r0.50-s0",))
     assert decide(rules, study(BASE, *ids), found, {}, baseline=None, today=TODAY, options=options).variants == ids[2:]
     with pytest.raises(UsageError, match=r"did you mean 'filter-r0\.50-s0'"):
@@ -479,7 +496,7 @@ def test_a_refused_variant_is_left_out_with_a_note_unless_it_is_asked_for():
     [
         (measured(CAND, test="9"), "the study's test set"),
         (measured("other"), "measurements of 'other'"),
-        (measured(CAND, meta={"bench": {"generator": {"seed": 1}}}), "corruption generator"),
+        (measured(CAND, meta={**META, "corruption.seed": 1}), "corruption generator"),
         (measured(CAND, onnx="9"), "none of the variant's ONNX files"),
         (measured(CAND, metric("accuracy", 0.9, se=0.01, unit="nats")), "in nats, not in fraction"),
         (measured(CAND, metric("accuracy", 0.9, se=-0.01)), "impossible"),

@@ -52,14 +52,8 @@ class Lock(BaseModel):
 
 
 def corruption_sha256(meta: Mapping[str, Any]) -> str:
-    """Hash of what measurements say of the generator of their pixels.
-
-    That is `meta`'s "bench.generator" and its keys that begin with "corruption" (not how many images were looked at: a
-    quick candidate may be compared with a fully measured baseline, on the images that both saw).
-    """
-    bench = meta.get("bench")
+    """Hash of what measurements say of the corruptions they saw: every key of `meta` that begins with "corruption"."""
     said = {key: value for key, value in meta.items() if key.startswith("corruption")}
-    said["generator"] = bench.get("generator") if isinstance(bench, Mapping) else None
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

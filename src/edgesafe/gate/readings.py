@@ -59,7 +59,7 @@ class Reading:
         limit: in `unit`, as applied: "5%" of the baseline is already multiplied out.
         below: spread below the estimate, per unit of z; 0 for an exact number.
         above: spread above it.
-        n: images or runs.
+        n: different images, or runs. Several corruptions of one image are one image.
         method: of the record.
         unit: RATIO under MAX_RATIO, else the metric's.
         info: of the metric.
@@ -159,7 +159,7 @@ def _absolute(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Pr
     if spreads is None:
         return _no_uncertainty(one)
     floor = stored.noise_floor if one.is_ece and isinstance(stored, Measurement) else None
-    value, limit, n, method = stored.estimate, clause.limit.value, stored.n, stored.method
+    value, limit, n, method = stored.estimate, clause.limit.value, _images(stored), stored.method
     return Reading(one.id, clause.rule, value, limit, *spreads, n, method, one.unit, one, floor)
 
 
@@ -183,9 +183,17 @@ def _paired(subject: Subject, one: MetricInfo, clause: Clause, z: float) -> Read
             return _no_uncertainty(one)
         extra = abs(share) * max(of_baseline)
         below, above = below + extra, above + extra
-    return _against(
-        one, clause, (stored.estimate, stored.baseline), (below, above), (stored.n, f"{stored.method}, paired")
-    )
+    source = (_images(stored), _as_paired(stored.method))
+    return _against(one, clause, (stored.estimate, stored.baseline), (below, above), source)
+
+
+def _images(stored: Measurement | Comparison) -> int:
+    """Different images behind a number. Rows of several cells share images; the record then says how many there are."""
+    return min(stored.n, int(stored.details.get("images", stored.n)))
+
+
+def _as_paired(method: str) -> str:
+    return method if "paired" in method else f"{method}, paired"
 
 
 def _exact_difference(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Problem:

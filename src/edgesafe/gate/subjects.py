@@ -42,7 +42,9 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
         e for e in study.variants if e.method != "baseline" and any(fnmatchcase(e.id, p) for p in policy.variants)
     ]
     kept = [entry for entry in chosen if entry.status != "refused"]
-    notes = [
+    others = ", ".join(e.id for e in study.variants if e.method != "baseline" and e not in chosen)
+    notes = [f"not judged, not among the policy's variants: {others}"] if others else []
+    notes += [
         f"'{e.id}' left out: compress refused it ({' '.join(e.reason.split()) or 'no reason recorded'})"
         for e in chosen
         if e.status == "refused"

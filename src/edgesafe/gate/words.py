@@ -1,6 +1,6 @@
 """The sentence that a gate's result is told in.
 
-    FAIL mpc-drop: mpc drop 2.31 pp [1.82, 2.80] > 1.0 pp (n=5,800, paired-normal, paired)
+    FAIL mpc-drop: mpc drop 2.31 pp [1.82, 2.80] > 1.0 pp (n=5,800, paired-normal)
 
 The brackets hold the two one-sided bounds that the decision used.
 """
