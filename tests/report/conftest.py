@@ -7,7 +7,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from synthetic import Plan, study
+from report_synthetic import Plan, study
 
 from edgesafe.report import ReportFiles, StudyView, build
 
@@ -20,3 +20,9 @@ def view() -> StudyView:
 @pytest.fixture(scope="session")
 def files(view: StudyView) -> ReportFiles:
     return build(view)
+
+
+@pytest.fixture(scope="session")
+def small() -> StudyView:
+    """Two variants, one corruption, four layers: quick to build."""
+    return study(Plan(variants=(("weight", 0.5), ("filter", 0.5)), n=200, per_cell=40, corruptions=("fog",), layers=4))

@@ -1,217 +1,21 @@
-"""The forest plot of the gates, the reliability diagrams and the accuracy-cost plots."""
+"""The reliability diagrams and the accuracy-cost plots."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgesafe.records import GateResult, GateStatus, Unit
+from edgesafe.records import Unit
 from edgesafe.report import svg
 from edgesafe.report.parts import Column, FigurePart, TablePart, Td
 from edgesafe.report.stats import Pareto, Reliability
 from edgesafe.report.svg import Panel
-from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, MINUS, STATUS, amount, clean, number, rule, size, title
+from edgesafe.report.words import ABSENT, amount, clean, number, sentences, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["forest", "pareto_figure", "reliability_panel"]
-
-_LOOK = {
-    GateStatus.PASS: (svg.GOOD, "o"),
-    GateStatus.FAIL: (svg.BAD, "X"),
-    GateStatus.INCONCLUSIVE: (svg.WARN, "D"),
-    GateStatus.WAIVED: (svg.WARN, "^"),
-    GateStatus.MISSING: (svg.BAD, "s"),
-    GateStatus.REFUSED: (svg.BAD, "s"),
-}
-MAX_ROWS = 16  #: of a forest panel; a larger study shows the worst seed of each group
-
-
-def _scale(gate: GateResult) -> float:
-    """Fractions are drawn in percent, sizes in kB."""
-    return {Unit.FRACTION: 100.0, Unit.BYTES: 1e-3}.get(gate.unit, 1.0) if gate.unit is not None else 1.0
-
-
-def _unit_word(gate: GateResult) -> str:
-    """The axis' unit."""
-    if gate.unit is Unit.FRACTION:
-        return "pp" if any(w in gate.rule for w in ("drop", "increase")) else "%"
-    words = {Unit.MS: "ms", Unit.BYTES: "kB", Unit.NATS: "nats", Unit.RATIO: "ratio", Unit.LOGIT: "logits"}
-    return words.get(gate.unit, "") if gate.unit is not None else ""
-
-
-def _badness(gate: GateResult) -> tuple[int, float]:
-    """For finding the worst: the status, then how far the estimate is beyond (or short of) the limit."""
-    order = (
-        GateStatus.PASS,
-        GateStatus.WAIVED,
-        GateStatus.INCONCLUSIVE,
-        GateStatus.FAIL,
-        GateStatus.MISSING,
-        GateStatus.REFUSED,
-    )
-    rank = {status: k for k, status in enumerate(order)}
-    if gate.estimate is None or gate.limit is None:
-        return rank[gate.status], 0.0
-    beyond = gate.estimate - gate.limit
-    return rank[gate.status], -beyond if _is_floor(gate) else beyond
-
-
-def _is_floor(gate: GateResult) -> bool:
-    """Whether the limit is from below ("min 90%")."""
-    return gate.rule.strip().lower().startswith("min ")
-
-
-def _worst(gates: Sequence[GateResult], groups: Sequence[Group]) -> list[GateResult]:
-    """A gate on a family of metrics (every corruption) judges a variant many times: the worst of each variant."""
-    order = [v.id for g in groups for v in g.members]
-    names = sorted({x.variant for x in gates}, key=lambda i: (order.index(i) if i in order else len(order), i))
-    return [max((x for x in gates if x.variant == name), key=_badness) for name in names]
-
-
-def _rows(gates: Sequence[GateResult], groups: Sequence[Group]) -> list[tuple[str, GateResult]]:
-    """One row per variant, or, if they are too many, the worst seed of each group."""
-    label = {v.id: (g, v.seed) for g in groups for v in g.members}
-    worst = _worst(gates, groups)
-    if len(worst) <= MAX_ROWS:
-        several = len({v.seed for g in groups for v in g.members}) > 1
-        return [(_row_label(x, label, several), x) for x in worst]
-    unfinished = [(x.variant, x) for x in worst if x.variant not in label]
-    by_group = [(g, [x for x in worst if x.variant in label and label[x.variant][0] is g]) for g in groups]
-    return [*((g.label, max(mine, key=_badness)) for g, mine in by_group if mine), *unfinished]
-
-
-def _row_label(gate: GateResult, label: Mapping[str, tuple[Group, int]], seeds: bool) -> str:
-    """Method, ratio and, where there are several, seed; the id of a variant that has no record."""
-    if gate.variant not in label:
-        return gate.variant
-    group, seed = label[gate.variant]
-    return f"{group.label} s{seed}" if seeds else group.label
-
-
-def forest(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
-    """One panel per gate: estimate, interval and limit of every variant, verdict in words. None: no verdict."""
-    if view.verdict is None or not view.verdict.gates:
-        return None
-    keys = list(dict.fromkeys((g.id, g.rule) for g in view.verdict.gates))
-    panels, shown, drawn = [], [], 0
-    for k, key in enumerate(keys):
-        gates = [g for g in view.verdict.gates if (g.id, g.rule) == key]
-        shown += _worst(gates, groups)
-        rows = _rows(gates, groups)
-        drawn += len(rows)
-        panels.append(_forest_panel(f"gate-{k}", rows))
-    note = "Bars are the bounds that the gate decided on; the dashed line is the limit; the tinted side fails."
-    if len(shown) < len(view.verdict.gates):
-        note += " A gate on many metrics (each corruption, say) shows each variant's worst; results.json has all."
-    if drawn < len(shown):
-        note += " Of several seeds the worst is drawn; the table has all."
-    return FigurePart(
-        "fig-gates",
-        "Every gate: estimate, interval and limit",
-        "One panel per gate, one row per variant. A gate passes only if its whole interval is on the allowed side.",
-        tuple(panels),
-        _gate_table(shown, groups),
-        note,
-    )
-
-
-def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePart:
-    """Every gate of every variant."""
-    order = [v.id for g in groups for v in g.members]
-    rows = []
-    for g in sorted(gates, key=lambda x: order.index(x.variant) if x.variant in order else len(order)):
-        unit = g.unit or Unit.SCORE
-        points = "drop" in g.rule or "increase" in g.rule
-        shown = ABSENT if g.estimate is None else amount(g.estimate, unit, points=points)
-        bounds = [None if x is None else number(x, unit) for x in (g.low, g.high)]
-        limits = f"{bounds[0] or f'{MINUS}∞'} to {bounds[1] or '∞'}" if any(bounds) else "no interval"
-        icon, word = STATUS[g.status]
-        rows.append(
-            (
-                Td(clean(g.variant)),
-                Td(clean(g.id), clean(title(g.metric))),
-                Td(f"{icon} {word}", kind=f"status-{g.status.value}"),
-                Td(shown, limits, kind="" if g.estimate is not None else "absent"),
-                Td(rule(g.rule)),
-                Td("not stated" if g.n is None else f"{g.n:,}", clean(g.method)),
-                Td(clean(g.message)),
-            )
-        )
-    heads = ("Variant", "Gate", "Verdict", "Estimate", "Rule", "Images", "Message")
-    return TablePart("Every gate of every variant", tuple(Column(h) for h in heads), tuple(rows), "wide")
-
-
-def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
-    """One gate."""
-    gate, factor = rows[0][1], _scale(rows[0][1])
-    width, height = 400, 66 + 21 * len(rows)
-    with svg.frame(width, height) as figure:
-        ax = svg.axes(figure, (112, 34, 92, 32), grid="x")
-        numbers = [x * factor for _, g in rows for x in (g.estimate, g.low, g.high, g.limit) if x is not None]
-        low, high = (min([*numbers, 0.0]), max([*numbers, 0.0])) if numbers else (0.0, 1.0)
-        if gate.unit in (Unit.RATIO, Unit.MS, Unit.BYTES) or (numbers and low > 0.5 * high):
-            low = min(numbers) if numbers else low
-        room = 0.08 * (high - low) or 0.5
-        ax.set_xlim(low - room, high + room)
-        ax.set_ylim(len(rows) - 0.4, -0.6)
-        ax.set_yticks([])
-        ax.locator_params(axis="x", nbins=5)
-        for y, (label, g) in enumerate(rows):
-            _forest_row(ax, y, label, g)
-        if gate.limit is not None:
-            at = gate.limit * factor
-            ax.axvline(at, color=svg.INK, linewidth=1.4, linestyle=(0, (4, 3)))
-            side = (low - room, at) if _is_floor(gate) else (at, high + room)
-            ax.axvspan(*side, color=svg.LIMIT, alpha=0.13, linewidth=0)
-        ax.text(-104 / 196, 1 + 15 / (height - 66), clean(gate.id), transform=ax.transAxes, color=svg.INK,
-                fontsize=13.5, fontweight="bold")  # fmt: skip
-        said = f"{rule(gate.rule)}{' (warning only)' if gate.level == 'warn' else ''}"
-        ax.text(
-            1 + 84 / 196, 1 + 15 / (height - 66), said, transform=ax.transAxes, color=svg.MUTED, fontsize=12, ha="right"
-        )
-        ax.set_xlabel(_axis_words(gate), color=svg.MUTED, fontsize=12)
-        words = [f"{label}: {g.message or STATUS[g.status][1]}" for label, g in rows]
-        return svg.draw(figure, name, f"Gate {gate.id}: {title(gate.metric)}, {rule(gate.rule)}", clean_join(words))
-
-
-def _axis_words(gate: GateResult) -> str:
-    """What the x axis shows."""
-    unit = _unit_word(gate)
-    what = title(gate.metric)
-    for word in ("drop", "increase", "ratio"):
-        if word in gate.rule and word not in what.lower():
-            what = f"{what}, {word}"
-    return f"{what}, {unit}" if unit and unit not in what else what
-
-
-def clean_join(words: Sequence[str]) -> str:
-    """Sentences for a description."""
-    return " ".join(f"{clean(w).rstrip('.')}." for w in words)
-
-
-def _forest_row(ax: Axes, y: int, label: str, gate: GateResult) -> None:
-    """One variant in a forest panel."""
-    factor = _scale(gate)
-    colour, marker = _LOOK[gate.status]
-    text = clean(label)
-    text = text if len(text) <= 19 else f"{text[:18]}…"
-    ax.annotate(text, (0, y), xycoords=("axes fraction", "data"), xytext=(-104, 0), textcoords="offset points",
-                va="center", color=svg.INK, fontsize=12)  # fmt: skip
-    icon, word = STATUS[gate.status]
-    ax.annotate(f"{icon} {word}", (1, y), xycoords=("axes fraction", "data"), xytext=(8, 0), textcoords="offset points",
-                va="center", color=colour, fontsize=12, fontweight="bold")  # fmt: skip
-    if gate.estimate is None:
-        ax.annotate(ABSENT, (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", color=svg.MUTED)
-        return
-    left, right = ax.get_xlim()
-    low = left if gate.low is None else gate.low * factor
-    high = right if gate.high is None else gate.high * factor
-    if gate.low is not None or gate.high is not None:
-        ax.plot([low, high], [y, y], color=colour, linewidth=2.0, solid_capstyle="butt")
-    ax.plot([gate.estimate * factor], [y], color=colour, marker=marker, markersize=7, markeredgewidth=0)
+__all__ = ["pareto_figure", "reliability_panel"]
 
 
 def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
@@ -318,8 +122,16 @@ def _scatter(
             colour = svg.INK if k < 0 else svg.series(k)
             face = "none" if p.dominated else colour
             y = p.accuracy.estimate * 100 if p.accuracy is not None else 0.0
-            ax.plot([x], [y], marker="*" if k < 0 else svg.MARKERS[k % 7], markersize=11 if k < 0 else 8,
-                    markerfacecolor=face, markeredgecolor=colour, markeredgewidth=1.4, linestyle="")  # fmt: skip
+            ax.plot(
+                [x],
+                [y],
+                marker="*" if k < 0 else svg.MARKERS[k % 7],
+                markersize=11 if k < 0 else 8,
+                markerfacecolor=face,
+                markeredgecolor=colour,
+                markeredgewidth=1.4,
+                linestyle="",
+            )
         ax.margins(0.12)
         ax.autoscale_view()
         ax.locator_params(axis="both", nbins=6)
@@ -329,7 +141,7 @@ def _scatter(
         words = [
             f"{p.group.label}: accuracy {p.accuracy.estimate * 100:.2f} % at {x:.3g}" for p, x in points if p.accuracy
         ]
-        return svg.draw(figure, name, heading, f"{xlabel}. {clean_join(words)}")
+        return svg.draw(figure, name, heading, f"{xlabel}. {sentences(words)}")
 
 
 def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
@@ -337,9 +149,18 @@ def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     spots = [tuple(ax.transData.transform((x, y))) for x, y, _ in points]
     taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in spots]
     offsets = (
-        (9, 0, "left"), (-9, 0, "right"), (0, 12, "center"), (0, -13, "center"), (8, 11, "left"), (8, -11, "left"),
-        (-8, 11, "right"), (-8, -11, "right"), (9, 20, "left"), (9, -20, "left"), (-9, -20, "right"),
-    )  # fmt: skip
+        (9, 0, "left"),
+        (-9, 0, "right"),
+        (0, 12, "center"),
+        (0, -13, "center"),
+        (8, 11, "left"),
+        (8, -11, "left"),
+        (-8, 11, "right"),
+        (-8, -11, "right"),
+        (9, 20, "left"),
+        (9, -20, "left"),
+        (-9, -20, "right"),
+    )
     for i, ((px, py), (x, y, text)) in enumerate(zip(spots, points, strict=True)):
         others = [t for k, t in enumerate(taken) if k != i]
         wide = 5.6 * len(text)
@@ -348,8 +169,16 @@ def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
             box = (left, py + dy - 6, left + wide, py + dy + 6)
             if box[0] >= 2 and box[2] <= 398 and not any(_overlap(box, t) for t in others):
                 taken.append(box)
-                ax.annotate(text, (x, y), xytext=(dx, dy), textcoords="offset points", ha=side, va="center",
-                            color=svg.MUTED, fontsize=11)  # fmt: skip
+                ax.annotate(
+                    text,
+                    (x, y),
+                    xytext=(dx, dy),
+                    textcoords="offset points",
+                    ha=side,
+                    va="center",
+                    color=svg.MUTED,
+                    fontsize=11,
+                )
                 break
 
 

@@ -77,10 +77,14 @@ def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
     """The verdict, or how to get one."""
     if view.verdict is None:
         return VerdictBox(
-            "○", "No verdict yet", "none",
+            "○",
+            "No verdict yet",
+            "none",
             "This page shows measurements. Whether they are good enough is decided by your policy:",
-            gate_command(view), (), (),
-        )  # fmt: skip
+            gate_command(view),
+            (),
+            (),
+        )
     icon, word = STATUS[view.verdict.overall]
     rows = []
     for g in groups:
@@ -88,9 +92,14 @@ def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
         if status is not None:
             rows.append((clean(g.label), " ".join(STATUS[status]), status.value))
     return VerdictBox(
-        icon, word.capitalize(), view.verdict.overall.value, _count_words(view.verdict), "", tuple(rows),
+        icon,
+        word.capitalize(),
+        view.verdict.overall.value,
+        _count_words(view.verdict),
+        "",
+        tuple(rows),
         tuple(clean(n) for n in view.verdict.notes),
-    )  # fmt: skip
+    )
 
 
 def _count_words(verdict: Verdict) -> str:
@@ -112,9 +121,11 @@ def cards(chosen: Sequence[Best]) -> tuple[Card, ...]:
     out = []
     for b in chosen:
         icon, word = STATUS[b.status] if b.status is not None else ("○", "not gated")
-        drop = (ABSENT, "") if b.drop is None else (
-            amount(b.drop.estimate, b.drop.unit, signed=True), interval(b.drop, signed=True)
-        )  # fmt: skip
+        drop = (
+            (ABSENT, "")
+            if b.drop is None
+            else (amount(b.drop.estimate, b.drop.unit, signed=True), interval(b.drop, signed=True))
+        )
         accuracy = b.points.accuracy
         shown = (ABSENT, "") if accuracy is None else (amount(accuracy.estimate, accuracy.unit), interval(accuracy))
         file = ABSENT if b.points.file is None else size(b.points.file)
@@ -176,7 +187,7 @@ def limits(view: StudyView) -> tuple[str, ...]:
     seeds = {v.seed for v in view.variants}
     corrupted = any(any(k.startswith("mpc") for k in m.metrics) for m in view.measurements.values())
     out = [
-        "This page is evidence for a safety argument. It certifies nothing; the standards set no limits for these metrics.",
+        "This page is evidence for a safety argument. It certifies nothing; no standard sets limits for these.",
         f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions need their own data.",
         "Latency holds for the host named above, batch 1. It says nothing about another processor or a board; "
         "measure there with the benchmark script in export/.",

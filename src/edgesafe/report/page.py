@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgesafe.errors import RefusedError
 from edgesafe.report import figures, lines, tables
 from edgesafe.report.deep import Deep, deep_parts
+from edgesafe.report.forest import forest
 from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_uri, verdict_box
 from edgesafe.report.results import to_csv, to_json, to_markdown
 from edgesafe.report.stats import BEST_RULE, Best, best, pareto
@@ -46,7 +47,7 @@ def make(view: StudyView) -> ReportFiles:
         "verdict": verdict_box(view, groups),
         "cards": cards(chosen),
         "best_rule": BEST_RULE,
-        "forest": figures.forest(view, groups),
+        "forest": forest(view, groups),
         "quality": tables.quality_table(view, groups),
         "cost_table": tables.cost_table(view, groups),
         "differences": tables.differences_table(view, groups),

@@ -138,9 +138,23 @@ def to_json(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) -> s
 
 
 CSV_COLUMNS = (
-    "study", "variant", "method", "ratio", "seed", "metric", "kind", "estimate", "low", "high", "se", "confidence", "n",
-    "unit", "interval_method", "baseline",
-)  # fmt: skip
+    "study",
+    "variant",
+    "method",
+    "ratio",
+    "seed",
+    "metric",
+    "kind",
+    "estimate",
+    "low",
+    "high",
+    "se",
+    "confidence",
+    "n",
+    "unit",
+    "interval_method",
+    "baseline",
+)
 
 
 def _guarded(text: str) -> str:

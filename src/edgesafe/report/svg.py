@@ -28,8 +28,15 @@ __all__ = ["BAD", "GRID", "INK", "LIMIT", "MARKERS", "MUTED", "PAPER", "Panel", 
 # Colours that matplotlib draws in; each becomes var(--…) of the style sheet.
 INK, MUTED, GRID, PAPER, LIMIT, BAD, GOOD, WARN = (f"#0b0c{k:02x}" for k in range(1, 9))
 _NAMES = {
-    INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper", LIMIT: "limit", BAD: "fail", GOOD: "pass", WARN: "warn",
-}  # fmt: skip
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    LIMIT: "limit",
+    BAD: "fail",
+    GOOD: "pass",
+    WARN: "warn",
+}
 SERIES_COLOURS = 7
 SEVERITIES = 6
 for _k in range(SERIES_COLOURS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from math import ceil, floor, log10
 
 from edgesafe.records import GateStatus, Unit
@@ -18,6 +19,7 @@ __all__ = [
     "interval",
     "number",
     "rule",
+    "sentences",
     "size",
     "speed",
     "title",
@@ -65,6 +67,11 @@ def clean(text: str) -> str:
     kept = "".join(c if c.isprintable() else " " for c in str(text))
     kept = " ".join(kept.split())
     return kept if len(kept) <= 200 else kept[:199] + "…"
+
+
+def sentences(texts: Iterable[str]) -> str:
+    """The texts, each ending with a full stop: for a figure's description."""
+    return " ".join(f"{clean(t).rstrip('.')}." for t in texts)
 
 
 def title(metric: str) -> str:

@@ -1,7 +1,7 @@
 """A study that never ran: records with plausible numbers and consistent evidence, for the report's tests.
 
-Every number is simulated (a shared difficulty per image, a shift per variant and corruption), so pairs correlate as real
-ones do. Nothing here is a measurement.
+Every number is simulated (a shared difficulty per image, a shift per variant and corruption), so pairs correlate as
+real ones do. Nothing here is a measurement.
 """
 
 from __future__ import annotations
@@ -106,8 +106,17 @@ def _evidence(plan: Plan, method: str, ratio: float, seed: int) -> Evidence:
 
 def _rate(metric: str, p: float, n: int, unit: Unit = Unit.FRACTION) -> Measurement:
     half = 1.96 * math.sqrt(max(p * (1 - p), 1e-6) / n) if unit is Unit.FRACTION else 0.03 * abs(p)
-    return Measurement(metric=metric, estimate=p, low=max(0.0, p - half), high=p + half, se=half / 1.96, n=n, method="synthetic",
-                       unit=unit, population="synthetic")  # fmt: skip
+    return Measurement(
+        metric=metric,
+        estimate=p,
+        low=max(0.0, p - half),
+        high=p + half,
+        se=half / 1.96,
+        n=n,
+        method="synthetic",
+        unit=unit,
+        population="synthetic",
+    )
 
 
 def _exact(metric: str, value: float, unit: Unit) -> Measurement:
@@ -146,8 +155,15 @@ def _metrics(plan: Plan, e: Evidence, method: str, ratio: float, variant: Varian
         out["latency.p50_ms"] = _rate("latency.p50_ms", 1.84 * quick + 0.003, 1024, Unit.MS)
         if method != "baseline":
             low, high = (0.985, 1.012) if method == "weight" else (quick - 0.012, quick + 0.015)
-            out["latency.ratio"] = Measurement(metric="latency.ratio", estimate=(low + high) / 2, low=low, high=high, n=1024,
-                                               method="bootstrap", unit=Unit.RATIO)  # fmt: skip
+            out["latency.ratio"] = Measurement(
+                metric="latency.ratio",
+                estimate=(low + high) / 2,
+                low=low,
+                high=high,
+                n=1024,
+                method="bootstrap",
+                unit=Unit.RATIO,
+            )
     if e.cells:
         per = {s: _pooled([c for (_, t), c in e.cells.items() if t == s]) for s in (1, 2, 3, 4, 5)}
         out["mpc"] = _rate("mpc", float(np.mean([a for _, a, _ in per.values()])), 75 * plan.per_cell)
@@ -162,8 +178,18 @@ def _differences(mine: dict[str, Measurement], base: dict[str, Measurement]) -> 
     for k in ("accuracy", "mpc", "ece_em10_top1", "nll", "high_conf_error@0.9"):
         if k in mine and k in base:
             d, half = mine[k].estimate - base[k].estimate, 0.6 * (mine[k].se or 0.0) * 1.96
-            out[k] = Comparison(metric=k, estimate=d, low=d - half, high=d + half, se=half / 1.96, n=mine[k].n, method="paired-normal",
-                                unit=mine[k].unit, candidate=mine[k].estimate, baseline=base[k].estimate)  # fmt: skip
+            out[k] = Comparison(
+                metric=k,
+                estimate=d,
+                low=d - half,
+                high=d + half,
+                se=half / 1.96,
+                n=mine[k].n,
+                method="paired-normal",
+                unit=mine[k].unit,
+                candidate=mine[k].estimate,
+                baseline=base[k].estimate,
+            )
     return out
 
 
@@ -183,14 +209,36 @@ def _surgery(method: str, ratio: float, count: int) -> SurgeryRecord:
             if last
             else "shortcut output: scope internal"
         )
-        layers.append(LayerRecord(name="linear" if last else f"layer{k // 7 + 1}.{k % 7}.conv{k % 2 + 1}", kind="Linear" if last else "Conv2d",
-                                  out_before=wide, out_after=kept, in_before=wide, in_after=wide, params_before=p0, params_after=p1,
-                                  sparsity=ratio if method == "weight" and not last else 0.0,
-                                  criterion={"min": 0.011, "median": 0.42, "max": 1.9, "threshold": 0.31} if not last else {}, note=note))  # fmt: skip
-    return SurgeryRecord(method=method, ratio=ratio, criterion="l1", scope="internal", round_to=8, layers=tuple(layers),
-                         params_before=before, params_after=after, macs_before=40_810_000, macs_after=int(40_810_000 * after / before),
-                         nonzero_params=after, sparsity=ratio if method == "weight" else 0.0,
-                         proof=Proof(method="mask-equivalence", equivalence=3.1e-7, batch_sizes=(1, 3), classifier_intact=True))  # fmt: skip
+        layers.append(
+            LayerRecord(
+                name="linear" if last else f"layer{k // 7 + 1}.{k % 7}.conv{k % 2 + 1}",
+                kind="Linear" if last else "Conv2d",
+                out_before=wide,
+                out_after=kept,
+                in_before=wide,
+                in_after=wide,
+                params_before=p0,
+                params_after=p1,
+                sparsity=ratio if method == "weight" and not last else 0.0,
+                criterion={"min": 0.011, "median": 0.42, "max": 1.9, "threshold": 0.31} if not last else {},
+                note=note,
+            )
+        )
+    return SurgeryRecord(
+        method=method,
+        ratio=ratio,
+        criterion="l1",
+        scope="internal",
+        round_to=8,
+        layers=tuple(layers),
+        params_before=before,
+        params_after=after,
+        macs_before=40_810_000,
+        macs_after=int(40_810_000 * after / before),
+        nonzero_params=after,
+        sparsity=ratio if method == "weight" else 0.0,
+        proof=Proof(method="mask-equivalence", equivalence=3.1e-7, batch_sizes=(1, 3), classifier_intact=True),
+    )
 
 
 def _variant(plan: Plan, method: str, ratio: float, seed: int) -> VariantRecord:
@@ -208,13 +256,26 @@ def _variant(plan: Plan, method: str, ratio: float, seed: int) -> VariantRecord:
             )
         )
     return VariantRecord(
-        id=vid, method=method, ratio=ratio, seed=seed, arch="resnet20", num_classes=K, input_shape=(32, 32, 3), surgery=surgery,
-        artefacts=tuple(files), parity=(Parity(file="model.onnx", reference="torch", max_abs_logit=4.2e-6, argmax_agreement=1.0, n=64),),
-        temperature=Temperature(value=1.9 + ratio / 4, nll_before=0.35, nll_after=0.24, n=5000, data_sha256=sha("val")) if plan.temperature else None,
-        opset=18, params=params, macs=int(40_810_000 * (1 - ratio)) if structured else 40_810_000, sparsity=ratio if method == "weight" else 0.0,
+        id=vid,
+        method=method,
+        ratio=ratio,
+        seed=seed,
+        arch="resnet20",
+        num_classes=K,
+        input_shape=(32, 32, 3),
+        surgery=surgery,
+        artefacts=tuple(files),
+        parity=(Parity(file="model.onnx", reference="torch", max_abs_logit=4.2e-6, argmax_agreement=1.0, n=64),),
+        temperature=Temperature(value=1.9 + ratio / 4, nll_before=0.35, nll_after=0.24, n=5000, data_sha256=sha("val"))
+        if plan.temperature
+        else None,
+        opset=18,
+        params=params,
+        macs=int(40_810_000 * (1 - ratio)) if structured else 40_810_000,
+        sparsity=ratio if method == "weight" else 0.0,
         recovery={"epochs": 1, "bn_images": 2000},
         lineage=Lineage(recipe_sha256=sha("recipe"), baseline_sha256=sha("base"), data_sha256=sha("data"), seed=seed),
-    )  # fmt: skip
+    )
 
 
 GATES = (
@@ -234,8 +295,17 @@ def _gate(vid: str, spec: tuple, m: Measurements) -> GateResult:
         m.differences.get(metric) if "drop" in rule or "increase" in rule else m.metrics.get(metric)
     )
     if source is None:
-        return GateResult(id=gid, variant=vid, metric=metric, level=level, status=GateStatus.MISSING, rule=rule, limit=limit, unit=unit,
-                          message=f"{metric} is not measured")  # fmt: skip
+        return GateResult(
+            id=gid,
+            variant=vid,
+            metric=metric,
+            level=level,
+            status=GateStatus.MISSING,
+            rule=rule,
+            limit=limit,
+            unit=unit,
+            message=f"{metric} is not measured",
+        )
     sign = -1.0 if "drop" in rule else 1.0
     est = sign * source.estimate
     bounds = sorted(sign * x for x in (source.low, source.high) if x is not None) or [est, est]
@@ -243,15 +313,36 @@ def _gate(vid: str, spec: tuple, m: Measurements) -> GateResult:
         GateStatus.PASS if bounds[1] <= limit else GateStatus.FAIL if bounds[0] > limit else GateStatus.INCONCLUSIVE
     )
     low, high = (bounds[0], bounds[1]) if source.low is not None else (None, None)
-    return GateResult(id=gid, variant=vid, metric=metric, level=level, status=status, rule=rule, limit=limit, estimate=est, low=low, high=high,
-                      n=source.n, method=source.method, unit=unit, message=f"{status.value} {gid}: {est:.4f}, limit {limit}")  # fmt: skip
+    return GateResult(
+        id=gid,
+        variant=vid,
+        metric=metric,
+        level=level,
+        status=status,
+        rule=rule,
+        limit=limit,
+        estimate=est,
+        low=low,
+        high=high,
+        n=source.n,
+        method=source.method,
+        unit=unit,
+        message=f"{status.value} {gid}: {est:.4f}, limit {limit}",
+    )
 
 
 def _verdict(plan: Plan, measured: dict[str, Measurements]) -> Verdict:
     gates = tuple(_gate(v, spec, m) for v, m in measured.items() if not v.startswith("baseline") for spec in GATES)
     failed = any(g.status in (GateStatus.FAIL, GateStatus.MISSING) and g.level == "error" for g in gates)
-    return Verdict(study=plan.name, policy_sha256=sha("policy"), profile="release", variants=tuple(dict.fromkeys(g.variant for g in gates)),
-                   gates=gates, overall=GateStatus.FAIL if failed else GateStatus.PASS, exit_code=int(failed))  # fmt: skip
+    return Verdict(
+        study=plan.name,
+        policy_sha256=sha("policy"),
+        profile="release",
+        variants=tuple(dict.fromkeys(g.variant for g in gates)),
+        gates=gates,
+        overall=GateStatus.FAIL if failed else GateStatus.PASS,
+        exit_code=int(failed),
+    )
 
 
 def study(plan: Plan | None = None) -> StudyView:
@@ -270,18 +361,54 @@ def study(plan: Plan | None = None) -> StudyView:
             base = f"baseline-s{seed}"
             differences = _differences(metrics, measured[base].metrics) if method != "baseline" else {}
             measured[v.id] = Measurements(
-                variant=v.id, baseline=None if method == "baseline" else base, onnx_sha256=v.artefacts[0].sha256, evidence_sha256=sha(v.id),
-                test_sha256=sha("test"), metrics=metrics, differences=differences,
-                meta={"provider": "CPUExecutionProvider", "threads": 1, "corruptions": "generated, profile cifar, seed 0"},
-            )  # fmt: skip
+                variant=v.id,
+                baseline=None if method == "baseline" else base,
+                onnx_sha256=v.artefacts[0].sha256,
+                evidence_sha256=sha(v.id),
+                test_sha256=sha("test"),
+                metrics=metrics,
+                differences=differences,
+                meta={
+                    "provider": "CPUExecutionProvider",
+                    "threads": 1,
+                    "corruptions": "generated, profile cifar, seed 0",
+                },
+            )
     record = StudyRecord(
-        name=plan.name, edgesafe="0.1.0", recipe={"name": plan.name, "seeds": list(plan.seeds), "model": {"arch": "resnet20"}},
-        recipe_sha256=sha("recipe"), digest=sha("all"),
-        data=DataIdentity(name="cifar10", classes=tuple(["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]), shape=(32, 32, 3),
-                          train_n=45_000, validation_n=5_000, test_n=10_000, train_sha256=sha("train"), validation_sha256=sha("val"),
-                          test_sha256=sha("test"), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-        host=Host(cpu="Synthetic CPU 3000 @ 2.5 GHz", cores=2, system="Linux", python="3.11.9", versions={"onnxruntime": "1.31.0", "numpy": "2.4.0"}),
-        variants=tuple(VariantEntry(id=v.id, method=v.method, ratio=v.ratio, seed=v.seed, status="done") for v in variants),
-    )  # fmt: skip
-    return StudyView(record, tuple(variants), measured, evidence if plan.evidence else {}, _verdict(plan, measured) if plan.gated else None,
-                     path=f"export/{plan.name}")  # fmt: skip
+        name=plan.name,
+        edgesafe="0.1.0",
+        recipe={"name": plan.name, "seeds": list(plan.seeds), "model": {"arch": "resnet20"}},
+        recipe_sha256=sha("recipe"),
+        digest=sha("all"),
+        data=DataIdentity(
+            name="cifar10",
+            classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+            shape=(32, 32, 3),
+            train_n=45_000,
+            validation_n=5_000,
+            test_n=10_000,
+            train_sha256=sha("train"),
+            validation_sha256=sha("val"),
+            test_sha256=sha("test"),
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        host=Host(
+            cpu="Synthetic CPU 3000 @ 2.5 GHz",
+            cores=2,
+            system="Linux",
+            python="3.11.9",
+            versions={"onnxruntime": "1.31.0", "numpy": "2.4.0"},
+        ),
+        variants=tuple(
+            VariantEntry(id=v.id, method=v.method, ratio=v.ratio, seed=v.seed, status="done") for v in variants
+        ),
+    )
+    return StudyView(
+        record,
+        tuple(variants),
+        measured,
+        evidence if plan.evidence else {},
+        _verdict(plan, measured) if plan.gated else None,
+        path=f"export/{plan.name}",
+    )
