@@ -39,6 +39,7 @@ class PruneContext:
     gradient_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None
     paper_layers: tuple[str, ...] = ()
     example_inputs: tuple[Tensor, ...] | None = None
+    engine: bool = True  #: let torch-pruning remove, compared with our slices; False: slices only (faster, same result)
 
     def inputs(self) -> tuple[Tensor, ...]:
         """Example inputs of batch 1, float32 seeded noise unless given.

@@ -15,6 +15,7 @@ from edgesafe.prune.criteria import score_group
 from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
 from edgesafe.records import LayerRecord, Proof, SurgeryRecord
 from edgesafe.sections import CompressSection, Criterion, Method, Scope
+from edgesafe.surgery.graph import cut
 from edgesafe.surgery.remove import remove
 from edgesafe.surgery.units import ChannelGraph, Group, Layer, channel_graph, keep_indices
 from edgesafe.surgery.verify import ForwardError, Surgery, evaluate, example_batch, prove_removed
@@ -53,7 +54,7 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
     graph = channel_graph(base, inputs) if rewrites else before
     plan = _plan(base, graph, section, ratio, context, {})
     try:
-        pruned, proof = _operate(base, plan, inputs)
+        pruned, proof, engine = _operate(base, plan, inputs, engine=context.engine)
     except ForwardError as error:
         broken = _broken_groups(base, graph, plan, inputs)
         if not broken:
@@ -62,12 +63,17 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
             name = next(iter(broken)).name
             raise SurgeryError(error.what, where=name, fix=error.fix) from error
         plan = _plan(base, graph, section, ratio, context, broken)
-        pruned, proof = _operate(base, plan, inputs)
+        pruned, proof, engine = _operate(base, plan, inputs, engine=context.engine)
     after = channel_graph(pruned, inputs)
     record = _record(model, pruned, plan, section, ratio, proof)
     _require_smaller(record, before, after)
     record = record.model_copy(
-        update={"rewrites": rewrites, "macs_before": before.trace.macs_total, "macs_after": after.trace.macs_total}
+        update={
+            "rewrites": rewrites,
+            "macs_before": before.trace.macs_total,
+            "macs_after": after.trace.macs_total,
+            "notes": (engine, *_rewrite_notes(pruned, base, model, rewrites), *record.notes),
+        }
     )
     return PruneOutcome(pruned, record)
 
@@ -88,6 +94,20 @@ def _rewrite(model: nn.Module, context: PruneContext, inputs: tuple[Tensor, ...]
                 fix="set rewrite = false and scope = internal",
             )
     return tuple(names)
+
+
+def _rewrite_notes(pruned: nn.Module, base: nn.Module, model: nn.Module, rewrites: tuple[str, ...]) -> tuple[str, ...]:
+    """What became of rewritten shortcuts, and whether fine-tuning may train them."""
+    if not rewrites:
+        return ()
+    own = {name for name, _ in model.named_parameters()}
+    new = [name for name, _ in base.named_parameters() if name not in own]
+    after = dict(pruned.named_parameters())
+    trained = any(after[name].requires_grad for name in new)
+    return (
+        f"{len(rewrites)} option-A shortcuts became 1x1 convolutions with the same output bit for bit; "
+        f"fine-tuning {'trains them too' if trained else 'leaves them as they are (frozen)'}",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ deciding
@@ -195,12 +215,19 @@ def _reasons(layer: Layer) -> str:
 # -------------------------------------------------------------------------------------------------------- cutting
 
 
-def _operate(model: nn.Module, plan: _Plan, inputs: tuple[Tensor, ...]) -> tuple[nn.Module, Proof]:
-    keep = keep_indices(plan.graph, tuple(unit for choice in plan.choices for unit in choice.units))
-    pruned = copy.deepcopy(model)
-    remove(pruned, keep)
+def _operate(
+    model: nn.Module, plan: _Plan, inputs: tuple[Tensor, ...], *, engine: bool
+) -> tuple[nn.Module, Proof, str]:
+    """The pruned copy, its proof, and which engine removed the channels."""
+    removals = tuple((choice.group, choice.units) for choice in plan.choices if choice.removed)
+    keep = keep_indices(plan.graph, tuple(unit for _, units in removals for unit in units))
+    if engine:
+        pruned, note = cut(model, inputs, plan.graph, removals, keep)
+    else:
+        pruned, note = copy.deepcopy(model), "removed by edgesafe's own slices"
+        remove(pruned, keep)
     surgery = Surgery(model, pruned, plan.graph, keep, inputs, plan.widths.min_channels)
-    return pruned, prove_removed(surgery)
+    return pruned, prove_removed(surgery), note
 
 
 def _broken_groups(model: nn.Module, graph: ChannelGraph, plan: _Plan, inputs: tuple[Tensor, ...]) -> dict[Group, str]:
