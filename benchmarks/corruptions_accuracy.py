@@ -93,9 +93,8 @@ def main() -> int:
         bad = abs(delta.mean()) > limit or np.abs(delta).max() > per_cell
         failed += [name] if bad else []
         shown = " ".join(f"{d:+6.2f}" for d in delta)
-        print(
-            f"{name:18s} {ours.mean() * 100:6.2f} %  delta pp {shown}  mean {delta.mean():+5.2f}{'  OUT' if bad else ''}"
-        )
+        note = "  OUT" if bad else ""
+        print(f"{name:18s} {ours.mean() * 100:6.2f} %  delta pp {shown}  mean {delta.mean():+5.2f}{note}")
     if list(args.only) == list(corruptions.NAMES):
         mpc = float(np.mean(list(cells.values())))
         reference = float(np.mean([known["acc"][name] for name in corruptions.NAMES]))

@@ -105,9 +105,12 @@ def sample(
     index = np.multiply(flat, 256, dtype=np.intp)
     column = words.astype(np.uint8)
     index += column
-    keep = words < accept.take(index)
+    # all ones where the column is kept; then alias ^ ((alias ^ column) & keep) chooses without branches
+    keep = np.negative((words < accept.take(index)).view(np.uint8))
     result = alias.take(index)
-    np.copyto(result, column, where=keep)
+    column ^= result
+    column &= keep
+    result ^= column
     return result.reshape(images.shape)
 
 

@@ -114,12 +114,36 @@ def apply_zoom_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uin
 
 
 def _copy_by_copy(image: NDArray[np.uint8], s: Setting) -> NDArray[np.uint8]:
-    """One large image (1, H, W, C): zoom and add, factor by factor."""
-    planes = image[0].transpose(2, 0, 1).astype(np.float32, order="C")
+    """One large image (1, H, W, C): zoom and add, factor by factor, channel by channel, in buffers that fit the cache.
+
+    Columns are zoomed on the transposed plane, so that both axes move whole lines of memory.
+    """
     factors = zoom_factors(s.profile, s.severity)
-    total = planes.copy()
-    for factor in factors:
-        total += zoom_planes(planes, factor)
-    total *= np.float32(1 / (len(factors) + 1))
-    total += _GUARD
-    return np.ascontiguousarray(np.minimum(total, 255).astype(np.uint8).transpose(1, 2, 0))[None]
+    out = np.empty_like(image)
+    turned, beside = (np.empty((s.width, s.height), np.float32) for _ in range(2))
+    upright, zoomed, below = (np.empty((s.height, s.width), np.float32) for _ in range(3))
+    for c in range(s.channels):
+        plane = image[0, :, :, c].astype(np.float32)
+        across = np.ascontiguousarray(plane.T)
+        total = plane
+        for factor in factors:
+            np.copyto(upright, _zoom_lines(across, factor, turned, beside).T)
+            total += _zoom_lines(upright, factor, zoomed, below)
+        total *= np.float32(1 / (len(factors) + 1))
+        total += _GUARD
+        out[0, :, :, c] = np.minimum(total, 255, out=total)
+    return out
+
+
+def _zoom_lines(
+    plane: NDArray[np.float32], factor: float, out: NDArray[np.float32], near: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Zoom along axis 0 into `out`, with `near` to work in."""
+    size = len(plane)
+    left, share = zoom_axis(size, factor)
+    np.take(plane, left, axis=0, out=out, mode="clip")
+    np.take(plane, left + 1, axis=0, out=near, mode="clip")
+    near -= out
+    near *= share.astype(np.float32)[:, None]
+    out += near
+    return out
