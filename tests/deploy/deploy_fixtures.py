@@ -26,13 +26,13 @@ def shared(name: str) -> Path:
     return path
 
 
-def cifar10_test() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The 10,000 test images of CIFAR-10 with labels, or a skip."""
+def cifar10(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The "train" or "test" images of CIFAR-10 with labels, or a skip."""
     path = Path(os.environ.get("EDGESAFE_DATA", _ROOT / "data")) / "cifar10.npz"
     if not path.is_file():
         pytest.skip("no cifar10.npz (edgesafe fetch cifar10, or set EDGESAFE_DATA)")
     with np.load(path, allow_pickle=False) as data:
-        return data["x_test"], data["y_test"].reshape(-1).astype(np.int64)
+        return data[f"x_{split}"], data[f"y_{split}"].reshape(-1).astype(np.int64)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from deploy_fixtures import MEAN, STD, Tiny, cifar10_test, noise, randomise, shared, tiny
+from deploy_fixtures import MEAN, STD, Tiny, cifar10, noise, randomise, shared, tiny
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
@@ -21,11 +21,6 @@ from edgesafe.errors import NonFiniteError, ParityError, UsageError
 from edgesafe.measure.session import OnnxClassifier
 
 SHAPE = (12, 10, 3)
-
-
-@pytest.fixture(scope="module")
-def exported() -> bytes:
-    return export_onnx(tiny(), input_shape=SHAPE, mean=MEAN, std=STD)
 
 
 def by_hand(model: nn.Module, images: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -247,7 +242,7 @@ def test_weights_that_are_not_finite_are_named(value: float) -> None:
 
 @pytest.mark.data
 def test_the_third_party_resnet20_scores_exactly_as_known() -> None:
-    images, labels = cifar10_test()
+    images, labels = cifar10("test")
     model = models.build("resnet20", 10, {})
     models.load_weights(model, shared("resnet20-12fca82f.th"))
     data = export_onnx(model, input_shape=(32, 32, 3), mean=MEAN, std=STD)

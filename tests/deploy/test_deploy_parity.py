@@ -9,16 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgesafe.deploy import parity, temperature, transport_bytes
-from edgesafe.deploy.export import export_onnx
 from edgesafe.errors import NonFiniteError, NothingEvaluated, ParityError, UsageError
 from edgesafe.measure.session import OnnxClassifier
 
 SHAPE = (12, 10, 3)
-
-
-@pytest.fixture(scope="module")
-def exported() -> bytes:
-    return export_onnx(tiny(), input_shape=SHAPE, mean=MEAN, std=STD)
 
 
 def test_parity_with_torch_is_recorded(exported: bytes) -> None:

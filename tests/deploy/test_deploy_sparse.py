@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from deploy_fixtures import MEAN, STD, conv_chain, noise, tiny
+from deploy_fixtures import conv_chain, noise
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,7 +12,6 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgesafe.deploy import parity, sparse
-from edgesafe.deploy.export import export_onnx
 from edgesafe.errors import RefusedError, UsageError
 
 
@@ -125,11 +124,10 @@ def test_inflating_is_deterministic_and_leaves_the_rest_alone() -> None:
     assert after.output == before.output
 
 
-def test_an_exported_network_is_bit_equal_folded_and_free_of_warnings(capfd: pytest.CaptureFixture[str]) -> None:
-    dense = export_onnx(tiny(), input_shape=(12, 10, 3), mean=MEAN, std=STD)
-    data = sparse.inflate(dense)
+def test_an_exported_network_is_bit_equal_folded_and_free_of_warnings(exported: bytes, capfd) -> None:
+    data = sparse.inflate(exported)
     sparse.assert_folds(data)
-    result = parity.check_files(data, dense, noise(20))
+    result = parity.check_files(data, exported, noise(20))
     assert result.bit_equal
     assert result.max_abs_logit == 0.0
     assert result.reference == "model.onnx"

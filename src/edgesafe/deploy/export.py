@@ -20,9 +20,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from edgesafe.deploy.graph import strip
 from edgesafe.errors import NonFiniteError, ParityError, UsageError
 
-__all__ = ["INPUT", "MAX_OPSET", "MIN_OPSET", "OUTPUT", "PixelNet", "export_onnx", "strip"]
+__all__ = ["INPUT", "MAX_OPSET", "MIN_OPSET", "OUTPUT", "PixelNet", "export_onnx"]
 
 INPUT, OUTPUT = "image", "logits"
 #: What torch.export and the exporter raise on networks that they cannot write.
@@ -103,24 +104,6 @@ def export_onnx(
     _canonical_zeros(proto)
     _require_contract(proto, input_shape, classes, opset)
     return cast("bytes", proto.SerializeToString(deterministic=True))
-
-
-def strip(proto: onnx.ModelProto) -> None:
-    """Take out, in place, all that does not compute: metadata (source paths and lines), doc strings, value_info."""
-    proto.doc_string = ""
-    del proto.metadata_props[:]
-    graph = proto.graph
-    proto.producer_version = proto.producer_version.split("+", maxsplit=1)[
-        0
-    ]  # 2.15.0+cpu and 2.15.0+cu132 are one release
-    graph.name, graph.doc_string = "edgesafe", ""
-    del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
-    for node in graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for item in (*graph.input, *graph.output, *graph.initializer):
-        item.doc_string = ""
-        del item.metadata_props[:]
 
 
 def _require(input_shape: tuple[int, int, int], mean: Sequence[float], std: Sequence[float], opset: int) -> None:

@@ -23,7 +23,7 @@ from edgesafe.errors import NonFiniteError, NothingEvaluated, ParityError
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.records import Parity
 
-__all__ = ["ABSOLUTE", "ORDINARY", "RELATIVE", "check_files", "check_torch", "compare", "tolerance"]
+__all__ = ["ABSOLUTE", "ORDINARY", "RELATIVE", "check_files", "check_torch", "compare", "observe_files", "tolerance"]
 
 ABSOLUTE = 1e-4  #: in logits
 ORDINARY = 100.0  #: the largest |logit| up to which it applies
@@ -114,13 +114,7 @@ def compare(
         ParityError: shapes, values or classes differ by more than allowed.
         NonFiniteError: a NaN or an infinity on either side.
     """
-    for name, logits in ((reference, wanted), (file, found)):
-        if not np.isfinite(logits).all():
-            raise NonFiniteError("gives logits that are NaN or infinite", where=name, fix="check weights, mean and std")
-    if wanted.shape != found.shape:
-        raise ParityError(
-            f"gives logits {found.shape}, {reference} gives {wanted.shape}", where=file, fix="export it again"
-        )
+    _require_comparable(wanted, found, file, reference)
     difference = np.abs(wanted.astype(np.float64) - found.astype(np.float64))
     worst = int(difference.max(axis=1).argmax())
     largest, allowed = float(difference[worst].max()), 0.0 if bit_equal else tolerance(wanted)
@@ -149,6 +143,39 @@ def compare(
         n=len(wanted),
         bit_equal=bool(np.array_equal(wanted, found)),
     )
+
+
+def observe_files(
+    a: bytes, b: bytes, images: NDArray[np.uint8], *, file: str = "model.int8.onnx", reference: str = "model.onnx"
+) -> Parity:
+    """How far file `a` is from its reference `b`, where it may differ (int8): nothing is refused but non-finite logits.
+
+    Raises:
+        ParityError: the files have other numbers of classes.
+        NonFiniteError: either gives a NaN or an infinity.
+        NothingEvaluated: no images.
+    """
+    _require_images(images, file)
+    found, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
+    _require_comparable(wanted, found, file, reference)
+    return Parity(
+        file=file,
+        reference=reference,
+        max_abs_logit=float(np.abs(wanted.astype(np.float64) - found).max()),
+        argmax_agreement=float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        n=len(wanted),
+        bit_equal=bool(np.array_equal(wanted, found)),
+    )
+
+
+def _require_comparable(wanted: NDArray[np.float32], found: NDArray[np.float32], file: str, reference: str) -> None:
+    for name, logits in ((reference, wanted), (file, found)):
+        if not np.isfinite(logits).all():
+            raise NonFiniteError("gives logits that are NaN or infinite", where=name, fix="check weights, mean and std")
+    if wanted.shape != found.shape:
+        raise ParityError(
+            f"gives logits {found.shape}, {reference} gives {wanted.shape}", where=file, fix="export it again"
+        )
 
 
 def _require_images(images: NDArray[np.uint8], file: str) -> None:

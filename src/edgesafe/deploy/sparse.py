@@ -18,9 +18,7 @@ NonZero and DequantizeLinear are avoided: onnxruntime does not fold them.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +27,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesafe.deploy.graph import parse
+from edgesafe.deploy.graph import optimised, parse
 from edgesafe.errors import RefusedError, UsageError
 
 __all__ = ["PREFIX", "assert_folds", "inflate"]
@@ -81,18 +79,10 @@ def assert_folds(onnx_bytes: bytes) -> None:
     """
     if not any(node.name.startswith(PREFIX) for node in parse(onnx_bytes).graph.node):
         raise UsageError("rebuilds no weights", where="model.sparse.onnx", fix="give a file made by deploy.sparse")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "optimised.onnx"
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(path)
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
-        optimised = onnx.load(path)
-    left = [node.op_type for node in optimised.graph.node if node.name.startswith(PREFIX)]
-    constants = {tensor.name for tensor in optimised.graph.initializer}
-    left += [node.op_type for node in optimised.graph.node if node.op_type == "Conv" and node.input[1] not in constants]
+    graph = optimised(onnx_bytes, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC).graph
+    left = [node.op_type for node in graph.node if node.name.startswith(PREFIX)]
+    constants = {tensor.name for tensor in graph.initializer}
+    left += [node.op_type for node in graph.node if node.op_type == "Conv" and node.input[1] not in constants]
     if left:
         raise RefusedError(
             f"onnxruntime {ort.__version__} leaves {len(left)} operators that rebuild weights on every run "
