@@ -14,7 +14,7 @@ from edgesafe.models.count import macs, params
 from edgesafe.prune import PruneContext, PruneOutcome, prune
 from edgesafe.sections import CompressSection
 
-CONTEXT = PruneContext((32, 32, 3))
+CONTEXT = PruneContext((32, 32, 3), engine=False)
 
 
 def section(method: str, **kwargs: object) -> CompressSection:

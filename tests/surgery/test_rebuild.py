@@ -23,7 +23,7 @@ from edgesafe.sections import CompressSection
 from edgesafe.surgery.rebuild import load_bytes, load_variant, save_bytes, tensors_of
 from edgesafe.surgery.sparse import break_even, pack, unpack
 
-CONTEXT = PruneContext((32, 32, 3))
+CONTEXT = PruneContext((32, 32, 3), engine=False)
 
 
 def pruned(method: str = "filter", **kwargs: object) -> tuple[nn.Module, nn.Module, object]:

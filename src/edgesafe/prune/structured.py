@@ -48,8 +48,8 @@ def default_criterion(section: CompressSection) -> Criterion:
 def prune_structured(model: nn.Module, section: CompressSection, ratio: float, context: PruneContext) -> PruneOutcome:
     """Remove channels physically (see `prune.prune`)."""
     inputs = context.inputs()
-    before = channel_graph(model, inputs)
-    base = copy.deepcopy(model)
+    base = copy.deepcopy(model)  # a forward may change its own module
+    before = channel_graph(base, inputs)
     rewrites = _rewrite(base, context, inputs) if section.rewrite else ()
     graph = channel_graph(base, inputs) if rewrites else before
     plan = _plan(base, graph, section, ratio, context, {})
@@ -182,6 +182,12 @@ def _nothing(graph: ChannelGraph, scope: Scope) -> SurgeryError:
             where="compress.scope",
             fix="set scope = all",
         )
+    if graph.trace.computed:
+        return SurgeryError(
+            "no channel can be removed: a convolution uses a computed weight",
+            where=next(iter(graph.trace.computed)),
+            fix="store the weight as the layer's parameter (fold normalisation or parametrisation first)",
+        )
     blocked = next((layer for layer in graph.layers if not layer.classifier and layer.reasons), None)
     if blocked is None:
         return SurgeryError(
@@ -293,8 +299,8 @@ def _layer_record(layer: Layer, plan: _Plan, pruned: nn.Module) -> LayerRecord:
     in_after = per_group if groups == 1 else per_group * (groups * out_after // out_before)
     in_before = len(slots[layer.into]) if layer.into is not None else per_group * groups
     taps = after.numel() // (out_after * per_group)
-    module = pruned.get_submodule(layer.name)
-    bias = isinstance(getattr(module, "bias", None), Tensor)
+    path, _, attribute = layer.weight.rpartition(".")
+    bias = attribute == "weight" and isinstance(getattr(pruned.get_submodule(path), "bias", None), Tensor)
     per_out = taps * (in_before if groups == 1 else per_group)
     choices = [c for c in plan.choices if layer.out in c.group.producers]
     return LayerRecord(
@@ -338,5 +344,6 @@ def _note(layer: Layer, plan: _Plan, choices: list[Choice]) -> str:
         return _reasons(layer)
     if not any(group in plan.groups for group in own):
         why = " (an addition or concatenation couples it)" if plan.scope is Scope.INTERNAL else ""
-        return f"outside scope {plan.scope.value}{why}"
+        more = f"; {_reasons(layer)}" if layer.reasons else ""
+        return f"outside scope {plan.scope.value}{why}{more}"
     return f"no score by {plan.criterion.value} (no BatchNorm on its channels)"

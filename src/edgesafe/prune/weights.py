@@ -56,14 +56,14 @@ def magnitude_masks(weights: dict[str, Tensor], ratio: float) -> tuple[dict[str,
 def prune_weights(model: nn.Module, section: CompressSection, ratio: float, context: PruneContext) -> PruneOutcome:
     """Set the smallest convolution weights to zero (see `prune.prune`)."""
     inputs = context.inputs()
-    found = trace(model, inputs)
+    pruned = copy.deepcopy(model)
+    found = trace(copy.deepcopy(model), inputs)
     modules = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, _CONVS)}
     own = dict(model.named_parameters())
     weights = {name: own[name] for name in modules if name in own}
     if not weights:
         raise SurgeryError("no Conv2d holds a weight", where="model", fix="give a CNN, or use a structured method")
     masks, threshold = magnitude_masks(dict(weights), ratio)
-    pruned = copy.deepcopy(model)
     with torch.no_grad():
         for name, parameter in pruned.named_parameters():
             if name in masks:

@@ -23,6 +23,9 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
     name = tracer.names.get(id(weight))
     if name is None or tracer.get(x) is None:
         unknown(tracer, "convolution (with a computed weight)", func, args, kwargs, result)
+        tracer.computed[tracer.place] = tracer.computed.get(tracer.place, 0) + _conv_macs(
+            weight, x, result, transposed=transposed
+        )
         return
     channels = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery import layer_rules
 from edgesafe.surgery.labels import PADDING, varying_dims
-from edgesafe.surgery.trace import Tracer, fixed, unknown
+from edgesafe.surgery.trace import Role, Tracer, fixed, unknown
 
 __all__ = ["apply_rule"]
 
@@ -242,9 +242,26 @@ def _cut(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, Any
     labels = tracer.labels_of(args[0])
     varying = set(varying_dims(labels))
     moved = _replay(tracer, func, args, kwargs)
+    if name == "index" and _selected_by_mask(tracer, labels, args[1]):
+        _put_all(tracer, result, moved)
+        return
     if varying and _cuts_channels(name, labels, args, kwargs):
         tracer.freeze(labels, "index", f"aten.{name} picks channels by position")
     _put_all(tracer, result, moved)
+
+
+def _selected_by_mask(tracer: Tracer, labels: Tensor, indices: Sequence[Tensor | None]) -> bool:
+    """x[:, positions] where a vector of the module says which: it is narrowed with the channels, positions follow."""
+    given = [dim for dim, index in enumerate(indices) if index is not None]
+    index = indices[1] if given == [1] else None
+    if index is None or index.dim() != 1 or index.dtype is not torch.int64 or varying_dims(labels) != (1,):
+        return False
+    mask = tracer.mask_of(index, labels.shape[1])
+    if mask is None:
+        return False
+    channels = tracer.atoms.tie(labels, 1, tracer.place)
+    tracer.slot(mask, 0, len(channels), Role.STATE, channels)
+    return True
 
 
 def _cuts_channels(name: str, labels: Tensor, args: Args, kwargs: dict[str, Any]) -> bool:

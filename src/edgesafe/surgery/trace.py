@@ -53,8 +53,8 @@ class Trace:
         macs: multiply-accumulates of one image, by weight.
         order: weights of convolutions and linear layers, in the order of their first call.
         outputs: shapes of the network's outputs.
-        macs_total: their sum.
         calls: calls by weight.
+        computed: multiply-accumulates of layers whose weight is not a parameter but computed, by place.
     """
 
     atoms: Atoms
@@ -65,11 +65,12 @@ class Trace:
     order: tuple[str, ...]
     outputs: tuple[tuple[int, ...], ...]
     calls: Mapping[str, int]
+    computed: Mapping[str, int]
 
     @property
     def macs_total(self) -> int:
         """Multiply-accumulates of one image through convolutions and linear layers."""
-        return sum(self.macs.values())
+        return sum(self.macs.values()) + sum(self.computed.values())
 
 
 @dataclass
@@ -77,12 +78,14 @@ class Tracer:
     """State of a trace under way. Rules (`surgery.rules`) read and change it."""
 
     names: Mapping[int, str]  #: id of a parameter or buffer -> name
+    vectors: Mapping[str, Tensor]  #: one-dimensional parameters and buffers by name
     atoms: Atoms = field(default_factory=Atoms)
     slots: dict[Slot, Tensor] = field(default_factory=dict)
     roles: dict[Slot, str] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    computed: dict[str, int] = field(default_factory=dict)
     labels: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: id -> (tensor kept alive, its labels)
     transposed: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  #: id -> (kept alive, parameter)
     stack: list[str] = field(default_factory=list)
@@ -91,6 +94,10 @@ class Tracer:
     def place(self) -> str:
         """The module that is running, for messages."""
         return self.stack[-1] if self.stack and self.stack[-1] else "the network's forward"
+
+    def built(self, model: nn.Module) -> list[str]:
+        """Names of parameters that the forward created."""
+        return [name for name, parameter in model.named_parameters() if id(parameter) not in self.names]
 
     def enter(self, name: str) -> None:
         """A module starts to run."""
@@ -122,6 +129,15 @@ class Tracer:
     def freeze(self, labels: Tensor, code: str, text: str) -> None:
         """Freeze with a reason that names the running module."""
         self.atoms.freeze(labels, Reason(code, f"{text} at {self.place}"))
+
+    def mask_of(self, positions: Tensor, channels: int) -> str | None:
+        """The running module's vector whose non-zero entries are `positions` (channel selection layers), if any."""
+        prefix = f"{self.stack[-1]}." if self.stack and self.stack[-1] else ""
+        for name, vector in self.vectors.items():
+            own = name.startswith(prefix) and "." not in name[len(prefix) :]
+            if own and len(vector) == channels and torch.equal(vector.nonzero().flatten(), positions):
+                return name
+        return None
 
     def count(self, weight: str, macs: int) -> None:
         """Add a layer's call."""
@@ -184,7 +200,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     """Run `model` once in eval mode and mirror it on labels.
 
     Args:
-        model: runs on the CPU; its modes are restored, nothing else changes.
+        model: runs on the CPU; its modes are restored. Give a copy: a forward may change its own module.
         inputs: positional arguments, batch 1 each.
 
     Raises:
@@ -196,7 +212,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     names: dict[int, str] = {}
     for name, tensor in tensors:
         names.setdefault(id(tensor), name)
-    tracer = Tracer(names)
+    tracer = Tracer(names, {name: tensor.detach() for name, tensor in tensors if tensor.dim() == 1})
     for tensor in inputs:
         tracer.put(tensor, fixed(tensor))
     outputs = _run(model, inputs, tracer, apply_rule)
@@ -213,6 +229,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         order=tuple(tracer.macs),
         outputs=tuple(tuple(output.shape) for output in outputs),
         calls=tracer.calls,
+        computed=tracer.computed,
     )
 
 
@@ -238,6 +255,12 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...], tracer: Tracer, apply: Ca
         for module, mode in modes.items():
             module.training = mode
     outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    if tracer.built(model):
+        raise SurgeryError(
+            f"the forward creates layers ({', '.join(tracer.built(model)[:3])})",
+            where="forward",
+            fix="run one forward pass first, then prune",
+        )
     if not outputs:
         raise SurgeryError("the network returns no tensor", where="forward", fix="return the logits")
     return outputs

@@ -120,8 +120,9 @@ class ChannelGraph:
 
 
 def layer_name(weight: str) -> str:
-    """Module path of a parameter."""
-    return weight.rpartition(".")[0] or weight
+    """Module path of a parameter named "weight"; any other parameter's own name."""
+    path, _, attribute = weight.rpartition(".")
+    return path if path and attribute == "weight" else weight
 
 
 def channel_graph(model: nn.Module, inputs: tuple[Tensor, ...]) -> ChannelGraph:
@@ -183,7 +184,8 @@ def _layer(model: nn.Module, weight: str, found: Trace, units: Mapping[int, Unit
         reason = units[found.atoms.root(label)].reason if label > 0 else None
         if reason is not None:
             counted[reason] = counted.get(reason, 0) + 1
-    kind = type(model.get_submodule(weight.rpartition(".")[0])).__name__
+    path, _, attribute = weight.rpartition(".")
+    kind = type(model.get_submodule(path)).__name__ if attribute == "weight" else "Parameter"
     classifier = any(reason.code == "output" for reason in counted)
     return Layer(weight, kind, out, into if into in found.slots else None, counted, classifier)
 

@@ -124,7 +124,8 @@ def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
             expected = evaluate(reference, inputs)
         worst = max(worst, _difference(_run(pruned, inputs), expected))
     if worst > TOLERANCE:
-        layers = sorted({layer_name(slot.tensor) for slot in surgery.keep})
+        roles = surgery.graph.trace.roles
+        layers = sorted({layer_name(slot.tensor) for slot in surgery.keep if roles[slot] == Role.OUT})
         raise SurgeryError(
             f"the pruned network differs by {worst:.2g} (relative) from the original with those channels zeroed",
             where=", ".join(layers[:4]) + (", …" if len(layers) > 4 else ""),
