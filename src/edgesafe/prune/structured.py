@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext, PruneOutcome
-from edgesafe.prune.criteria import score_group
+from edgesafe.prune.criteria import gather, score_group
 from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
 from edgesafe.records import LayerRecord, Proof, SurgeryRecord
 from edgesafe.sections import CompressSection, Criterion, Method, Scope
@@ -134,10 +134,11 @@ def _plan(
         )
     if not groups:
         raise _nothing(graph, scope)
-    tensors = dict(model.named_parameters())
+    globally = section.method in GLOBAL_METHODS
+    material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
     scored: list[tuple[Group, Tensor]] = []
     for group in groups:
-        scores = score_group(graph, group, tensors, criterion, context.seed)
+        scores = score_group(graph, group, criterion, material)
         if scores is not None:
             scored.append((group, scores))
     if not scored:
@@ -146,7 +147,7 @@ def _plan(
             where="model",
             fix="use method = filter (weights), or set criterion = l1",
         )
-    choose = choose_global if section.method in GLOBAL_METHODS else choose_local
+    choose = choose_global if globally else choose_local
     choices = choose(graph, scored, ratio, widths)
     if not any(choice.removed for choice in choices):
         raise _unchanged(choices, ratio, widths)
