@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,14 +102,19 @@ def test_paired_difference_refuses() -> None:
 
 
 @given(st.integers(2, 80), st.integers(0, 10_000), st.integers(1, 12), st.booleans())
-def test_resampler_equals_ece_of_the_expanded_resample(n: int, seed: int, bins: int, tied: bool) -> None:
+def test_resampler_equals_sums_over_the_expanded_resample(n: int, seed: int, bins: int, tied: bool) -> None:
     rng = np.random.default_rng(seed)
     c = rng.choice([0.3, 0.5, 0.9], n) if tied else rng.random(n)
     k = (rng.random(n) < c).astype(float)
     counts = draw_counts(rng, n)
     rows = np.repeat(np.arange(n), counts)
-    mine = np.abs(Resampler(c, k, bins).gaps(counts)).sum()
-    assert mine == pytest.approx(ece_equal_mass(c[rows], k[rows], bins).value, abs=1e-12)
+    sampler = Resampler(c, k, bins)
+    bounds = np.append(np.sort(c)[sampler.starts], np.inf)
+    slow = [((k - c)[rows] * ((c[rows] >= a) & (c[rows] < b))).sum() / n for a, b in pairwise(bounds)]
+    assert sampler.gaps(counts) == pytest.approx(slow, abs=1e-12)
+    assert np.abs(sampler.gaps(np.ones(n, np.int64))).sum() == pytest.approx(
+        ece_equal_mass(c, k, bins).value, abs=1e-12
+    )
 
 
 def test_gap_rows_add_up_to_the_ece() -> None:
@@ -133,6 +139,17 @@ def test_covariance_by_cell_is_the_stratified_one() -> None:
     assert cov == pytest.approx(by_hand)
     assert not design.shared
     assert design.images == 120
+
+
+def test_shared_and_general_path_agree() -> None:
+    rng = np.random.default_rng(0)
+    v = rng.normal(size=(3 * 40, 2))
+    shared = design_of([np.arange(40)] * 3, 40)
+    turned = design_of([np.arange(40), np.arange(40)[::-1], np.arange(40)], 40)
+    w = v.reshape(3, 40, 2).copy()
+    w[1] = w[1, ::-1]
+    assert shared.shared and not turned.shared
+    assert covariance(w.reshape(-1, 2), turned, "image") == pytest.approx(covariance(v, shared, "image"))
 
 
 def test_shared_images_are_counted_once() -> None:
@@ -248,6 +265,10 @@ def coverage(kind: str, trials: int, seed: int) -> float:
             c, k = calibrated_rows(rng, 600, 0.06)
             d = np.clip(c - 0.02 + 0.02 * rng.normal(size=600), 0, 1)
             truth, i = TRUE_PAIRED, paired_ece((c, k), (d, k), one, seed=trial).interval
+        elif kind == "paired-ece-bootstrap":
+            c, k = calibrated_rows(rng, 600, 0.06)
+            d = np.clip(c - 0.02 + 0.02 * rng.normal(size=600), 0, 1)
+            truth, i = TRUE_PAIRED, paired_bootstrap_ece((c, k), (d, k), seed=trial, replicates=400).interval
         elif kind == "mpc-shared":
             ease = rng.normal(size=(200, 1))
             right = (ease + rng.normal(size=(200, 12)) + 0.8 > 0).astype(float)
@@ -276,7 +297,7 @@ def test_coverage_is_not_grossly_wrong(kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*KINDS, "ece-bootstrap"])
+@pytest.mark.parametrize("kind", [*KINDS, "ece-bootstrap", "paired-ece-bootstrap"])
 def test_coverage(kind: str) -> None:
     assert 0.93 <= coverage(kind, 2000, 2) <= 0.97
 

@@ -93,7 +93,7 @@ def test_order_statistics_are_numpys() -> None:
 def test_slow_drift_widens_the_interval() -> None:
     """Blocks: when neighbours move together, the median is known less well than independent runs would say."""
     rng = np.random.default_rng(2)
-    drift = np.repeat(rng.normal(0, 0.2, 32), 32)
+    drift = np.repeat(rng.normal(0, 0.2, 64), 16)
     steady = summarise(samples(2 + rng.permutation(drift) + 0.01 * rng.random(1024)))["latency.p50_ms"]
     moving = summarise(samples(2 + drift + 0.01 * rng.random(1024)))["latency.p50_ms"]
     assert moving.se is not None and steady.se is not None
@@ -104,14 +104,14 @@ def coverage(trials: int) -> float:
     rng = np.random.default_rng(3)
     hits = 0
     for _ in range(trials):
-        i = summarise(samples(1 + rng.exponential(0.1, 512)))["latency.p50_ms"]
+        i = summarise(samples(1 + rng.exponential(0.1, 1024)))["latency.p50_ms"]
         hits += i.low <= 1 + 0.1 * np.log(2) <= i.high  # type: ignore[operator]
     return hits / trials
 
 
 @pytest.mark.slow
 def test_coverage_of_the_median() -> None:
-    assert 0.92 <= coverage(400) <= 0.985
+    assert 0.91 <= coverage(400) <= 0.98  # 2 standard errors below 0.93
 
 
 def test_refusals(files: dict[str, Path]) -> None:

@@ -97,7 +97,9 @@ def covariance(values: NDArray[np.float64], design: Design, by: Literal["image",
     if by == "cell":
         scale = scale * (1.0 - design.sizes / design.benchmark)
     rest = (values - means[design.cell]) * np.sqrt(scale)[design.cell, None]
-    if by == "image":
+    if by == "image" and design.shared:  # each cell lists the same images in the same order
+        rest = rest.reshape(len(design.sizes), -1, rest.shape[1]).sum(axis=0)
+    elif by == "image":
         m = design.images
         rest = np.stack([np.bincount(design.image, rest[:, j], minlength=m) for j in range(rest.shape[1])], axis=1)
     result: NDArray[np.float64] = rest.T @ rest

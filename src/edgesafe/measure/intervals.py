@@ -46,28 +46,22 @@ class PairedEce:
 
 
 class Resampler:
-    """The equal-mass signed gaps of bootstrap samples, sorting once.
+    """The signed gaps of bootstrap samples in the bins of the original sample, sorting once.
 
-    A resample of sorted rows is a vector of counts; its cuts are found in the cumulative counts. Cut and tie rule are
-    those of `equal_mass_bins` (tested: the same value as `ece_equal_mass` on the expanded resample).
+    The bins stay: cutting each resample anew adds the noise of repeated rows, which tie, and made 95 % intervals
+    cover 97 % (decision 052).
     """
 
     def __init__(self, confidence: NDArray[np.float64], correct: NDArray[np.float64], bins: int) -> None:
         self.n = len(confidence)
         self.order = np.argsort(confidence, kind="stable")
-        c = confidence[self.order]
         self.gap = (correct - confidence)[self.order]
-        self.run_end = np.searchsorted(c, c, side="right")
-        m = min(bins, self.n)
-        size, larger = divmod(self.n, m)
-        self.cuts = np.cumsum(np.full(m, size) + (np.arange(m) < larger))[:-1]
+        self.starts = equal_mass_bins(confidence[self.order], bins)
 
     def gaps(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Signed gaps (min(bins, n),) of the resample with these counts per row, in the original order of rows."""
-        w = counts[self.order]
-        sums = np.concatenate([[0.0], np.cumsum(w * self.gap)])
-        ends = self.run_end[np.searchsorted(np.cumsum(w), self.cuts, side="left")]
-        return np.diff(np.concatenate([[0.0], sums[ends], sums[-1:]])) / self.n
+        """Signed gaps (bins used,) of the resample with these counts per row, in the original order of rows."""
+        sums: NDArray[np.float64] = np.add.reduceat(counts[self.order] * self.gap, self.starts) / self.n
+        return sums
 
 
 def draw_counts(rng: np.random.Generator, n: int) -> NDArray[np.int64]:

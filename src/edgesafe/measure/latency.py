@@ -21,7 +21,7 @@ from edgesafe.records import Measurement, Unit
 
 __all__ = ["LatencySamples", "interleaved", "no_speed_up", "summarise"]
 
-_BLOCK = 32  # consecutive rounds resampled together: neighbours share the machine's mood
+_BLOCK = 16  # consecutive rounds resampled together: neighbours share the machine's mood; 64 blocks of 1,024
 _REPLICATES = 2000
 _NEVER_LESS = 64  # timed runs; EvaluateSection.latency_runs has the same floor
 
@@ -121,7 +121,7 @@ def summarise(
     """Median, 90th percentile, minimum, and the ratio to the baseline.
 
     `latency.ratio` is the candidate's median over the baseline's: below 1 is faster. Its interval resamples rounds
-    (blocks of 32), so both files are resampled together.
+    (blocks of 16), so both files are resampled together.
 
     Args:
         samples: of the candidate.

@@ -1,0 +1,111 @@
+"""Images per second of the evaluation stage against a bare loop over InferenceSession.run.
+
+    python benchmarks/evaluation_overhead.py MODEL.onnx DATA.npz [--images 2000] [--rounds 7] [--corruptions]
+
+DATA.npz holds x_test uint8 (n, H, W, C) and y_test. Both sides see the same pixels, batch size and threads, in one
+process, alternating round by round. `stage` is what a study does with a cell: inference, float64 softmax, checks,
+evidence; with --corruptions it also makes the pixels (each corruption at severity 3), which the bare loop gets free.
+`statistics` is every metric and interval of a study of 75 such cells, per image, once per variant.
+The target is a ratio of at least 0.9 (images per second, stage over bare; median of rounds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from edgesafe.measure.evidence import make_meta, to_bytes
+from edgesafe.measure.robustness import collect_cell
+from edgesafe.measure.session import OnnxClassifier
+from edgesafe.measure.summary import summarise
+from edgesafe.records import Evidence
+from edgesafe.sections import CORRUPTIONS
+
+
+def seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
+    begin = clock()
+    function()
+    return clock() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--corruptions", action="store_true")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="on a shared machine: CPU seconds instead of wall seconds"
+    )
+    args = parser.parse_args()
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    with np.load(args.data, allow_pickle=False) as data:
+        images = np.ascontiguousarray(data["x_test"][: args.images])
+        labels = data["y_test"].ravel()[: args.images].astype(np.int64)
+    indices = np.arange(len(images))
+    classifier = OnnxClassifier(args.model, threads=args.threads)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = args.threads
+    options.inter_op_num_threads = 1
+    bare_session = ort.InferenceSession(str(args.model), options, providers=["CPUExecutionProvider"])
+
+    def bare(pixels: np.ndarray) -> None:
+        for a in range(0, len(pixels), args.batch):
+            bare_session.run(["logits"], {"image": pixels[a : a + args.batch]})
+
+    def compare(name: str, stage: Callable[[], object], loop: Callable[[], object], count: int) -> float:
+        stage(), loop()  # warm-up
+        times = np.array([(seconds(stage, clock), seconds(loop, clock)) for _ in range(args.rounds)])
+        rates = count / np.median(times, axis=0)
+        ratio = float(np.median(times[:, 1] / times[:, 0]))
+        print(f"{name}: stage {rates[0]:.0f} images/s, bare {rates[1]:.0f} images/s, ratio {ratio:.3f}", flush=True)
+        return rates[1]
+
+    rate = compare(
+        "clean cell",
+        lambda: collect_cell(classifier, images, labels, indices, "", 0, args.batch),
+        lambda: bare(images),
+        len(images),
+    )
+    if args.corruptions:
+        from edgesafe.corruptions import corrupt
+
+        def corrupted() -> None:
+            for name in CORRUPTIONS:
+                pixels = corrupt(images, indices, name, 3, seed=0)
+                collect_cell(classifier, pixels, labels, indices, name, 3, args.batch)
+
+        ready = [corrupt(images, indices, name, 3, seed=0) for name in CORRUPTIONS]
+        count = len(images) * len(CORRUPTIONS)
+        compare("15 corrupted cells, made and measured", corrupted, lambda: [bare(p) for p in ready], count)
+    cell, logits = collect_cell(classifier, images, labels, indices, "", 0, args.batch)
+    cells = {
+        (c, s): collect_cell(classifier, images, labels, indices, c, s, args.batch)[0]
+        for c in CORRUPTIONS[:1]
+        for s in (1,)
+    }
+    one = next(iter(cells.values()))
+    every = {
+        (c, s): type(one)(c, s, one.index, one.label, one.prediction, one.confidence, one.nll, one.margin)
+        for c in CORRUPTIONS
+        for s in range(1, 6)
+    }
+    evidence = Evidence(cell, logits, every, make_meta(test_sha256="t", onnx_sha256=classifier.sha256))
+    spent = seconds(lambda: (to_bytes(evidence), summarise(evidence, population="benchmark")), clock)
+    total = len(images) * 76
+    share = spent / (total / rate + spent)
+    print(
+        f"statistics: {spent:.2f} s for {total:,} images of 76 cells: {100 * share:.1f} % of inference and statistics"
+    )
+
+
+if __name__ == "__main__":
+    main()
