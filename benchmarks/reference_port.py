@@ -48,7 +48,7 @@ class Port:
         return np.clip(noisy, 0, 1) * 255
 
     def defocus_blur(self, x, severity):
-        radius, alias = tables.defocus_parameters(self.profile, severity, 1.0)
+        radius, alias = tables.defocus_parameters(self.profile, severity)
         line = np.arange(-8, 9) if radius <= 8 else np.arange(-radius, radius + 1)
         size = (3, 3) if radius <= 8 else (5, 5)
         columns, rows = np.meshgrid(line, line)

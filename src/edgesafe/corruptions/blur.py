@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgesafe.corruptions.spec import Fields, Setting
 from edgesafe.corruptions.streams import Stream
-from edgesafe.corruptions.tables import defocus_parameters, glass_parameters, value
+from edgesafe.corruptions.tables import MIN_BLUR_PX, defocus_parameters, glass_parameters, value
 
 __all__ = [
     "apply_defocus_blur",
@@ -82,19 +82,22 @@ def _blur8(images: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=32)
 def defocus_kernel(radius: float, sigma: float) -> NDArray[np.float64]:
-    """A disk blurred against aliasing: float64 (2 r + 1, 2 r + 1), zero rim cut off.
+    """The reference's kernel, a disk blurred against aliasing: float64 (2 r + 1, 2 r + 1), zero rim cut off.
 
-    The blur folds back at the rim of the original's grid (17x17 up to radius 8), as OpenCV's reflect-101 border does.
+    A pixel belongs to the disk if its centre does. The blur folds back at the rim of the original's grid (17x17 up to
+    radius 8), as OpenCV's reflect-101 border does.
     """
-    half, taps = (8, 3) if radius <= 8 else (math.floor(radius), 5)
-    line = np.arange(-half, half + 1)
+    line = np.arange(-8, 9) if radius <= 8 else np.arange(-math.floor(radius), math.floor(radius) + 1)
     disk = ((line[:, None] ** 2 + line[None] ** 2) <= radius**2).astype(np.float64)
-    disk /= disk.sum()
-    reach = taps // 2
+    return _soften(disk / disk.sum(), sigma, 3 if radius <= 8 else 5)
+
+
+def _soften(disk: NDArray[np.float64], sigma: float, taps: int) -> NDArray[np.float64]:
+    """Blur a kernel with a Gaussian of 3 or 5 taps, edges mirrored, and cut off its zero rim."""
+    reach, size, half = taps // 2, len(disk), len(disk) // 2
     weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma * sigma))
     weights /= weights.sum()
     padded = np.pad(disk, reach, mode="reflect")
-    size = len(line)
     kernel = np.zeros_like(disk)
     for i in range(taps):
         for j in range(taps):
@@ -106,10 +109,42 @@ def defocus_kernel(radius: float, sigma: float) -> NDArray[np.float64]:
     return kernel[cut, cut]
 
 
+def spread(kernel: NDArray[np.float64]) -> float:
+    """Variance of a kernel along an axis, in square pixels."""
+    line = np.arange(len(kernel)) - len(kernel) // 2
+    return float((kernel * line**2).sum())
+
+
+@lru_cache(maxsize=32)
+def scaled_kernel(radius: float, sigma: float, scale: float) -> NDArray[np.float64]:
+    """The kernel for another size than the anchor: a disk with the reference's spread, scaled; at least 0.3 px.
+
+    Scaling the radius itself would not do: with whole pixels in or out, radius 1 is a cross and 0.99 a single point.
+    Here a pixel counts by the share that the disk covers, and the radius is found by bisection.
+    """
+    anchor = spread(defocus_kernel(radius, sigma))
+    wanted = max(anchor * scale**2, min(anchor, MIN_BLUR_PX**2))
+    low, high = 0.5, 3 * scale * radius + 3.0
+    kernel = np.ones((1, 1))
+    for _ in range(30):
+        middle = (low + high) / 2
+        half = math.ceil(middle - 0.5)
+        line = np.arange(-half, half + 1)
+        lines = (np.arange(32 * len(line)) + 0.5) / 32 - 0.5 - half  # 32 lines for each row of pixels
+        reach = np.sqrt(np.maximum(middle**2 - lines**2, 0))[:, None]
+        covered = np.clip(np.minimum(reach, line + 0.5) - np.maximum(-reach, line - 0.5), 0, 1)
+        kernel = covered.reshape(len(line), 32, len(line)).mean(1)
+        kernel = (kernel + kernel.T) / 2
+        kernel /= kernel.sum()
+        low, high = (middle, high) if spread(kernel) < wanted else (low, middle)
+    return kernel
+
+
 def apply_defocus_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
     """Correlation with the disk, edges mirrored (reflect-101); taps of equal weight are added before multiplying."""
     s = fields.setting
-    kernel = defocus_kernel(*defocus_parameters(s.profile, s.severity, s.scale))
+    radius, sigma = defocus_parameters(s.profile, s.severity)
+    kernel = defocus_kernel(radius, sigma) if s.scale == 1.0 else scaled_kernel(radius, sigma, s.scale)
     reach = len(kernel) // 2
     groups: dict[float, list[tuple[int, int]]] = {}
     for (i, j), tap in np.ndenumerate(kernel):

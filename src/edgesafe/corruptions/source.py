@@ -117,6 +117,8 @@ class GeneratedSource:
             "frost_sha256": textures.sha256,
             "data_sha256": data_sha256,
         }
+        if weak := tables.not_meaningful(spec.shape[0], spec.shape[1]):
+            self._identity["not_meaningful"] = ", ".join(weak)
         self._cache = CellCache(Path(cache_dir), self._identity, images.shape) if cache_dir is not None else None
 
     @property

@@ -34,6 +34,8 @@ __all__ = [
     "frost_parameters",
     "glass_parameters",
     "motion_parameters",
+    "not_meaningful",
+    "pair",
     "profile_for",
     "scale_of",
     "snow_parameters",
@@ -51,6 +53,8 @@ EXTRAS: tuple[str, ...] = ("speckle_noise", "gaussian_blur", "spatter", "saturat
 ALL: tuple[str, ...] = NAMES + EXTRAS
 
 MIN_SIDE = 8  #: below this many pixels the corruptions mean nothing; such images are refused
+MIN_MEANINGFUL_SIDE = 16  #: below this the blurs hardly change an image
+BLURS: tuple[str, ...] = ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur")
 MIN_BLUR_PX = 0.3  #: a scaled-down blur is not made weaker than this (unless the table itself is)
 
 
@@ -79,6 +83,11 @@ def profile_for(height: int, width: int) -> Profile:
     if side <= 48:
         return Profile.CIFAR
     return Profile.TINY if side <= 112 else Profile.IMAGENET
+
+
+def not_meaningful(height: int, width: int) -> tuple[str, ...]:
+    """Corruptions that exist at this size but mean little: the blurs below 16 px. To be said beside the results."""
+    return BLURS if min(height, width) < MIN_MEANINGFUL_SIDE else ()
 
 
 def scale_of(profile: Profile, height: int, width: int) -> float:
@@ -290,10 +299,9 @@ def pair(corruption: str, profile: Profile, severity: int) -> tuple[float, float
     return _PAIRS[corruption][profile][severity - 1]
 
 
-def defocus_parameters(profile: Profile, severity: int, scale: float) -> tuple[float, float]:
-    """(radius, sigma of the anti-aliasing blur) in pixels."""
-    radius, sigma = _PAIRS["defocus_blur"][profile][severity - 1]
-    return _blur_px(radius, scale), _blur_px(sigma, scale)
+def defocus_parameters(profile: Profile, severity: int) -> tuple[float, float]:
+    """(radius, sigma of the anti-aliasing blur) in pixels, at the anchor size; `blur.scaled_kernel` scales them."""
+    return _PAIRS["defocus_blur"][profile][severity - 1]
 
 
 def motion_parameters(profile: Profile, severity: int, scale: float) -> tuple[float, float]:
