@@ -14,7 +14,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/edgesafe compress --out $(DEMO)
-	$(BIN)/edgesafe report $(DEMO)
+	$(BIN)/edgesafe report $(DEMO) --policy configs/policies/quickstart.toml
 	$(BIN)/edgesafe gate $(DEMO) --policy configs/policies/quickstart.toml
 	@echo
 	@echo "Look at reports/quickstart/index.html (the report) and $(DEMO)/ (the ONNX files and their evidence)."

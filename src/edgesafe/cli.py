@@ -108,12 +108,18 @@ def _recipe(path: Path | None, overrides: list[str], flags: dict[str, Any]) -> R
 
 
 @app.command()
-def report(study: StudyArgument, out: OutOption = None) -> None:
+def report(
+    study: StudyArgument,
+    out: OutOption = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="FILE", help="Also show the gate's verdict.")
+    ] = None,
+) -> None:
     """Write index.html, report.md, results.csv and results.json of a study."""
     from edgesafe import reporting
 
     target = out or Path("reports") / study.resolve().name
-    for path in reporting.write(study, target):
+    for path in reporting.write(study, target, policy):
         print(path)
 
 
@@ -290,11 +296,10 @@ def run(arguments: list[str]) -> int:
         app(args=arguments)
     except _Done as done:
         return done.code
-    except SystemExit as stop:  # typer's own: 2 is a usage error, which is 4 here
-        return ExitCode.USAGE if stop.code == 2 else int(stop.code or 0)
+    except SystemExit as stop:  # typer's own: 2 is a usage error, which is 4 here; 130 an interruption
+        return ExitCode.USAGE if stop.code == 2 else _interrupted() if stop.code == 130 else int(stop.code or 0)
     except KeyboardInterrupt:
-        print("edgesafe: interrupted; run the same command again to continue", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        return _interrupted()
     except EdgesafeError as error:
         if debug:
             traceback.print_exc()
@@ -309,6 +314,11 @@ def run(arguments: list[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return ExitCode.DONE
+
+
+def _interrupted() -> ExitCode:
+    print("edgesafe: interrupted; run the same command again to continue", file=sys.stderr)
+    return ExitCode.INTERRUPTED
 
 
 def main() -> None:

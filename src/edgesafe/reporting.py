@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesafe import store
+from edgesafe import gating, store
 from edgesafe.errors import UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.records import Evidence
@@ -13,8 +13,13 @@ from edgesafe.storage import atomic_write
 __all__ = ["write"]
 
 
-def write(study_path: Path, target: Path) -> list[Path]:
+def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Path]:
     """Write index.html, report.md, results.csv and results.json; returns their paths.
+
+    Args:
+        study_path: the study.
+        target: directory of the report.
+        policy: if given, the page opens with the gate's verdict.
 
     Raises:
         StoreError: not a study, or the target cannot be written.
@@ -36,7 +41,7 @@ def write(study_path: Path, target: Path) -> list[Path]:
         variants=tuple(study.variant(variant) for variant in ids),
         measurements={variant: study.measurements(variant) for variant in ids},
         evidence={variant: _evidence(study, variant) for variant in ids},
-        verdict=None,
+        verdict=gating.judge(gating.Request(study_path, policy)) if policy is not None else None,
         path=str(study_path),
         samples=study.samples(),
     )

@@ -161,7 +161,10 @@ class StudyWriter(StudyReader):
         try:
             if (root / STUDY).is_file():
                 super().__init__(root)
-                self._same(record)
+                if self._begun():
+                    self._same(record)
+                else:
+                    self._save(record)
             else:
                 self._empty(root)
                 self.root = root
@@ -259,6 +262,10 @@ class StudyWriter(StudyReader):
     def _save(self, record: StudyRecord) -> None:
         self.record = StudyRecord.model_validate(record.model_dump(by_alias=True))
         atomic_write(self.root / STUDY, _json(self.record))
+
+    def _begun(self) -> bool:
+        """Whether anything in it is worth keeping; a first try that failed at once binds nobody."""
+        return (self.root / ".work").exists() or any(entry.status == "done" for entry in self.record.variants)
 
     def _same(self, record: StudyRecord) -> None:
         if self.record.recipe_sha256 != record.recipe_sha256:

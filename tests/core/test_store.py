@@ -115,6 +115,17 @@ def test_another_recipe_in_the_same_directory_is_an_error_that_names_the_key(don
     assert store.StudyReader(done).done() == ("baseline-s0",)  # nothing was lost
 
 
+def test_a_first_try_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
+    with store.StudyWriter(tmp_path / "s", study_record()):
+        pass
+    other = study_record(recipe_sha256="sha256:" + "1" * 64, inputs={"weights": "sha256:" + "2" * 64})
+    with store.StudyWriter(tmp_path / "s", other) as study:
+        assert study.record.recipe_sha256 == other.recipe_sha256
+        study.put_stage("v", "fit", storage.stage_key(a=1), b"an hour of training")
+    with pytest.raises(StoreError, match="another recipe"):
+        store.StudyWriter(tmp_path / "s", study_record())
+
+
 def test_changed_inputs_are_refused(done: Path) -> None:
     with pytest.raises(IntegrityError, match="weights"):
         store.StudyWriter(done, study_record(inputs={"weights": "sha256:" + "2" * 64}))

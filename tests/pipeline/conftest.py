@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from edgesafe import recipe
+
+TINY = [
+    "name=tiny",
+    "data.train_images=160",
+    "data.test_images=80",
+    "train.epochs=2",
+    "train.milestones=[1]",
+    "recover.epochs=2",
+    "recover.bn_images=64",
+    "evaluate.corruptions=['fog','gaussian_noise']",
+    "evaluate.severities=[1,5]",
+    "evaluate.images_per_cell=20",
+    "evaluate.latency_runs=64",
+]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> recipe.Recipe:
+    """The quickstart, made tiny: every method, seconds."""
+    return recipe.load(None, TINY)
+
+
+@pytest.fixture(scope="session")
+def study(tiny: recipe.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny study; do not change it."""
+    from edgesafe import pipeline
+
+    root = tmp_path_factory.mktemp("study") / "tiny"
+    pipeline.compress(tiny, root)
+    return root

@@ -1,0 +1,235 @@
+"""The spine: a study from recipe to evidence, interrupted, continued, damaged."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+import edgesafe
+from edgesafe import pipeline, recipe, store
+from edgesafe.data import sets
+from edgesafe.errors import IntegrityError, StoreError
+from edgesafe.measure import evidence as evidence_files
+
+from .conftest import TINY
+
+
+def test_every_variant_is_made_and_measured(study: Path, tiny: recipe.Recipe) -> None:
+    read = store.StudyReader(study)
+    assert read.done() == tuple(plan.id for plan in recipe.variants(tiny))
+    assert read.record.digest
+    for name in read.done():
+        read.verify(name)
+        metrics = read.measurements(name).metrics
+        wanted = {
+            "accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9", "mpc", "mpc.severity.1",
+            "mpc.severity.5", "mpc.corruption.fog", "accuracy.fog.1", "ece_em10_top1.severity.5", "latency.p50_ms",
+            "latency.p90_ms", "size.onnx_bytes", "size.params", "macs", "sparsity", "parity.max_abs_logit",
+            "ece_em10_top1.calibrated",
+        }  # fmt: skip
+        assert wanted <= set(metrics), wanted - set(metrics)
+        assert metrics["parity.max_abs_logit"].estimate <= 1e-4
+        if name != "baseline-s0":
+            assert "latency.ratio" in metrics
+            assert {"accuracy", "mpc", "ece_em10_top1", "flips"} <= set(read.measurements(name).differences)
+
+
+def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: recipe.Recipe) -> None:
+    """Oracle: onnxruntime and numpy, called plainly."""
+    read, test = store.StudyReader(study), sets.load(tiny.data).test
+    for name in ("baseline-s0", "filter-r0.50-s0"):
+        session = ort.InferenceSession(str(study / name / "model.onnx"))
+        (logits,) = session.run(["logits"], {"image": test.images})
+        measured = read.measurements(name).metrics
+        assert measured["accuracy"].estimate == pytest.approx((logits.argmax(1) == test.labels).mean(), abs=1e-12)
+        z = logits.astype(np.float64)
+        z -= z.max(1, keepdims=True)
+        nll = -(z - np.log(np.exp(z).sum(1, keepdims=True)))[np.arange(len(z)), test.labels].mean()
+        assert measured["nll"].estimate == pytest.approx(nll, rel=1e-12)
+        stored = evidence_files.from_bytes(read.evidence_bytes(name))
+        assert (stored.logits == logits).all()
+
+
+def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(study: Path) -> None:
+    read = store.StudyReader(study)
+    baseline = read.variant("baseline-s0")
+    assert baseline.macs is not None
+    for name in ("filter-r0.50-s0", "channel-r0.30-s0", "random-r0.50-s0"):
+        variant = read.variant(name)
+        assert variant.params < baseline.params
+        assert variant.macs is not None
+        assert variant.macs < baseline.macs
+        assert variant.surgery is not None
+        assert variant.surgery.proof.equivalence is not None
+        assert variant.surgery.proof.equivalence <= 1e-5
+        size = (study / name / "model.onnx").stat().st_size
+        assert size < (study / "baseline-s0" / "model.onnx").stat().st_size
+    for name, ratio in (("weight-r0.50-s0", 0.5), ("weight-r0.80-s0", 0.8)):
+        graph = onnx.load(study / name / "model.onnx").graph
+        kernels = [onnx.numpy_helper.to_array(t) for t in graph.initializer if len(t.dims) == 4]
+        zeros = sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels)
+        assert zeros == pytest.approx(ratio, abs=1e-3)  # held at zero through fine-tuning
+        assert (study / name / "model.sparse.onnx").stat().st_size < (study / name / "model.onnx").stat().st_size
+
+
+def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, tiny: recipe.Recipe) -> None:
+    bundle = sets.load(tiny.data)
+    for name in store.StudyReader(study).done():
+        net = edgesafe.load(study / name).eval()
+        x = torch.from_numpy(bundle.test.images[:16]).permute(0, 3, 1, 2).float() / 255
+        x = (x - torch.tensor(bundle.mean).view(1, -1, 1, 1)) / torch.tensor(bundle.std).view(1, -1, 1, 1)
+        with torch.no_grad():
+            ours = net(x).numpy()
+        (theirs,) = ort.InferenceSession(str(study / name / "model.onnx")).run(None, {"image": bundle.test.images[:16]})
+        assert np.abs(ours - theirs).max() <= 1e-4
+
+
+def test_temperature_never_sees_the_test_set(study: Path, tiny: recipe.Recipe) -> None:
+    bundle = sets.load(tiny.data)
+    for name in store.StudyReader(study).done():
+        fitted = store.StudyReader(study).variant(name).temperature
+        assert fitted is not None
+        assert fitted.data_sha256 == bundle.validation.sha256 != bundle.test.sha256
+        assert fitted.nll_after <= fitted.nll_before
+
+
+def hashes(root: Path) -> dict[str, str]:
+    return {e.id: e.digest for e in store.StudyReader(root).record.variants} | {
+        "": store.StudyReader(root).record.digest
+    }
+
+
+class Stop(BaseException):
+    """An interruption nothing catches, as kill -9 is."""
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3, 5, 9, 14, 22, 31, 47])
+def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
+    study: Path, tiny: recipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Stop dead at the n-th write of a run, again and again, until the study is done."""
+    short = recipe.load(None, [*TINY, "compress=[]"]) if writes < 9 else tiny
+    root = tmp_path / "s"
+    real, count = store.atomic_write, 0
+
+    def write(path: Path, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count > writes:
+            path.with_name(f".{path.name}.part").write_bytes(content[: len(content) // 2])  # half a file is left behind
+            raise Stop
+        real(path, content)
+
+    monkeypatch.setattr(store, "atomic_write", write)
+    for _ in range(200):
+        count = 0
+        try:
+            pipeline.compress(short, root)
+            break
+        except Stop:
+            writes += 1  # so that it gets on even where a stage writes more than that
+    else:
+        pytest.fail("never ended")
+    wanted, got = hashes(study), hashes(root)
+    if short is tiny:
+        assert got == wanted
+    else:
+        assert got["baseline-s0"] == wanted["baseline-s0"]
+
+
+def test_a_finished_study_is_not_computed_again(
+    study: Path, tiny: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(pipeline, "_make", never)
+    before = {p: p.stat().st_mtime_ns for p in study.rglob("*.*") if p.is_file() and p.suffix != ".lock"}
+    pipeline.compress(tiny, study)
+    assert {p: p.stat().st_mtime_ns for p in study.rglob("*.*") if p.is_file() and p.suffix != ".lock"} == before
+
+
+def test_a_file_edited_after_measuring_stops_the_study(study: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    path = copy / "filter-r0.50-s0" / "model.onnx"
+    path.write_bytes(path.read_bytes().replace(b"logits", b"logitz"))
+    with pytest.raises(IntegrityError, match="hash differs"):
+        pipeline.compress(tiny, copy)
+
+
+def test_another_recipe_in_the_same_directory(study: Path) -> None:
+    with pytest.raises(StoreError, match=r"recover\.epochs"):
+        pipeline.compress(recipe.load(None, [*TINY, "recover.epochs=1"]), study)
+
+
+def test_a_refused_variant_does_not_stop_the_others(tmp_path: Path) -> None:
+    wanted = recipe.load(
+        None, [*TINY, 'compress=[{method="filter", ratios=[0.1, 0.5], round_to=64}]', "recover.epochs=0"]
+    )
+    study = pipeline.compress(wanted, tmp_path / "s")
+    status = {e.id: (e.status, e.reason) for e in study.record.variants}
+    assert status["baseline-s0"][0] == "done"
+    assert status["filter-r0.10-s0"][0] == "refused"
+    assert "round_to" in status["filter-r0.10-s0"][1]
+
+
+def test_corruptions_none_and_quick(tmp_path: Path) -> None:
+    none = pipeline.compress(recipe.load(None, [*TINY, "compress=[]", "evaluate.corruptions=none"]), tmp_path / "none")
+    assert "mpc" not in none.measurements("baseline-s0").metrics
+    quick = [*TINY, 'compress=[{method="weight", ratios=[0.5]}]', "evaluate.mode=quick", "evaluate.images_per_cell=10"]
+    study = pipeline.compress(recipe.load(None, quick), tmp_path / "quick")
+    cells = evidence_files.from_bytes(study.evidence_bytes("weight-r0.50-s0")).cells
+    assert len({cell.index.tobytes() for cell in cells.values()}) == len(cells)  # fresh images per cell
+    assert "mpc" in study.measurements("weight-r0.50-s0").differences
+
+
+def test_weights_that_changed_since_are_noticed(study: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    shutil.copy(study / "baseline-s0" / "model.safetensors", weights)
+    wanted = recipe.load(None, [*TINY, "compress=[]", f"model.weights={weights}"])
+    first = pipeline.compress(wanted, tmp_path / "s")
+    assert first.record.inputs["weights"].startswith("sha256:")
+    assert hashes(tmp_path / "s")["baseline-s0"] == hashes(study)["baseline-s0"]
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match="weights"):
+        pipeline.compress(wanted, tmp_path / "s")
+
+
+def test_two_seeds_are_two_baselines(tmp_path: Path) -> None:
+    wanted = recipe.load(None, [*TINY, "seeds=[0,1]", "compress=[]", "evaluate.corruptions=none"])
+    study = pipeline.compress(wanted, tmp_path / "s")
+    digests = [e.digest for e in study.record.variants]
+    assert len(set(digests)) == 2
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments_it_ends_with_the_same_hashes(study: Path, tmp_path: Path) -> None:
+    root, rng = tmp_path / "s", random.Random(time.time_ns())
+    arguments = [part for item in TINY for part in ("--set", item)]
+    command = [sys.executable, "-m", "edgesafe.cli", "compress", "--out", str(root), *arguments]
+    kills = 0
+    while kills < 10:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(2.5, 12.0))
+            shutil.rmtree(root)  # it was done before it could be killed ten times: once more
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)))
+            process.wait()
+            kills += 1
+    subprocess.run(command, check=True, capture_output=True)
+    assert hashes(root) == hashes(study)
+    assert json.loads((root / "study.json").read_text())["digest"]
