@@ -194,6 +194,29 @@ def test_foreign_files_are_detected(layout: str, outputs: str) -> None:
     assert (classifier.logits(images).argmax(1) == labels).mean() > 0.9
 
 
+def test_too_many_labels_for_the_file() -> None:
+    images, labels = quadrants(100)
+    with pytest.raises(RefusedError, match="too few classes"):
+        detect(classifier_bytes(**FOREIGN), images, labels + 1)  # type: ignore[arg-type]
+
+
+def test_neighbouring_normalisations_are_told_apart() -> None:
+    """Both guesses have the same arg max everywhere; only the likelihood knows which one is right."""
+    images, labels = quadrants(300)
+    truth = ((0.4,) * 3, (0.3,) * 3)
+    plain = OnnxClassifier(
+        classifier_bytes(dtype="float32", names=("pixels", "out")),
+        input_spec=InputSpec(dtype="float32", mean=truth[0], std=truth[1]),
+    )
+    scores = plain.logits(images)
+    labels = np.array([np.random.default_rng(i).choice(CLASSES, p=p) for i, p in enumerate(softmax64(scores))])
+    other = ((0.4,) * 3, (0.05,) * 3)
+    found = detect(classifier_bytes(**FOREIGN), images, labels, normalisations=[other, truth])  # type: ignore[arg-type]
+    accuracies = dict(found.tried)
+    assert found.spec.mean == truth[0]
+    assert any(a == found.accuracy for t, a in accuracies.items() if "0.05" in t)
+
+
 def test_probabilities_become_logits_with_the_same_softmax() -> None:
     images, _ = quadrants(40)
     spec = InputSpec(outputs="probabilities", input_name="image", output_name="logits")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated, RefusedError, UsageError
+from edgesafe.measure.calibration import nll
 from edgesafe.measure.inputs import (
     OURS,
     Detection,
@@ -38,7 +39,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     if hasattr(_state, name)
 )  # fmt: skip
 _DTYPES: dict[str, Literal["uint8", "float32"]] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-_PROBE_IMAGES = 256  # tried per guess by `detect`: tells 10 % from 30 % with certainty
+_PROBE_IMAGES = 1024  # tried per guess by `detect`: tells one normalisation from its neighbour
 
 
 def _first_line(error: Exception) -> str:
@@ -302,12 +303,12 @@ def detect(
     """Guesses layout, type, normalisation and kind of output of any ONNX classifier, by trying on labelled images.
 
     Type and layout are read from the graph; normalisations (none, 0 to 255, those given, CIFAR's, ImageNet's, ±1) and
-    channel order are tried, and the most accurate guess is kept; whether the output is probabilities is read off the
+    channel order are tried, and the guess of lowest NLL is kept; whether the output is probabilities is read off the
     output.
 
     Args:
         model: a file or its bytes.
-        images: uint8 (n, H, W, C); the first 256 are used.
+        images: uint8 (n, H, W, C); the first 1,024 are used.
         labels: integers (n,).
         normalisations: (mean, std) pairs to try first, for example the data set's own.
         provider: execution provider.
@@ -339,15 +340,34 @@ def detect(
     if images.shape[3] == 3:
         guesses += [replace(g, channels="BGR") for g in guesses]
     x, y = images[:_PROBE_IMAGES], labels[:_PROBE_IMAGES]
-    found: list[tuple[float, InputSpec]] = []
-    for guess in guesses:
-        scores = OnnxClassifier(data, provider=provider, input_spec=guess).scores(x)
-        kind: Literal["logits", "probabilities"] = "probabilities" if looks_like_probabilities(scores) else "logits"
-        found.append((float((scores.argmax(axis=1) == y).mean()), replace(guess, outputs=kind)))
-    found.sort(key=lambda pair: -pair[0])  # stable: the plainest guess wins a tie
-    best = found[0][1]
+    found = _ranked(data, guesses, x, y, provider)
+    best = found[0][2]
     accuracy = confirm(OnnxClassifier(data, provider=provider, input_spec=best), x, y)
-    return Detection(best, accuracy, len(y), tuple((_text(s), a) for a, s in found))
+    return Detection(best, accuracy, len(y), tuple((_text(spec), a) for _, a, spec in found))
+
+
+def _ranked(
+    data: bytes, guesses: Sequence[InputSpec], x: NDArray[np.uint8], y: NDArray[Any], provider: str
+) -> list[tuple[float, float, InputSpec]]:
+    """(NLL, accuracy, guess), lowest NLL first: it tells apart normalisations that give the same arg max."""
+    found: list[tuple[float, float, InputSpec]] = []
+    for guess in guesses:
+        try:
+            scores = OnnxClassifier(data, provider=provider, input_spec=guess).scores(x)
+        except NonFiniteError:  # pixels on a scale that overflows this network: not this guess
+            continue
+        kind: Literal["logits", "probabilities"] = "probabilities" if looks_like_probabilities(scores) else "logits"
+        spec = replace(guess, outputs=kind)
+        logits = to_logits(scores, spec)
+        if int(y.max()) < logits.shape[1]:
+            found.append((nll(logits, y), float((logits.argmax(axis=1) == y).mean()), spec))
+    if not found:
+        raise RefusedError(
+            "under every guess the output is not finite or has too few classes",
+            where="model",
+            fix="check the data set, or state layout, scale, mean and std",
+        )
+    return sorted(found, key=lambda entry: entry[0])  # stable: the plainest guess wins a tie
 
 
 def _text(spec: InputSpec) -> str:
