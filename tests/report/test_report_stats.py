@@ -101,14 +101,20 @@ def test_the_best_follow_their_rule(ungated: StudyView) -> None:
     view = ungated
     base = view.measurements["baseline-s0"].metrics["accuracy"].estimate
     view = _set(view, "weight-r0.30-s0", accuracy=base - 0.001)
-    view = _set(view, "filter-r0.30-s0", accuracy=base - 0.004, latency__p50_ms=1.2)
-    view = _set(view, "filter-r0.50-s0", accuracy=base - 0.025, latency__p50_ms=0.6)
-    view = _set(view, "channel-r0.30-s0", accuracy=base - 0.009, latency__p50_ms=1.1)
-    view = _set(view, "channel-r0.50-s0", accuracy=base - 0.030, latency__p50_ms=0.7)
+    view = _set(view, "filter-r0.30-s0", accuracy=base - 0.004, latency__ratio=0.7)
+    view = _set(view, "filter-r0.50-s0", accuracy=base - 0.025, latency__ratio=0.5)
+    view = _set(view, "channel-r0.30-s0", accuracy=base - 0.009, latency__ratio=0.65)
+    view = _set(view, "channel-r0.50-s0", accuracy=base - 0.030, latency__ratio=0.55)
     groups, _ = grouped(view)
     chosen = [b.group.key for b in best(pareto(groups, view), view)]
-    # under one point lost: by latency (channel 1.1, filter 1.2, weight 1.8); two points lost comes after
+    # under one point lost: by latency ratio (channel 0.65, filter 0.70, weight 1.00); two points lost comes after
     assert chosen == ["channel-r0.30", "filter-r0.30", "weight-r0.30"]
+
+
+def test_the_control_is_never_best() -> None:
+    view = study(Plan(variants=(("random", 0.5),), n=100, corruptions=(), gated=False, evidence=False, layers=3))
+    groups, _ = grouped(view)
+    assert best(pareto(groups, view), view) == ()
 
 
 def test_a_failed_gate_keeps_a_variant_from_being_best() -> None:
@@ -124,14 +130,14 @@ def test_dominated_means_no_better_anywhere(ungated: StudyView) -> None:
     groups, _ = grouped(ungated)
     points = pareto(groups, ungated)
     for p in points:
-        assert p.accuracy is not None and p.latency is not None and p.file is not None
+        assert p.accuracy is not None and p.ratio is not None and p.file is not None
         better = [
             q
             for q in points
             if q.accuracy.estimate >= p.accuracy.estimate
-            and q.latency.estimate <= p.latency.estimate
+            and q.ratio <= p.ratio
             and q.file <= p.file
-            and (q.accuracy.estimate, q.latency.estimate, q.file) != (p.accuracy.estimate, p.latency.estimate, p.file)
+            and (q.accuracy.estimate, q.ratio, q.file) != (p.accuracy.estimate, p.ratio, p.file)
         ]
         assert p.dominated == bool(better)
 

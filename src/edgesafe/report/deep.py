@@ -60,8 +60,21 @@ class Deep:
             f"kept channels rounded up to multiples of {surgery.round_to}."
         )
         rewrites = f"Rewritten shortcuts: {', '.join(clean(r) for r in surgery.rewrites)}." if surgery.rewrites else ""
-        shown = (made, f"Proof: {clean(proof.method)}{error}{reason}.", rewrites, *(clean(n) for n in surgery.notes))
+        recovery = ", ".join(f"{clean(k)} {_short(v)}" for k, v in sorted(self.group.first.recovery.items()))
+        recovered = f"Recovered with: {recovery.replace('_', ' ')}." if recovery else "Not fine-tuned after pruning."
+        shown = (
+            made,
+            f"Proof: {clean(proof.method)}{error}{reason}.",
+            rewrites,
+            recovered,
+            *(clean(n) for n in surgery.notes),
+        )
         return tuple(text for text in shown if text)
+
+
+def _short(value: float | str) -> str:
+    """A setting as text."""
+    return f"{value:.4g}" if isinstance(value, float) else clean(str(value))
 
 
 def deep_parts(view: StudyView, groups: Sequence[Group]) -> tuple[Deep, ...]:

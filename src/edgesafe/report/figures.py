@@ -69,11 +69,17 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
     if len(points) < 2 or all(p.accuracy is None for p in points):
         return None
     panels = []
-    timed = [(p, p.latency.estimate) for p in points if p.accuracy is not None and p.latency is not None]
+    timed = [(p, p.ratio) for p in points if p.accuracy is not None and p.ratio is not None]
     sized = [(p, p.file) for p in points if p.accuracy is not None and p.file is not None]
     if len(timed) > 1:
         panels.append(
-            _scatter("cost-0", "Accuracy, %, against latency", "median latency, ms (left is faster)", timed, series_of)
+            _scatter(
+                "cost-0",
+                "Accuracy, %, against latency",
+                "latency ratio (left is faster)",
+                timed,
+                series_of,
+            )
         )
     if len(sized) > 1:
         scaled = [(p, f / 1e6) for p, f in sized]
@@ -88,7 +94,7 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
         (
             Td(clean(p.group.label)),
             Td(number(p.accuracy.estimate, p.accuracy.unit)) if p.accuracy else Td(ABSENT, kind="absent"),
-            Td(amount(p.latency.estimate, p.latency.unit)) if p.latency else Td(ABSENT, kind="absent"),
+            Td(f"{p.ratio:.3f}") if p.ratio is not None else Td(ABSENT, kind="absent"),
             Td(size(p.file)) if p.file is not None else Td(ABSENT, kind="absent"),
             Td("no: another is at least as good in all three" if p.dominated else "yes"),
         )
@@ -97,15 +103,15 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
     heads = (
         Column("Variant"),
         Column("Accuracy", "%"),
-        Column("Latency, median"),
+        Column("Latency ratio"),
         Column("File to ship"),
         Column("On the front"),
     )
     return FigurePart(
         "fig-cost",
         "What accuracy costs: latency and size",
-        "Filled: on the Pareto front of accuracy, latency and file size. Hollow: another variant is at least as good "
-        "in all three and better in one. Point estimates; see the table of results for intervals.",
+        "Filled: on the Pareto front of accuracy, latency ratio and file size. Hollow: another variant is at least "
+        "as good in all three and better in one. Point estimates; see the table of results for intervals.",
         tuple(panels),
         TablePart("Accuracy, latency and size of each variant", heads, rows),
     )

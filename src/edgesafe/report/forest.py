@@ -29,15 +29,17 @@ MAX_ROWS = 16  #: of a forest panel; a larger study shows the worst seed of each
 
 
 def _scale(gate: GateResult) -> float:
-    """Fractions are drawn in percent, sizes in kB."""
-    return {Unit.FRACTION: 100.0, Unit.BYTES: 1e-3}.get(gate.unit, 1.0) if gate.unit is not None else 1.0
+    """Fractions are drawn in percent, sizes in kB, logits in millionths."""
+    return (
+        {Unit.FRACTION: 100.0, Unit.BYTES: 1e-3, Unit.LOGIT: 1e6}.get(gate.unit, 1.0) if gate.unit is not None else 1.0
+    )
 
 
 def _unit_word(gate: GateResult) -> str:
     """The axis' unit."""
     if gate.unit is Unit.FRACTION:
         return "pp" if any(w in gate.rule for w in ("drop", "increase")) else "%"
-    words = {Unit.MS: "ms", Unit.BYTES: "kB", Unit.NATS: "nats", Unit.RATIO: "ratio", Unit.LOGIT: "logits"}
+    words = {Unit.MS: "ms", Unit.BYTES: "kB", Unit.NATS: "nats", Unit.RATIO: "ratio", Unit.LOGIT: "millionths"}
     return words.get(gate.unit, "") if gate.unit is not None else ""
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from edgesafe.errors import DataError
 from edgesafe.records import GateStatus, Verdict
@@ -52,10 +53,10 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     made = ", ".join(f"{k} {TIMES} {name}" for name, k in counts.items()) or "none: this is the baseline alone"
     images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
     measured = f"{min(images):,}" if images else ABSENT
-    meta = next((m.meta for m in view.measurements.values() if m.meta), {})
-    threads = meta.get("threads")
-    provider = clean(str(meta.get("provider", "")))
-    runs = f"{clean(host.cpu)}" + (f", {threads} thread{'' if threads == 1 else 's'}" if threads else "")
+    meta = next((flat(m.meta) for m in view.measurements.values() if m.meta), {})
+    threads = meta.get("target.threads", meta.get("threads"))
+    provider = meta.get("target.provider", meta.get("provider", ""))
+    runs = f"{clean(host.cpu)}" + (f", {threads} thread{'' if threads == '1' else 's'}" if threads else "")
     return (
         ("Network", ", ".join(nets)),
         (
@@ -104,15 +105,20 @@ def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
 
 def _count_words(verdict: Verdict) -> str:
     """How many gates, variants and decisions of each kind."""
-    seen = Counter(g.status for g in verdict.gates)
+    seen = Counter(g.status for g in verdict.gates if g.level == "error")
+    warned = Counter(g.status for g in verdict.gates if g.level == "warn")
     gates = len({g.id for g in verdict.gates})
     judged = len({g.variant for g in verdict.gates})
     said = {GateStatus.PASS: "passed", GateStatus.FAIL: "failed"}
     parts = [f"{seen[s]} {said.get(s, word)}" for s, (_, word) in STATUS.items() if seen[s]]
+    text = ", ".join(parts) or "nothing decided"
+    if warned:
+        words = ", ".join(f"{warned[s]} {said.get(s, w)}" for s, (_, w) in STATUS.items() if warned[s])
+        text += f"; of those that only warn, {words}"
     profile = f", profile {clean(verdict.profile)}" if verdict.profile else ""
     return (
         f"{gates} gate{'' if gates == 1 else 's'} on {judged} variant{'' if judged == 1 else 's'}{profile}: "
-        f"{', '.join(parts) or 'nothing decided'}. Exit code {verdict.exit_code}."
+        f"{text}. Exit code {verdict.exit_code}."
     )
 
 
@@ -154,16 +160,27 @@ def samples_uri(view: StudyView) -> str:
     return "data:image/png;base64," + base64.b64encode(view.samples).decode("ascii")
 
 
+def flat(meta: Mapping[str, Any]) -> dict[str, str]:
+    """The strings and numbers of measurements' meta data, inner keys as "outer.inner", safe to show."""
+    out: dict[str, str] = {}
+    for key, value in meta.items():
+        if isinstance(value, Mapping):
+            out.update({f"{clean(key)}.{k}": v for k, v in flat(value).items()})
+        elif isinstance(value, str | int | float | bool):
+            out[clean(key)] = clean(str(value))
+    return out
+
+
 def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
     """Versions, host, data and hashes of the study, as (name, value)."""
     study, data, host = view.study, view.study.data, view.study.host
     versions = ", ".join(f"{clean(k)} {clean(v)}" for k, v in sorted(host.versions.items()))
-    meta = [m.meta for m in view.measurements.values() if m.meta]
+    meta = [flat(m.meta) for m in view.measurements.values()]
     seen: dict[str, set[str]] = {}
     for one in meta:
         for key, value in one.items():
-            if isinstance(value, str | int | float | bool):
-                seen.setdefault(clean(key), set()).add(clean(str(value)))
+            if not key.startswith("host."):
+                seen.setdefault(key, set()).add(value)
     facts = [
         ("Study digest", clean(study.digest) or "not complete"),
         ("Recipe", clean(study.recipe_sha256)),
@@ -187,11 +204,13 @@ def limits(view: StudyView) -> tuple[str, ...]:
     seeds = {v.seed for v in view.variants}
     corrupted = any(any(k.startswith("mpc") for k in m.metrics) for m in view.measurements.values())
     out = [
-        "This page is evidence for a safety argument. It certifies nothing; no standard sets limits for these.",
+        "This page is evidence for a safety argument. It certifies nothing.",
+        "No standard sets limits for these metrics; those of the gate are the policy's.",
         f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions need their own data.",
         "Latency holds for the host named above, batch 1. It says nothing about another processor or a board; "
         "measure there with the benchmark script in export/.",
-        "A variant is called faster only where the whole interval of its latency ratio is below 1.",
+        "Compare latency by the ratio: variant and baseline were timed in turns. Medians come from different sessions. "
+        "A variant is called faster only where the whole interval of its ratio is below 1.",
     ]
     if "weight" in methods:
         out.append(

@@ -53,7 +53,8 @@ def _draw_line(ax: Axes, line: Line, shift: float) -> tuple[float, float] | None
     seen = [(r * 100, v) for r, v in zip(line.ratios, line.values, strict=True) if v is not None]
     if not seen:
         return None
-    xs, ys = [x for x, _ in seen], [v.estimate * 100 for _, v in seen]
+    xs = [x + shift if x > 0 else x for x, _ in seen]  # the baseline is one point for all
+    ys = [v.estimate * 100 for _, v in seen]
     lows = [(v.estimate if v.low is None else v.low) * 100 for _, v in seen]
     highs = [(v.estimate if v.high is None else v.high) * 100 for _, v in seen]
     if any(v.seeds > 1 for _, v in seen):
@@ -61,13 +62,13 @@ def _draw_line(ax: Axes, line: Line, shift: float) -> tuple[float, float] | None
     else:
         gaps = [float("nan")] * len(xs)
         ax.plot(
-            [v for x, g in zip(xs, gaps, strict=True) for v in (x + shift, x + shift, g)],
+            [v for x, g in zip(xs, gaps, strict=True) for v in (x, x, g)],
             [v for t in zip(lows, highs, gaps, strict=True) for v in t],
             color=line.colour,
             linewidth=1.2,
         )
     ax.plot(
-        [x + shift for x in xs],
+        xs,
         ys,
         color=line.colour,
         marker=line.marker,
@@ -75,7 +76,7 @@ def _draw_line(ax: Axes, line: Line, shift: float) -> tuple[float, float] | None
         markersize=6,
         markeredgewidth=0,
     )
-    return xs[-1] + shift, ys[-1]
+    return xs[-1], ys[-1]
 
 
 def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:

@@ -183,7 +183,7 @@ def to_csv(view: StudyView, groups: Sequence[Group]) -> str:
     return buffer.getvalue()
 
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&@-])")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~&@])")
 
 
 def _md(text: str) -> str:
@@ -222,7 +222,7 @@ def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) 
     ]
     out += [f"| {' | '.join(_md_row(g, view))} |" for g in groups]
     if best:
-        out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{_md(BEST_RULE)}</sub>"]
+        out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{BEST_RULE}</sub>"]
     if missing := view.unfinished():
         out += ["", f"Without a result: {', '.join(_md(e.id) for e in missing)}."]
     out += [

@@ -119,8 +119,8 @@ class Pareto:
 
     group: Group
     accuracy: Value | None
-    latency: Value | None
-    file: float | None  #: bytes of the smallest plain ONNX file that is shipped
+    ratio: float | None  #: latency over the baseline's (1 for the baseline), timed in turns; None: not measured
+    file: float | None  #: bytes of the ONNX file to ship: the sparse one where there is one
     dominated: bool
 
 
@@ -138,18 +138,25 @@ def shipped_bytes(group: Group, view: StudyView) -> float | None:
 
 
 def pareto(groups: Sequence[Group], view: StudyView) -> tuple[Pareto, ...]:
-    """Every group, marked where another is at least as good in accuracy, latency and file size and better in one.
+    """Every group, marked where another is at least as good in accuracy, latency ratio and file size and better in one.
 
-    What is not measured does not count: neither for nor against.
+    The ratio and not the median: medians of different variants come from different timing sessions. What
+    is not measured does not count: neither for nor against.
     """
-    rows = [(g, g.value(view, "accuracy"), g.value(view, "latency.p50_ms"), shipped_bytes(g, view)) for g in groups]
-    costs: list[tuple[float | None, ...]] = [
-        (None if a is None else -a.estimate, None if t is None else t.estimate, f) for _, a, t, f in rows
-    ]
+    rows = [(g, g.value(view, "accuracy"), _ratio(g, view), shipped_bytes(g, view)) for g in groups]
+    costs = [(None if a is None else -a.estimate, t, f) for _, a, t, f in rows]
     return tuple(
         Pareto(g, a, t, f, any(_dominates(other, costs[i]) for j, other in enumerate(costs) if j != i))
         for i, (g, a, t, f) in enumerate(rows)
     )
+
+
+def _ratio(group: Group, view: StudyView) -> float | None:
+    """The latency ratio; 1 for a baseline that was timed."""
+    if group.is_baseline:
+        return None if group.value(view, "latency.p50_ms") is None else 1.0
+    value = group.value(view, "latency.ratio")
+    return None if value is None else value.estimate
 
 
 def _dominates(one: tuple[float | None, ...], other: tuple[float | None, ...]) -> bool:
@@ -172,12 +179,14 @@ class Best:
     points: Pareto
 
 
+CONTROL = "random"
 EXCLUDED = (GateStatus.FAIL, GateStatus.MISSING, GateStatus.REFUSED)
-RANK = {GateStatus.PASS: 0, GateStatus.WAIVED: 1, None: 2, GateStatus.INCONCLUSIVE: 3}
+RANK = {GateStatus.PASS: 0, GateStatus.WAIVED: 1, GateStatus.INCONCLUSIVE: 2, None: 3}
 BEST_RULE = (
-    "Compressed variants on the Pareto front of accuracy, median latency and file size (no other is at least as good "
-    "in all three and better in one), none with a failed, missing or refused gate; ordered by verdict, then by whole "
-    "percentage points of accuracy lost to the baseline, then by latency, then by file size."
+    "Compressed variants on the Pareto front of accuracy, latency ratio and file size (no other is at least as good in "
+    "all three and better in one), without a failed, missing or refused gate and leaving out the control (random); "
+    "ordered by verdict, then by whole percentage points of accuracy lost to the baseline, then by latency ratio, then "
+    "by file size."
 )
 
 
@@ -185,7 +194,7 @@ def best(points: Sequence[Pareto], view: StudyView, count: int = 3) -> tuple[Bes
     """The `count` best compressed groups by `BEST_RULE`."""
     baseline = next((p for p in points if p.group.is_baseline), None)
     found = []
-    for p in pareto([q.group for q in points if not q.group.is_baseline], view):
+    for p in pareto([q.group for q in points if not q.group.is_baseline and q.group.method != CONTROL], view):
         status = p.group.status(view)
         if p.dominated or p.accuracy is None or status in EXCLUDED:
             continue
@@ -197,7 +206,7 @@ def best(points: Sequence[Pareto], view: StudyView, count: int = 3) -> tuple[Bes
         lost = 0.0
         if b.points.accuracy is not None and baseline is not None and baseline.accuracy is not None:
             lost = max(0.0, baseline.accuracy.estimate - b.points.accuracy.estimate)
-        latency = b.points.latency.estimate if b.points.latency is not None else float("inf")
+        latency = b.points.ratio if b.points.ratio is not None else float("inf")
         file = b.points.file if b.points.file is not None else float("inf")
         return (RANK.get(b.status, 9), float(np.floor(round(lost * 100, 9))), latency, file, b.group.key)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgesafe.records import LayerRecord, Unit, VariantRecord
+from edgesafe.records import LayerRecord, Parity, Unit, VariantRecord
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
@@ -224,30 +224,36 @@ def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
 
 
 def provenance_table(view: StudyView) -> TablePart:
-    """The files behind the numbers, by hash."""
+    """The files behind the numbers, by hash, and how the exported ones were proven equal to what they came from."""
     rows = []
     for v in view.variants:
         measured = view.measurements.get(v.id)
-        parity = ", ".join(
-            f"{clean(p.file)} against {clean(p.reference)}: "
-            f"{'bit-equal' if p.bit_equal else f'{p.max_abs_logit:.1e} logits'}"
-            for p in v.parity
-        )
-        files = [f"{clean(a.file)} {clean(a.sha256)} ({size(a.bytes)})" for a in v.artefacts]
-        rows.append(
-            (
-                Td(clean(v.id)),
-                Td("not recorded" if v.opset is None else str(v.opset)),
-                Td(parity or ABSENT, kind="" if parity else "absent"),
-                Td(
-                    ABSENT if measured is None else clean(measured.evidence_sha256),
-                    kind="hash" if measured else "absent",
-                ),
-                Td(" ".join(files) or "none", kind="hash"),
+        for a in v.artefacts:
+            proven = [_parity(p) for p in v.parity if p.file == a.file]
+            images = min((p.n for p in v.parity if p.file == a.file), default=0)
+            rows.append(
+                (
+                    Td(clean(v.id)),
+                    Td(clean(a.file), f"opset {v.opset}" if v.opset is not None and a.file.endswith(".onnx") else ""),
+                    Td(size(a.bytes)),
+                    Td(clean(a.sha256), kind="hash"),
+                    Td(" and ".join(proven), f"logits, {images:,} images")
+                    if proven
+                    else Td("not compared", kind="absent"),
+                )
             )
-        )
-    heads = ("Variant", "Opset", "Parity of the exported file", "Evidence", "Files")
-    return TablePart("Files and their hashes (SHA-256)", tuple(Column(h) for h in heads), tuple(rows), "wide")
+        seen = Td(ABSENT, kind="absent") if measured is None else Td(clean(measured.evidence_sha256), kind="hash")
+        rest = Td("does not apply", kind="absent")
+        rows.append((Td(clean(v.id)), Td("evidence"), rest, seen, rest))
+    heads = ("Variant", "File", "Size", "SHA-256", "Parity")
+    return TablePart("Files and their hashes", tuple(Column(h) for h in heads), tuple(rows), "wide")
+
+
+def _parity(parity: Parity) -> str:
+    """Against what, and how close."""
+    if parity.bit_equal:
+        return f"bit-equal to {clean(parity.reference)}"
+    return f"within {parity.max_abs_logit:.1e} of {clean(parity.reference)}"
 
 
 def unfinished_table(view: StudyView) -> TablePart | None:
