@@ -195,6 +195,7 @@ DAMAGE = {
     "float labels": _resave("labels.npy", lambda labels: labels.astype(float)),
     "short labels": _resave("labels.npy", lambda labels: labels[:3]),
     "bad manifest": lambda folder: (folder / "manifest.json").write_text("{"),
+    "manifest of a list": lambda folder: (folder / "manifest.json").write_text("[]"),
     "manifest of another schema": lambda folder: (folder / "manifest.json").write_text('{"schema": "x/9"}'),
 }
 
@@ -364,6 +365,33 @@ def test_directory_of_other_images_is_refused(tmp_path):
     write(tmp_path / "c")
     with pytest.raises(DataError, match="other images"):
         corruptions.open_source(255 - IMAGES, LABELS, corruptions=f"dir:{tmp_path / 'c'}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("severities", []),
+        ("severities", [2, 1]),
+        ("severities", [1, 9]),
+        ("severities", ["1"]),
+        ("severities", [True, 2]),
+        ("images", 0),
+        ("images", "12"),
+        ("shape", [32, 32]),
+        ("files", {"../fog": "x"}),
+        ("files", ["fog"]),
+        ("complete", 1),
+        ("surplus", 1),
+        ("seed", None),
+    ],
+)
+def test_damaged_manifests_are_refused(tmp_path, key, value):
+    file = write(tmp_path / "c")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(DataError, match=key):
+        corruptions.open_source(IMAGES, LABELS, corruptions=f"dir:{tmp_path / 'c'}")
+    with pytest.raises(DataError, match=key):
+        write(tmp_path / "c")
 
 
 def test_full_disk_leaves_nothing(tmp_path):

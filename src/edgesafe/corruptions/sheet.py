@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgesafe.corruptions import tables
 from edgesafe.corruptions.engine import corrupt
-from edgesafe.corruptions.frost import FrostBank
+from edgesafe.corruptions.source import frost_bank
 from edgesafe.corruptions.spec import check_images
 from edgesafe.errors import NothingEvaluated
 
@@ -30,7 +31,7 @@ def contact_sheet(
     index: int = 0,
     corruptions: Sequence[str] = tables.NAMES,
     severities: Sequence[int] = (1, 2, 3, 4, 5),
-    frost: FrostBank | None = None,
+    frost_dir: str | Path | None = None,
 ) -> Image.Image:
     """One image, clean and under each corruption (rows) and severity (columns).
 
@@ -40,7 +41,7 @@ def contact_sheet(
         index: the image's position in its test set.
         corruptions: rows.
         severities: columns, after the clean one.
-        frost: textures; None: procedural.
+        frost_dir: as in `open_source`; None: procedural.
 
     Returns:
         An RGB picture; `.save("sheet.png")` writes it, `.convert("P")` makes it small.
@@ -60,6 +61,7 @@ def contact_sheet(
     for column, title in enumerate(["clean", *(f"severity {s}" for s in severities)]):
         pen.text((_LABEL + column * wide, 4), title, _INK, font)
     where = np.array([index], np.int64)
+    frost = frost_bank(frost_dir, tables.profile_for(height, width), height, width)
     for row, name in enumerate(corruptions):
         top = _HEAD + row * high
         pen.text((6, top + high // 2 - 10), name.replace("_", " "), _INK, font)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,8 @@ def write_directory(  # noqa: PLR0913
         if not _intact(file, manifest.files.get(name)):
             pieces = _pieces(images, name, levels, spec, progress)
             digest = write_atomically(file, npy_header((total, *shape), np.uint8), pieces)
-            manifest = manifest.model_copy(
-                update={"files": {**manifest.files, name: f"sha256:{digest}"}, "complete": False}
-            )
+            files = {**manifest.files, name: f"sha256:{digest}"}
+            manifest = replace(manifest, files=files, complete=False)
             manifest.write(out_dir)
         elif progress is not None:
             progress(name, total, total)
@@ -98,7 +98,7 @@ def write_directory(  # noqa: PLR0913
     repeated = np.tile(labels.astype(np.uint8 if small else np.int64), len(levels))
     head = npy_header(repeated.shape, repeated.dtype)
     digest = write_atomically(out_dir / "labels.npy", head, (repeated.tobytes(),))
-    return manifest.model_copy(update={"labels": f"sha256:{digest}", "complete": True}).write(out_dir)
+    return replace(manifest, labels=f"sha256:{digest}", complete=True).write(out_dir)
 
 
 def _new_manifest(images: NDArray[np.uint8], spec: FieldSpec, levels: tuple[int, ...]) -> Manifest:
@@ -132,8 +132,8 @@ def _take_over(directory: Path, wanted: Manifest) -> Manifest:
             raise StoreError(found, where=str(directory), fix="choose an empty directory")
         wanted.write(directory)
         return wanted
-    before, now = old.model_dump(), wanted.model_dump()
-    for key in sorted(before.keys() - {"files", "labels", "complete"}):
+    before, now = old.settings(), wanted.settings()
+    for key in before:
         if before[key] != now[key]:
             raise StoreError(
                 f"was written with {key} = {before[key]!r}, not {now[key]!r}",
