@@ -179,3 +179,24 @@ def test_the_correction_is_over_one_level_and_holm_is_used_within_it():
     found = [diff("accuracy", -drop, se=se), diff("mpc", 0.0, se=se), diff("nll", 0.0, se=0.001)]
     first = judge(rules, *found).gates[0]
     assert (first.status, first.p_value) == (GateStatus.INCONCLUSIVE, pytest.approx(0.06))
+
+
+def test_a_family_of_two_says_so():
+    found = [diff(f"mpc.corruption.{c}", 0.0, se=0.001) for c in ("snow", "fog")]
+    assert "worst of 2" in only(judge("mpc.corruption.* max_drop='1pp'", *found)).message
+    assert "worst of" not in only(judge("mpc.corruption.* max_drop='1pp'", found[0])).message
+
+
+def test_any_of_several_patterns_chooses():
+    ids = ("weight-r0.30-s0", "filter-r0.50-s0", "random-r0.50-s0")
+    found = {BASE: base_measured(), **{one: measured(one, diff("accuracy", 0.0, se=0.001)) for one in ids}}
+    rules = policy("accuracy max_drop='1pp'", head='variants = ["weight-*", "filter-*"]')
+    assert decide(rules, study(BASE, *ids), found, {}, baseline=None, today=TODAY).variants == ids[:2]
+
+
+def test_one_image_is_possible_and_none_is_not():
+    assert only(judge("accuracy min='1%'", metric("accuracy", 0.9, se=0.01, n=1))).n == 1
+
+
+def test_at_the_limit_there_is_no_alarm():
+    assert only(judge("accuracy max_drop='1pp'", diff("accuracy", -0.01, se=0.01))).p_value == 1.0
