@@ -203,7 +203,8 @@ def _pool(
     who = describe(_CLEAN_POPULATION, design)
     right = [_right(a) for a, _ in both], [_right(b) for _, b in both]
     mean = paired_mean_over_cells(right[0], right[1], design, level, rate=True)
-    details = {"cells": float(len(both)), "images": float(design.images), "se_new_images": mean.se_new_images}
+    size = {"cells": float(len(both)), "images": float(design.images)}
+    details = {**size, "se_new_images": mean.se_new_images}
     pair = (mean.values[0], mean.values[1])
     out = {pool.mpc: _comparison(pool.mpc, mean.interval, Unit.FRACTION, pair, who, details)}
     if pool.ece:
@@ -215,10 +216,10 @@ def _pool(
             level=level,
             seed=seed,
         )
-        out[pool.ece] = _comparison(pool.ece, ece.interval, Unit.FRACTION, ece.values, who)
+        out[pool.ece] = _comparison(pool.ece, ece.interval, Unit.FRACTION, ece.values, who, size)
     if pool.nll:
         loss = paired_mean_over_cells([a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False)
         pair = (loss.values[0], loss.values[1])
-        details = {"se_new_images": loss.se_new_images}
+        details = {**size, "se_new_images": loss.se_new_images}
         out[pool.nll] = _comparison(pool.nll, loss.interval, Unit.NATS, pair, who, details)
     return out

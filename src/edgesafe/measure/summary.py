@@ -184,7 +184,8 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
     right = [(c.prediction == c.label).astype(np.float64) for c in cells]
     found = mean_over_cells(right, design, scope.confidence)
     mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
-    details = {"cells": float(len(cells)), "images": float(design.images), "se_new_images": found.se_new_images}
+    size = {"cells": float(len(cells)), "images": float(design.images)}
+    details = {**size, "se_new_images": found.se_new_images}
     out = {pool.mpc: _measurement(pool.mpc, mean, Unit.FRACTION, who, details=details)}
     if pool.ece:
         confidence = np.concatenate([c.confidence for c in cells])
@@ -197,11 +198,11 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
             Unit.FRACTION,
             who,
             noise_floor=ece_noise_floor(confidence, correct, seed=scope.seed),
-            details={"bins_used": float(result.bins_used), "few_images": float(result.few_images)},
+            details={**size, "bins_used": float(result.bins_used), "few_images": float(result.few_images)},
         )
     if pool.nll:
         loss = mean_over_cells([c.nll for c in cells], design, scope.confidence)
-        details = {"se_new_images": loss.se_new_images}
+        details = {**size, "se_new_images": loss.se_new_images}
         out[pool.nll] = _measurement(pool.nll, loss.interval, Unit.NATS, who, details=details)
     return out
 
