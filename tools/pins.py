@@ -1,4 +1,4 @@
-"""Print the installed versions as pip constraints (`make constraints`). Local version labels and edgesafe itself are left out."""
+"""Print the installed versions as pip constraints (`make constraints`), without local version labels and edgesafe itself."""
 
 from importlib import metadata
 
