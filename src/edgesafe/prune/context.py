@@ -39,6 +39,7 @@ class PruneContext:
     gradient_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None
     paper_layers: tuple[str, ...] = ()
     example_inputs: tuple[Tensor, ...] | None = None
+    only: tuple[str, ...] | None = None  #: within the scope, narrow only groups with one of these layers
     engine: bool = True  #: let torch-pruning remove, compared with our slices; False: slices only (faster, same result)
 
     def inputs(self) -> tuple[Tensor, ...]:

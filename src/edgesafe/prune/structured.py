@@ -125,7 +125,7 @@ def _plan(
     criterion = default_criterion(section)
     round_to = section.round_to if section.round_to is not None else context.round_to
     widths = Widths(round_to, section.min_channels)
-    groups = tuple(g for g in _in_scope(graph, scope, context) if g not in broken)
+    groups = tuple(g for g in _in_scope(graph, scope, context) if g not in broken and _asked_for(g, graph, context))
     if scope is Scope.ALL and graph.padded and not section.rewrite:
         raise SurgeryError(
             "its channels meet zero-padded shortcut channels (option A), so not every layer can be narrowed",
@@ -133,7 +133,7 @@ def _plan(
             fix="set rewrite = true (exact 1x1 convolutions instead), or scope = internal",
         )
     if not groups:
-        raise _nothing(graph, scope)
+        raise _nothing(graph, scope, only=context.only is not None)
     globally = section.method in GLOBAL_METHODS
     material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
     scored: list[tuple[Group, Tensor]] = []
@@ -152,6 +152,14 @@ def _plan(
     if not any(choice.removed for choice in choices):
         raise _unchanged(choices, ratio, widths)
     return _Plan(scope, criterion, widths, graph, groups, tuple(scored), choices, broken)
+
+
+def _asked_for(group: Group, graph: ChannelGraph, context: PruneContext) -> bool:
+    """Whether `context.only` names one of the group's layers (or nothing)."""
+    if context.only is None:
+        return True
+    wanted = {graph.layer(name).out for name in context.only}
+    return bool(wanted & set(group.producers))
 
 
 def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple[Group, ...]:
@@ -175,11 +183,12 @@ def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple
     return chosen
 
 
-def _nothing(graph: ChannelGraph, scope: Scope) -> SurgeryError:
+def _nothing(graph: ChannelGraph, scope: Scope, *, only: bool) -> SurgeryError:
     """Why no group is left."""
     if graph.groups:
+        narrowed = " of the layers asked for" if only else ""
         return SurgeryError(
-            f"scope {scope.value} holds no removable channels: additions or concatenations couple every layer",
+            f"scope {scope.value}{narrowed} holds no removable channels: additions or concatenations couple every layer",
             where="compress.scope",
             fix="set scope = all",
         )
