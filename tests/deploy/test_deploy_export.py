@@ -70,6 +70,7 @@ def test_nothing_of_this_machine_is_in_the_file(exported: bytes) -> None:
     assert not proto.metadata_props
     assert not proto.doc_string
     assert not proto.graph.value_info
+    assert proto.producer_version == torch.__version__.split("+")[0]
     assert not any(node.metadata_props or node.doc_string for node in proto.graph.node)
     for trace in (b".py", b"/usr", b"site-packages", str(Path.cwd()).encode(), b"stack_trace", b"forward"):
         assert trace not in exported

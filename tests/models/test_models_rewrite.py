@@ -199,3 +199,14 @@ def test_the_fixed_convolution_copies_exactly() -> None:
     assert torch.equal(y[:, 3:9], x[:, :, ::2, ::2])
     assert not y[:, :3].any()
     assert not y[:, 9:].any()
+
+
+def test_a_shortcut_that_behaves_otherwise_in_the_network_is_refused_and_restored() -> None:
+    """On random numbers it selects and pads; on what a ReLU lets through it doubles. Only the final proof can tell."""
+    model = network(lambda x: padded(x) * (2 if x.min() >= 0 else 1), False)
+    x = torch.randn(3, 3, 16, 16)
+    before = model.eval()(x)
+    with pytest.raises(SurgeryError, match=r"2\.0\.shortcut.*differs by"):
+        option_a_to_conv(model, (16, 16, 3))
+    assert isinstance(model[2][0].shortcut, Shortcut)
+    assert torch.equal(model(x), before)

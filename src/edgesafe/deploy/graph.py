@@ -46,9 +46,8 @@ def strip(proto: onnx.ModelProto) -> None:
     proto.doc_string = ""
     del proto.metadata_props[:]
     graph = proto.graph
-    proto.producer_version = proto.producer_version.split("+", maxsplit=1)[
-        0
-    ]  # 2.15.0+cpu and 2.15.0+cu132 are one release
+    # 2.15.0+cpu and 2.15.0+cu132 are one release
+    proto.producer_version = proto.producer_version.split("+", maxsplit=1)[0]
     graph.name, graph.doc_string = "edgesafe", ""
     del graph.value_info[:], graph.metadata_props[:], graph.quantization_annotation[:]
     for node in graph.node:
