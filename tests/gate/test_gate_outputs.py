@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from gate_fixtures import diff, exact, judge, metric, policy, sha
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesafe.gate import outputs
@@ -145,6 +145,7 @@ def verdicts(draw):
     )  # fmt: skip
 
 
+@settings(max_examples=40)
 @given(verdicts())
 def test_junit_is_well_formed_for_any_name(verdict):
     root = ElementTree.fromstring(outputs.to_junit(verdict))
@@ -154,6 +155,7 @@ def test_junit_is_well_formed_for_any_name(verdict):
         assert set(kept) <= set(name) | {"\ufffd", "\n"}
 
 
+@settings(max_examples=40)
 @given(verdicts())
 def test_markdown_stays_a_table(verdict):
     text = outputs.to_markdown(verdict)
@@ -166,6 +168,7 @@ def test_markdown_stays_a_table(verdict):
     assert sum(line.startswith("#") for line in text.splitlines()) == 1
 
 
+@settings(max_examples=40)
 @given(verdicts())
 def test_annotations_are_one_line_each_and_at_most_ten(verdict):
     text = outputs.annotations(verdict)
@@ -175,6 +178,7 @@ def test_annotations_are_one_line_each_and_at_most_ten(verdict):
     assert "\r" not in text
 
 
+@settings(max_examples=40)
 @given(verdicts())
 def test_every_output_is_the_same_twice(verdict):
     again = Verdict.model_validate_json(outputs.to_json(verdict))
@@ -182,6 +186,7 @@ def test_every_output_is_the_same_twice(verdict):
         assert write(verdict) == write(again)
 
 
+@settings(max_examples=40)
 @given(verdicts())
 def test_openmetrics_is_read_by_the_reference_parser(verdict):
     parser = pytest.importorskip("prometheus_client.openmetrics.parser", reason="the oracle is not installed")

@@ -53,6 +53,12 @@ stats = {{ confidence = 0.99, on_inconclusive = "warn", correction = "none" }}
     assert (waiver.until, str(waiver.clause)) == (date(2027, 1, 31), "max_drop 1.5pp")
 
 
+def test_the_smallest_and_largest_settings():
+    assert policy(GATE, head="[data]\nmin_samples = 1").data.min_samples == 1
+    assert policy(GATE, head="[stats]\nconfidence = 0.8").stats.confidence == 0.8
+    assert policy(GATE, head="[stats]\nconfidence = 0.9999").stats.confidence == 0.9999
+
+
 def test_defaults():
     found = policy(GATE)
     assert (found.variants, found.data.min_samples, found.stats.confidence) == (("*",), 1, 0.95)

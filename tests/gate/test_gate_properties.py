@@ -114,19 +114,19 @@ def test_the_same_input_gives_the_same_verdict(harms, spreads):
 
 
 def test_false_verdicts_at_the_limit_are_as_rare_as_promised():
-    """True drop exactly at the limit: PASS in 5 % and FAIL in 5 % of samples (4,000: three standard errors are 1 %)."""
-    generator, runs, spread = random.Random(11), 4000, 0.003
+    """True drop at the limit: PASS in 5 % and FAIL in 5 % of samples (3,000: three standard errors are 1.2 %)."""
+    generator, runs, spread = random.Random(11), 3000, 0.003
     counts = dict.fromkeys(RANK, 0)
     for _ in range(runs):
         found = diff("accuracy", -generator.gauss(0.01, spread), se=spread)
         counts[judge("accuracy max_drop='1.0pp'", found).gates[0].status] += 1
-    assert 0.04 < counts[GateStatus.PASS] / runs < 0.06
-    assert 0.04 < counts[GateStatus.FAIL] / runs < 0.06
+    assert 0.038 < counts[GateStatus.PASS] / runs < 0.062
+    assert 0.038 < counts[GateStatus.FAIL] / runs < 0.062
 
 
 def test_a_share_of_the_baseline_is_not_more_often_wrong_than_promised():
     """Candidate and baseline both vary; the true drop is exactly 5 % of the baseline, whatever their correlation."""
-    generator, runs = random.Random(12), 3000
+    generator, runs = random.Random(12), 1500
     for rho in (0.0, 0.9):
         passed = 0
         for _ in range(runs):
@@ -137,4 +137,4 @@ def test_a_share_of_the_baseline_is_not_more_often_wrong_than_promised():
             found = diff("accuracy", c - b, baseline=b, se=spread)
             verdict = judge("accuracy max_drop='5%'", found, base=[metric("accuracy", b, se=0.01)])
             passed += verdict.gates[0].status is GateStatus.PASS
-        assert 0.02 < passed / runs < 0.062
+        assert 0.02 < passed / runs < 0.067

@@ -79,6 +79,26 @@ def test_any_numbers_give_a_policy_that_loads(spread, ece, floor, n):
     assert rules.gates[1].clauses[0].limit.value >= floor * (1 - 1e-9)
 
 
+@pytest.mark.parametrize(
+    ("spread", "limit"), [(0.005, 0.015), (0.007, 0.02), (0.011, 0.03), (0.015, 0.05), (0.025, 0.07), (0.035, 0.1)]
+)
+def test_limits_are_the_next_round_number(spread, limit):
+    """2.486 spreads: 1.24, 1.74, 2.74, 3.73, 6.2 and 8.7 pp."""
+    found = {BASE: base_measured(*ABSOLUTE), CAND: measured(CAND, *ABSOLUTE, *differences(spread))}
+    assert limits(init(study(), found))["accuracy-drop"] == limit
+
+
+def test_the_fixed_limits():
+    found = {BASE: base_measured(*ABSOLUTE), CAND: measured(CAND, metric("latency.ratio", 0.9, se=0.01))}
+    proposed = limits(init(study(), found))
+    assert (proposed["parity"], proposed["size"], proposed["latency"]) == (1e-4, 1.0, 1.0)
+
+
+def test_the_smallest_n_is_asked_for():
+    few = [diff("mpc", 0.0, se=0.001, n=1200)]
+    assert loads(init(study(), {BASE: base_measured(*ABSOLUTE), CAND: measured(CAND, *few)})).data.min_samples == 1200
+
+
 def test_nothing_measured():
     with pytest.raises(NothingEvaluated, match="no measured baseline"):
         init(study(), {})
@@ -130,6 +150,18 @@ def test_check_says_how_many_images_a_weak_gate_needs():
 def test_check_of_each_kind(rules, found, says):
     (line,) = lines(rules, *found)
     assert says in line
+
+
+def test_check_takes_the_wider_side():
+    (line,) = lines("accuracy max_drop='1.0pp'", diff("accuracy", 0.0, low=-0.004 * 1.959964, high=0.001 * 1.959964))
+    assert "spread 0.40 pp" in line
+
+
+def test_check_of_a_certain_difference():
+    (good,) = lines("nll max_increase=0.1", diff("nll", 0.05, se=0.0))
+    (bad,) = lines("nll max_increase=0.1", diff("nll", 0.15, se=0.0))
+    assert "pass 100%, fail 0% of samples" in good
+    assert "pass 0%, fail 100% of samples" in bad
 
 
 def test_check_of_a_baseline_alone_does_its_absolute_gates():
