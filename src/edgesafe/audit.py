@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from edgesafe import corruptions, data, evaluation, recipe, store
@@ -81,7 +82,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> s
     bench_ = evaluation.prepare(bundle.test, identity, resolved.evaluate)
     files = {_BASELINE: request.baseline, _CANDIDATE: request.model}
     given = {variant: path for variant, path in files.items() if path is not None}
-    contents = {variant: _read(path) for variant, path in given.items()}
+    contents = {variant: _read_model(path)[0] for variant, path in given.items()}
     entries = tuple(
         VariantEntry(id=v, method=v.removesuffix("-s0"), ratio=0.0, seed=0, status="pending") for v in contents
     )
@@ -145,7 +146,7 @@ class _Audit:
             "size.params": evaluation.exact("size.params", count, Unit.COUNT),
         }
         if self.recipe.evaluate.latency:
-            metrics |= self._latency(variant)
+            metrics |= self._latency(variant, spec)
         self.study.put_measurements(measured.model_copy(update={"metrics": metrics}))
         self.study.finish(variant)
 
@@ -167,10 +168,12 @@ class _Audit:
                 )
         return found
 
-    def _latency(self, variant: str) -> dict[str, Measurement]:
-        target = self.recipe.target
-        timing = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs)
-        against = self.study.path(_BASELINE, "model.onnx") if self._compared(variant) else None
+    def _latency(self, variant: str, spec: InputSpec) -> dict[str, Measurement]:
+        target, specs, against = self.recipe.target, {"candidate": spec}, None
+        if self._compared(variant):
+            against = self.study.path(_BASELINE, "model.onnx")
+            specs["baseline"] = self._spec(self.study.file_bytes(_BASELINE, "model.onnx"))
+        timing = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
         return evaluation.latency(self.study.path(variant, "model.onnx"), against, self.bundle.test.images[0], timing)
 
     def _describe(self, variant: str, content: bytes, artefact: Artefact) -> VariantRecord:
@@ -181,7 +184,7 @@ class _Audit:
             seed=0,
             arch="onnx",
             num_classes=self.bundle.num_classes,
-            input_shape=self.bundle.test.images.shape[1:],  # type: ignore[arg-type]
+            input_shape=self.bundle.test.images.shape[1:],
             artefacts=(artefact,),
             params=_parameters(content),
             macs=None,
@@ -204,14 +207,17 @@ def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str
     where = recipe.parse(
         {"name": "bench", "model": {"arch": "onnx"}, "data": {"name": "digits"}, "target": {"name": target}}
     )
-    timing = Timing(where.target.threads, where.target.provider, runs)
-    rng = np.random.default_rng(0)
-    shape = OnnxClassifier(model, provider=timing.provider).input_shape or (32, 32, 3)
-    image = rng.integers(0, 256, shape, dtype=np.uint8)
+    specs = {"candidate": _plain_spec(model)}
+    if against is not None:
+        specs["baseline"] = _plain_spec(against)
+    timing = Timing(where.target.threads, where.target.provider, runs, specs)
+    opened = OnnxClassifier(model, provider=timing.provider, input_spec=specs["candidate"])
+    image = np.random.default_rng(0).integers(0, 256, opened.input_shape or (32, 32, 3), dtype=np.uint8)
     first = evaluation.latency(model, against, image, timing)
     if against is None:
         return {model.name: first}
-    return {str(model): first, str(against): evaluation.latency(against, None, image, timing)}
+    alone = Timing(timing.threads, timing.provider, runs, {"candidate": specs["baseline"]})
+    return {str(model): first, str(against): evaluation.latency(against, None, image, alone)}
 
 
 @dataclass(frozen=True)
@@ -259,6 +265,53 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror})", where=str(path), fix="give an ONNX file") from None
+
+
+def _read_model(path: Path) -> tuple[bytes, onnx.ModelProto]:
+    """A whole ONNX file: what is hashed and measured must hold its weights.
+
+    Raises:
+        UsageError: it cannot be read, is not ONNX, or keeps weights in another file.
+    """
+    content = _read(path)
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError:
+        raise UsageError("not an ONNX file", where=str(path), fix="give an ONNX file") from None
+    if not model.graph.node:
+        raise UsageError("an ONNX file without a graph", where=str(path), fix="export it again")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        raise UsageError(
+            "keeps its weights in another file, which no hash would cover",
+            where=str(path),
+            fix="save it as one file: onnx.save(onnx.load(PATH), NEW_PATH)",
+        )
+    return content, model
+
+
+def _plain_spec(path: Path) -> InputSpec:
+    """What a file says of its input; enough to time it, where the values of the pixels do not matter.
+
+    Raises:
+        UsageError: not an ONNX file with one image input of type uint8 or float32.
+    """
+    graph = _read_model(path)[1].graph
+    weights = {tensor.name for tensor in graph.initializer}
+    node = next((value for value in graph.input if value.name not in weights), None)
+    tensor = node.type.tensor_type if node is not None else None
+    kinds: dict[int, Literal["uint8", "float32"]] = {
+        onnx.TensorProto.UINT8: "uint8",
+        onnx.TensorProto.FLOAT: "float32",
+    }
+    if node is None or tensor is None or len(tensor.shape.dim) != 4 or tensor.elem_type not in kinds:
+        raise UsageError("no image input of type uint8 or float32", where=str(path), fix="give an image classifier")
+    channels_first = tensor.shape.dim[1].dim_value in (1, 3)
+    return InputSpec(
+        layout="NCHW" if channels_first else "NHWC",
+        dtype=kinds[tensor.elem_type],
+        input_name=node.name,
+        output_name=graph.output[0].name,
+    )
 
 
 def _weights(content: bytes) -> list[Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from edgesafe.errors import ParityError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import latency as latencies
 from edgesafe.measure import robustness, summary
+from edgesafe.measure.inputs import InputSpec
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.records import Cell, DataIdentity, Evidence, Host, ImageSet, Measurement, Measurements, Unit
 from edgesafe.sections import EvaluateSection, TargetSection
@@ -239,6 +240,9 @@ class Timing:
     threads: int
     provider: str
     runs: int
+    specs: Mapping[str, InputSpec] = field(
+        default_factory=dict
+    )  #: of "candidate" and "baseline", if not edgesafe's own
 
 
 def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing) -> dict[str, Measurement]:
@@ -252,7 +256,12 @@ def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], ti
     """
     files = {"candidate": candidate} if baseline is None else {"candidate": candidate, "baseline": baseline}
     samples = latencies.interleaved(
-        files, image=image, threads=timing.threads, provider=timing.provider, runs=timing.runs
+        files,
+        image=image,
+        threads=timing.threads,
+        provider=timing.provider,
+        runs=timing.runs,
+        specs=timing.specs,
     )
     return latencies.summarise(samples["candidate"], samples.get("baseline"))
 

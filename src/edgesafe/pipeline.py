@@ -9,6 +9,7 @@ not run again; kill the process anywhere, and the next run continues and ends wi
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -199,7 +200,7 @@ def _pruned(run: Run, plan: VariantPlan, baseline: nn.Module) -> PruneOutcome | 
         round_to=section.round_to or run.recipe.target.round_to,
         mean=run.bundle.mean,
         std=run.bundle.std,
-        paper_layers=models.paper_layers(run.recipe.model.arch, baseline),
+        paper_layers=models.paper_layers(run.recipe.model.arch, baseline) or (),
     )
     return prune.prune(baseline, section, plan.ratio, context)
 
@@ -220,7 +221,13 @@ def _recovered(run: Run, plan: VariantPlan, outcome: PruneOutcome) -> tuple[nn.M
 
 
 def _fit(
-    run: Run, model: nn.Module, kept: Kept, plan: FitPlan, *, title: str, masks: dict[str, torch.Tensor] | None = None
+    run: Run,
+    model: nn.Module,
+    kept: Kept,
+    plan: FitPlan,
+    *,
+    title: str,
+    masks: Mapping[str, torch.Tensor] | None = None,
 ) -> list[float]:
     images = run.bundle.train
     if run.recipe.recover.images is not None and not title.startswith("training"):

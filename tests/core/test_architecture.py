@@ -31,7 +31,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "evaluation": ({"measure", "corruptions", "storage"}, {"numpy", "PIL"}),
     "audit": (
         {"measure", "data", "recipe", "storage", "store", "evaluation", "bookkeeping", "progress"},
-        {"numpy", "onnx"},
+        {"google", "numpy", "onnx"},
     ),
     "gating": ({"storage", "store", "gate", "measure"}, set()),
     "reporting": (

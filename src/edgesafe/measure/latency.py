@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
+from edgesafe.measure.inputs import InputSpec
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.records import Measurement, Unit
 
-__all__ = ["LatencySamples", "interleaved", "no_speed_up", "summarise"]
+__all__ = ["WARMUP", "LatencySamples", "interleaved", "no_speed_up", "summarise"]
 
+WARMUP = 30  # rounds that are not timed: DESIGN section 6
 _BLOCK = 16  # consecutive rounds resampled together: neighbours share the machine's mood; 64 blocks of 1,024
 _REPLICATES = 2000
 _NEVER_LESS = 64  # timed runs; EvaluateSection.latency_runs has the same floor
@@ -49,9 +51,9 @@ def interleaved(
     image: NDArray[np.uint8],
     threads: int = 1,
     provider: str = "CPUExecutionProvider",
-    warmup: int = 30,
     runs: int = 1024,
     progress: Callable[[int, int], None] | None = None,
+    specs: Mapping[str, InputSpec] | None = None,
 ) -> dict[str, LatencySamples]:
     """Times all files in turn, one run each per round, the order rotating from round to round.
 
@@ -60,32 +62,31 @@ def interleaved(
         image: uint8 (H, W, C).
         threads: intra-op threads.
         provider: execution provider.
-        warmup: rounds before the timed ones, >= 1.
-        runs: timed rounds, >= 64; 1,024 for a number that is published.
+        runs: timed rounds after `WARMUP` others, >= 64; 1,024 for a number that is published.
         progress: called with (rounds done, all rounds) now and then, outside the timed part.
+        specs: what a file expects, by name; a file that is not named is one of edgesafe's own.
 
     Raises:
-        UsageError: fewer runs or warm-ups than that, or a file that does not open.
+        UsageError: fewer runs than that, or a file that does not open.
         NothingEvaluated: no files.
         DataError: an image that a file does not take.
     """
     if not models:
         raise NothingEvaluated("no files", where="latency", fix="name at least one ONNX file")
-    if runs < _NEVER_LESS or warmup < 1:
-        raise UsageError(
-            f"{runs} runs after {warmup}", where="latency", fix=f"give at least {_NEVER_LESS} runs and 1 warm-up"
-        )
+    if runs < _NEVER_LESS:
+        raise UsageError(f"{runs} runs", where="latency", fix=f"give at least {_NEVER_LESS}")
     if image.ndim != 3 or image.dtype != np.uint8:
         raise DataError(f"image is {image.dtype} {image.shape}", where="latency", fix="give uint8 (H, W, C)")
     batch = np.ascontiguousarray(image[None])
     calls = []
-    for path in models.values():
-        classifier = OnnxClassifier(path, threads=threads, provider=provider)
+    for name, path in models.items():
+        spec = None if specs is None else specs.get(name)
+        classifier = OnnxClassifier(path, threads=threads, provider=provider, input_spec=spec)
         classifier.scores(batch, 1)  # refuses a wrong size and non-finite output before any timing
         calls.append(classifier.runner(batch))
     times = np.empty((len(calls), runs), np.float64)
     clock = time.perf_counter_ns
-    for i in range(-warmup, runs):
+    for i in range(-WARMUP, runs):
         for j in range(len(calls)):
             k = (i + j) % len(calls)
             begin = clock()
@@ -94,8 +95,8 @@ def interleaved(
             if i >= 0:
                 times[k, i] = (end - begin) / 1e6
         if progress is not None and i % 64 == 0:
-            progress(i + warmup, runs + warmup)
-    return {name: LatencySamples(times[k], warmup, threads, provider) for k, name in enumerate(models)}
+            progress(i + WARMUP, runs + WARMUP)
+    return {name: LatencySamples(times[k], WARMUP, threads, provider) for k, name in enumerate(models)}
 
 
 def _checked(samples: LatencySamples) -> NDArray[np.float64]:
