@@ -173,6 +173,26 @@ def test_too_large_a_page_leaves_details_out_and_says_so(small: StudyView) -> No
     assert "Left out to keep this page under 1 MB" in html and "sample images" in html
 
 
+def test_an_audit_of_foreign_files(small: StudyView) -> None:
+    """`edgesafe evaluate`: no ratio, no surgery, MACs unknown."""
+    audited = {"baseline-s0": "baseline", "filter-r0.50-s0": "candidate"}
+    variants = tuple(
+        v.model_copy(update={"method": audited[v.id], "ratio": 0.0, "surgery": None, "macs": None, "temperature": None})
+        for v in small.variants
+        if v.id in audited
+    )
+    measured = {
+        i: small.measurements[i].model_copy(
+            update={"metrics": {k: m for k, m in small.measurements[i].metrics.items() if k != "macs"}}
+        )
+        for i in audited
+    }
+    view = dataclasses.replace(small, variants=variants, measurements=measured, verdict=None)
+    html = build(view).html
+    assert 'id="fig-profile"' in html and "Audited files" in html and 'id="fig-ratio"' not in html
+    assert "not measured" in html
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)], ids=["24", "24x3"])
 def test_a_study_of_24_variants_is_fast_and_small(seeds: tuple[int, ...]) -> None:

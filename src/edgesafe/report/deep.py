@@ -12,7 +12,7 @@ from edgesafe.report.stats import cell_differences, reliability, tempered
 from edgesafe.report.svg import Panel
 from edgesafe.report.tables import heat_table, layer_table
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import clean
+from edgesafe.report.words import clean, sentence
 from edgesafe.sections import CORRUPTIONS
 
 __all__ = ["Deep", "deep_parts"]
@@ -50,15 +50,13 @@ class Deep:
             return ()
         proof = surgery.proof
         error = (
-            f", largest relative difference {proof.equivalence:.1e} (limit {proof.tolerance:.0e})"
+            f", largest relative difference {proof.equivalence:.1g} (limit {proof.tolerance:.0e})"
             if proof.equivalence is not None
             else ""
         )
         reason = f"; {clean(proof.reason)}" if proof.reason else ""
-        made = (
-            f"Criterion {clean(surgery.criterion)}, scope {clean(surgery.scope)}, "
-            f"kept channels rounded up to multiples of {surgery.round_to}."
-        )
+        rounded = f", kept channels rounded up to multiples of {surgery.round_to}" if surgery.round_to > 1 else ""
+        made = f"Criterion {clean(surgery.criterion)}, scope {clean(surgery.scope)}{rounded}."
         rewrites = f"Rewritten shortcuts: {', '.join(clean(r) for r in surgery.rewrites)}." if surgery.rewrites else ""
         recovery = ", ".join(f"{clean(k)} {_short(v)}" for k, v in sorted(self.group.first.recovery.items()))
         recovered = f"Recovered with: {recovery.replace('_', ' ')}." if recovery else "Not fine-tuned after pruning."
@@ -67,7 +65,7 @@ class Deep:
             f"Proof: {clean(proof.method)}{error}{reason}.",
             rewrites,
             recovered,
-            *(clean(n) for n in surgery.notes),
+            *(sentence(n) for n in surgery.notes),
         )
         return tuple(text for text in shown if text)
 

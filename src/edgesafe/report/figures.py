@@ -46,7 +46,6 @@ def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
         ax.text(-34 / 262, 1.06, heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
         said = f"ECE {amount(bins.ece, Unit.FRACTION)}"
         ax.text(0.04, 0.93, said, transform=ax.transAxes, color=svg.INK, fontsize=12)
-        ax.text(0.04, 0.85, "accuracy against confidence", transform=ax.transAxes, color=svg.MUTED, fontsize=11.5)
         under = svg.axes(figure, (44, 40, 14, 236))
         under.stairs(bins.histogram * 100, [k / 20 for k in range(21)], fill=True, color=svg.series(5), alpha=0.75)
         under.set_xlim(0, 1)

@@ -137,12 +137,12 @@ def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePa
                 Td(f"{icon} {word}", kind=f"status-{g.status.value}"),
                 Td(shown, limits, kind="" if g.estimate is not None else "absent"),
                 Td(rule(g.rule)),
-                Td("not stated" if g.n is None else f"{g.n:,}", clean(g.method)),
+                Td(("exact" if g.method == "exact" else "not stated") if g.n is None else f"{g.n:,}", clean(g.method)),
                 Td(clean(g.message)),
             )
         )
-    heads = ("Variant", "Gate", "Verdict", "Estimate", "Rule", "Images", "Message")
-    return TablePart("Every gate of every variant", tuple(Column(h) for h in heads), tuple(rows), "wide")
+    heads = ("Variant", "Gate", "Verdict", "Estimate", "Rule", "Images or runs", "Message")
+    return TablePart("Every gate of every variant", tuple(Column(h) for h in heads), tuple(rows), "wide gates")
 
 
 def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:

@@ -50,7 +50,7 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     h, w, c = data.shape
     counts = Counter(clean(g.series).replace("_", " ") for g in groups if not g.is_baseline)
     seeds = sorted({v.seed for v in view.variants})
-    made = ", ".join(f"{k} {TIMES} {name}" for name, k in counts.items()) or "none: this is the baseline alone"
+    made = ", ".join(f"{k} {TIMES} {name}" for name, k in counts.items()) or "the baseline alone"
     images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
     measured = f"{min(images):,}" if images else ABSENT
     meta = next((flat(m.meta) for m in view.measurements.values() if m.meta), {})
@@ -63,7 +63,10 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
             "Data",
             f"{clean(data.name)}: {len(data.classes)} classes, {h}{TIMES}{w}{TIMES}{c} pixels, {measured} test images",
         ),
-        ("Compressed variants", made + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else "")),
+        (
+            "Compressed variants" if any(v.surgery for v in view.variants) else "Audited files",
+            made + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else ""),
+        ),
         ("Measured on", f"{runs}{f', {provider}' if provider else ''}; the exported ONNX files under onnxruntime"),
     )
 

@@ -15,7 +15,7 @@ from edgesafe.report.words import ABSENT, clean, interval, number, title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Line", "ratio_figure", "severities", "severity_figure"]
+__all__ = ["Line", "profile_figure", "ratio_figure", "severities", "severity_figure"]
 
 WIDTH, HEIGHT = 400, 270
 
@@ -27,7 +27,7 @@ class Line:
     label: str
     colour: str
     marker: str
-    ratios: tuple[float, ...]
+    xs: tuple[float, ...]  #: percent removed, or severity
     values: tuple[Value | None, ...]
 
 
@@ -40,17 +40,20 @@ class Sheet:
     heading: str
     limits: tuple[float, float] | None = None
     side: str = ""  #: heading over the labels at the line ends
-    reach: float = 0.0  #: the x axis goes at least this far, percent
+    reach: float = 0.0  #: the x axis goes at least this far
+    xlabel: str = "removed, %"
 
 
 def _line(label: str, look: tuple[str, str], groups: Sequence[Group], view: StudyView, metric: str) -> Line:
     """The metric over the groups."""
-    return Line(label, look[0], look[1], tuple(g.ratio for g in groups), tuple(g.value(view, metric) for g in groups))
+    return Line(
+        label, look[0], look[1], tuple(g.ratio * 100 for g in groups), tuple(g.value(view, metric) for g in groups)
+    )
 
 
 def _draw_line(ax: Axes, line: Line, shift: float) -> tuple[float, float] | None:
     """Line, markers and spread: a band over seeds, bars for one seed's interval. Returns the last point."""
-    seen = [(r * 100, v) for r, v in zip(line.ratios, line.values, strict=True) if v is not None]
+    seen = [(x, v) for x, v in zip(line.xs, line.values, strict=True) if v is not None]
     if not seen:
         return None
     xs = [x + shift if x > 0 else x for x, _ in seen]  # the baseline is one point for all
@@ -83,17 +86,20 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
     """Lines against the ratio with a label at each end."""
     with svg.frame(WIDTH, HEIGHT) as figure:
         ax = svg.axes(figure, (44, 40, 96, 34))
-        step = 0.0 if sheet.side else 0.9  # so that the bars of several methods at one ratio do not hide each other
+        ticks = sorted({x for line in lines for x in line.xs})
+        last = max(ticks[-1], sheet.reach)
+        step = (
+            0.0 if sheet.side else 0.012 * last
+        )  # so that the bars of several methods at one ratio do not hide each other
         shifts = [step * (k - (len(lines) - 1) / 2) for k in range(len(lines))]
         drawn = [(line, _draw_line(ax, line, shift)) for line, shift in zip(lines, shifts, strict=True)]
         ends = [(line, end) for line, end in drawn if end is not None]
-        ratios = sorted({r * 100 for line in lines for r in line.ratios})
-        ax.set_xlim(-2, max(ratios[-1], sheet.reach) + 2)
-        ax.set_xticks(ratios, [f"{r:g}" for r in ratios])
+        ax.set_xlim(-0.025 * last, 1.025 * last)
+        ax.set_xticks(ticks, [f"{x:g}" for x in ticks])
         if sheet.limits is not None:
             ax.set_ylim(*sheet.limits)
         ax.locator_params(axis="y", nbins=6)
-        ax.set_xlabel("removed, %", color=svg.MUTED, fontsize=12)
+        ax.set_xlabel(sheet.xlabel, color=svg.MUTED, fontsize=12)
         ax.text(-40 / 260, 1.07, sheet.heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
         if sheet.side:
             ax.text(1.03, 1.07, sheet.side, transform=ax.transAxes, color=svg.MUTED, fontsize=12)
@@ -104,7 +110,7 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
             ax.annotate(
                 line.label,
                 xy=end,
-                xytext=(right + 0.035 * (right + 2), y),
+                xytext=(right + 0.035 * last, y),
                 va="center",
                 color=svg.INK,
                 fontsize=12,
@@ -114,20 +120,19 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
         return svg.draw(figure, sheet.name, sheet.title, text)
 
 
-def _says(lines: Sequence[Line], metric: str) -> str:
+def _says(lines: Sequence[Line], metric: str, against: str = "percent removed") -> str:
     """The lines in a sentence each, for those who do not see them."""
     out = []
     for line in lines:
-        seen = [(r, v) for r, v in zip(line.ratios, line.values, strict=True) if v is not None]
+        seen = [(r, v) for r, v in zip(line.xs, line.values, strict=True) if v is not None]
         if len(seen) > 1:
             (r0, a), (r1, b) = seen[0], seen[-1]
             out.append(
-                f"{line.label}: {number(a.estimate, a.unit)} % at {r0 * 100:g} % removed, "
-                f"{number(b.estimate, b.unit)} % at {r1 * 100:g} %."
+                f"{line.label}: {number(a.estimate, a.unit)} % at {r0:g}, {number(b.estimate, b.unit)} % at {r1:g}."
             )
         elif seen:
             out.append(f"{line.label}: {number(seen[0][1].estimate, seen[0][1].unit)} %.")
-    return f"{title(metric)} against the share removed. " + " ".join(out)
+    return f"{title(metric)} against {against}. " + " ".join(out)
 
 
 def _cell(value: Value | None) -> Td:
@@ -245,6 +250,36 @@ def severity_figure(
         table,
         _spread_note(groups),
     )
+
+
+def profile_figure(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
+    """MPC and ECE against the severity, a line per variant: for audits, which have no ratio. None: nothing to show."""
+    shown = groups[: len(svg.MARKERS)]
+    panels: list[Panel] = []
+    columns: list[Column] = []
+    rows = [[Td(clean(g.label))] for g in shown]
+    for metric, clean_metric in (("mpc", "accuracy"), ("ece_em10_top1", "ece_em10_top1")):
+        levels = severities(view, metric)
+        names = [clean_metric, *(f"{metric}.severity.{s}" for s in levels)]
+        if not levels:
+            continue
+        lines = []
+        for k, (g, row) in enumerate(zip(shown, rows, strict=True)):
+            values = tuple(g.value(view, m) for m in names)
+            lines.append(Line(clean(g.label), svg.series(k), svg.MARKERS[k], (0.0, *map(float, levels)), values))
+            row += [_cell(v) for v in values]
+        heading = f"{title(metric)}, %"
+        sheet = Sheet(f"profile-{len(panels)}", f"{title(metric)} by severity", heading, xlabel="severity (0: clean)")
+        panels.append(_panel(sheet, lines, _says(lines, metric, "severity")))
+        columns += [Column(f"{title(metric)}, {f'severity {s}' if s else 'clean'}", "%") for s in (0, *levels)]
+    if not panels:
+        return None
+    note = _spread_note(groups) + ("" if len(shown) == len(groups) else " The first seven variants are drawn.")
+    table = TablePart(
+        "By severity, in percent", (Column("Variant"), *columns), tuple(tuple(r) for r in rows), "wide sticky"
+    )
+    text = "One line per variant; severity 0 is the untouched test images. Pooled over all corruptions measured."
+    return FigurePart("fig-profile", "Accuracy and calibration error by severity", text, tuple(panels), table, note)
 
 
 def _limits(values: Sequence[Value | None]) -> tuple[float, float]:

@@ -47,6 +47,7 @@ def make(view: StudyView) -> ReportFiles:
         "verdict": verdict_box(view, groups),
         "cards": cards(chosen),
         "best_rule": BEST_RULE,
+        "compressed": sum(not g.is_baseline for g in groups),
         "forest": forest(view, groups),
         "quality": tables.quality_table(view, groups),
         "cost_table": tables.cost_table(view, groups),
@@ -61,6 +62,7 @@ def make(view: StudyView) -> ReportFiles:
             )
             if part is not None
         ],
+        "profile": None if any(g.ratio > 0 for g in groups) else lines.profile_figure(view, groups),
         "cost": figures.pareto_figure(points, [s.name for s in series]),
         "widths": widths_figure(groups, [s.name for s in series]),
         "provenance": tables.provenance_table(view),

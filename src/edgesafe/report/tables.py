@@ -204,10 +204,13 @@ def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
 
     kept = layer.params_after / layer.params_before if layer.params_before else 1.0
     kept *= 1.0 - layer.sparsity
-    known: tuple[str, ...] = ("min", "median", "max", "threshold")
-    order = [k for k in known if k in layer.criterion]
-    order += sorted(k for k in layer.criterion if k not in order)
-    criterion = ", ".join(f"{clean(k)} {layer.criterion[k]:.3g}" for k in order)
+    known: tuple[str, ...] = ("median", "threshold")
+    first = [k for k in known if k in layer.criterion]
+    rest: list[str] = [k for k in ("min", "max") if k in layer.criterion]
+    rest += sorted(k for k in layer.criterion if k not in (*first, *rest))
+    criterion, more = (", ".join(f"{clean(k)} {layer.criterion[k]:.3g}" for k in keys) for keys in (first, rest))
+    if not criterion:
+        criterion, more = more, ""
     touched = layer.out_before != layer.out_after or layer.in_before != layer.in_after or layer.sparsity > 0
     note = clean(layer.note) if layer.note else ("pruned" if touched else "left alone: no reason recorded")
     return (
@@ -218,7 +221,7 @@ def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
         Td(change(layer.params_before, layer.params_after)),
         Td(f"{layer.sparsity * 100:.1f} %"),
         Td(f"{kept * 100:.0f} %", bar=min(max(kept, 0.0), 1.0)),
-        Td(criterion or "none recorded", kind="" if criterion else "absent"),
+        Td(criterion or "none recorded", more, kind="" if criterion else "absent"),
         Td(note),
     )
 

@@ -19,6 +19,7 @@ __all__ = [
     "interval",
     "number",
     "rule",
+    "sentence",
     "sentences",
     "size",
     "speed",
@@ -67,6 +68,12 @@ def clean(text: str) -> str:
     kept = "".join(c if c.isprintable() else " " for c in str(text))
     kept = " ".join(kept.split())
     return kept if len(kept) <= 200 else kept[:199] + "…"
+
+
+def sentence(text: str) -> str:
+    """Text with a capital letter and a full stop."""
+    shown = clean(text).rstrip(".")
+    return f"{shown[:1].upper()}{shown[1:]}."
 
 
 def sentences(texts: Iterable[str]) -> str:
