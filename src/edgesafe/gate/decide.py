@@ -102,10 +102,6 @@ def decide(
     entries, notes = select(policy, study, options.variants)
     if baseline is not None:
         select(policy, study, (baseline,))
-    if policy.data.lock is not None and options.lock is None and not options.no_baseline:
-        raise RefusedError(
-            f"the policy pins its baseline in '{policy.data.lock}'", where="data.lock", fix="give that lock"
-        )
     gates, left_out = _gates(policy, options.no_baseline)
     results: list[GateResult] = []
     used: set[tuple[str, str]] = set()
@@ -116,8 +112,7 @@ def decide(
             results += _unmeasured(entry, gates)
             continue
         check(one, study, policy)
-        if options.lock is not None and not options.no_baseline:
-            verify(options.lock, one.baseline_id, one.baseline)
+        _check_lock(one, policy, options)
         hashes[one.id] = one.candidate.onnx_sha256
         results += _judge(one, gates, policy, today, used)
     overall, code = _overall(results)
@@ -132,6 +127,17 @@ def decide(
         notes=(*notes, *left_out, *waivers.notes(policy, used, today), *_warnings(policy, results)),
         candidates=hashes,
     )
+
+
+def _check_lock(one: Subject, policy: Policy, options: Options) -> None:
+    """The baseline must be the pinned one, if one is pinned and baselines count at all."""
+    if options.no_baseline:
+        return
+    if options.lock is not None:
+        verify(options.lock, one.baseline_id, one.baseline)
+    elif policy.data.lock is not None:
+        what = f"the policy pins its baseline in '{policy.data.lock}'"
+        raise RefusedError(what, where="data.lock", fix="give that lock")
 
 
 def _gates(policy: Policy, no_baseline: bool) -> tuple[list[tuple[Gate, Clause]], list[str]]:
