@@ -275,6 +275,9 @@ def test_percent_signs_are_escaped_in_annotations():
 def test_the_printed_text_ends_with_the_verdict():
     lines = outputs.to_text(VERDICT).splitlines()
     assert lines[0].startswith("PASS g0: accuracy drop 0.00 pp")
-    assert lines[-1] == ("Gate REFUSED (exit code 3): 1 pass, 2 fail, 1 inconclusive, 1 waived, 1 missing, 1 refused")
+    assert lines[-1] == (
+        "Gate REFUSED (exit code 3): 1 pass, 1 fail, 1 inconclusive, 1 waived, 1 missing, 1 refused; "
+        "as warnings only: 1 fail"
+    )
     two = VERDICT.model_copy(update={"variants": ("a", "b")})
     assert outputs.to_text(two).startswith("[weight-r0.50-s0] PASS")

@@ -46,9 +46,16 @@ def to_text(verdict: Verdict) -> str:
 
 
 def _headline(verdict: Verdict) -> str:
-    counts = [(status, sum(one.status is status for one in verdict.gates)) for status in GateStatus]
-    told = ", ".join(f"{count} {status.value}" for status, count in counts if count)
+    warnings = [one for one in verdict.gates if one.level == "warn" and one.status is not GateStatus.PASS]
+    told = _counts([one for one in verdict.gates if one not in warnings])
+    if warnings:
+        told = f"{told}; as warnings only: {_counts(warnings)}"
     return f"Gate {verdict.overall.value.upper()} (exit code {verdict.exit_code}): {told}"
+
+
+def _counts(results: list[GateResult]) -> str:
+    counts = [(status, sum(one.status is status for one in results)) for status in GateStatus]
+    return ", ".join(f"{count} {status.value}" for status, count in counts if count) or "nothing"
 
 
 # ------------------------------------------------------------------------------------------------------------ JUnit
