@@ -10,6 +10,7 @@ from measure_fixtures import SIDE, classifier_bytes
 
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
 from edgesafe.measure import latency
+from edgesafe.measure.inputs import InputSpec
 from edgesafe.measure.latency import LatencySamples, interleaved, no_speed_up, summarise
 from edgesafe.records import Unit
 
@@ -31,10 +32,10 @@ def files(tmp_path: Path) -> dict[str, Path]:
 
 def test_all_files_are_timed(files: dict[str, Path]) -> None:
     seen: list[tuple[int, int]] = []
-    found = interleaved(files, image=IMAGE, runs=128, warmup=3, progress=lambda a, b: seen.append((a, b)))
+    found = interleaved(files, image=IMAGE, runs=128, progress=lambda a, b: seen.append((a, b)))
     assert set(found) == {"a", "b"}
     assert all(len(s.milliseconds) == 128 and (s.milliseconds > 0).all() for s in found.values())
-    assert seen[0] == (3, 131)
+    assert seen[-1] == (64 + latency.WARMUP, 128 + latency.WARMUP)
     both = summarise(found["a"], found["b"])
     assert set(both) == {"latency.p50_ms", "latency.p90_ms", "latency.min_ms", "latency.ratio"}
     assert both["latency.min_ms"].estimate <= both["latency.p50_ms"].estimate <= both["latency.p90_ms"].estimate
@@ -57,11 +58,21 @@ def test_runs_alternate(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path])
     monkeypatch.setattr(latency, "OnnxClassifier", Fake)
     ticks = iter(range(10**9))
     monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: next(ticks) * 1_000_000)
-    found = interleaved(files, image=IMAGE, runs=64, warmup=2)
-    assert len(order) == 2 * (64 + 2)
+    found = interleaved(files, image=IMAGE, runs=64)
+    assert len(order) == 2 * (64 + latency.WARMUP)
     assert order[:4] == ["a", "b", "b", "a"] or order[:4] == ["b", "a", "a", "b"]
     assert all(set(order[i : i + 2]) == {"a", "b"} for i in range(0, len(order), 2))
     assert (found["a"].milliseconds == 1.0).all()
+
+
+def test_foreign_files_are_timed_by_their_specification(tmp_path: Path, files: dict[str, Path]) -> None:
+    files["theirs"] = tmp_path / "theirs.onnx"
+    files["theirs"].write_bytes(classifier_bytes(layout="NCHW", dtype="float32", names=("x", "y")))
+    spec = InputSpec(layout="NCHW", dtype="float32")
+    found = interleaved(files, image=IMAGE, runs=64, specs={"theirs": spec})
+    assert set(found) == {"a", "b", "theirs"}
+    with pytest.raises(UsageError, match="no input named 'image'"):
+        interleaved(files, image=IMAGE, runs=64)
 
 
 def test_ratio_is_candidate_over_baseline() -> None:
@@ -119,8 +130,6 @@ def test_refusals(files: dict[str, Path]) -> None:
         interleaved({}, image=IMAGE)
     with pytest.raises(UsageError, match="at least 64"):
         interleaved(files, image=IMAGE, runs=10)
-    with pytest.raises(UsageError):
-        interleaved(files, image=IMAGE, warmup=0)
     with pytest.raises(DataError):
         interleaved(files, image=IMAGE[None])
     with pytest.raises(DataError, match="the file takes"):
