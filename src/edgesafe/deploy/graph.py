@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 import onnxruntime as ort
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from edgesafe.errors import UsageError
