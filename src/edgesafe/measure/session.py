@@ -79,7 +79,7 @@ def open_session(data: bytes, *, threads: int, provider: str = _CPU, where: str 
         session = ort.InferenceSession(data, options, providers=[provider])
     except _ORT_ERRORS as e:
         raise UsageError(
-            f"onnxruntime cannot open it: {_first_line(e)}", where=where, fix="export the file again"
+            f"onnxruntime cannot open it: {_first_line(e)}", where=where, fix="export it again, as one file"
         ) from e
     got = session.get_providers()
     if got[0] != provider or (provider == _CPU and got != [_CPU]):
