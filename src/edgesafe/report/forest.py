@@ -65,6 +65,11 @@ def _is_floor(gate: GateResult) -> bool:
     return gate.rule.strip().lower().startswith("min ")
 
 
+def _failing_side(gate: GateResult, at: float, view: tuple[float, float]) -> tuple[float, float]:
+    """The part of the axis beyond the limit."""
+    return (view[0], at) if _is_floor(gate) else (at, view[1])
+
+
 def _worst(gates: Sequence[GateResult], groups: Sequence[Group]) -> list[GateResult]:
     """A gate on a family of metrics (every corruption) judges a variant many times: the worst of each variant."""
     order = [v.id for g in groups for v in g.members]
@@ -165,8 +170,7 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
         if gate.limit is not None:
             at = gate.limit * factor
             ax.axvline(at, color=svg.INK, linewidth=1.4, linestyle=(0, (4, 3)))
-            side = (low - room, at) if _is_floor(gate) else (at, high + room)
-            ax.axvspan(*side, color=svg.LIMIT, alpha=0.13, linewidth=0)
+            ax.axvspan(*_failing_side(gate, at, ax.get_xlim()), color=svg.LIMIT, alpha=0.13, linewidth=0)
         ax.text(
             -104 / 196,
             1 + 15 / (height - 66),

@@ -1,0 +1,216 @@
+"""What is drawn and tabulated is what was measured: bounds, sides, directions, worst cases."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from report_synthetic import Plan, study
+
+from edgesafe.records import GateResult, GateStatus, Unit
+from edgesafe.report import StudyView, svg
+from edgesafe.report.deep import deep_parts
+from edgesafe.report.forest import _failing_side, _rows, forest
+from edgesafe.report.lines import Line, _draw_line
+from edgesafe.report.results import ResultsFile
+from edgesafe.report.stats import CellDifference
+from edgesafe.report.tables import cost_table, differences_table, heat_table, layer_table, quality_table
+from edgesafe.report.view import Value, grouped
+from edgesafe.sections import CORRUPTIONS
+
+MINUS = "\u2212"
+
+
+def _texts(row: tuple) -> list[str]:
+    return [cell.text for cell in row]
+
+
+def test_heat_cells_show_sign_size_and_doubt() -> None:
+    cells = [
+        CellDifference("fog", 1, -0.0312, -0.05, -0.01, 400),
+        CellDifference("fog", 2, -0.0312, -0.07, 0.01, 400),
+        CellDifference("fog", 3, 0.004, 0.001, 0.007, 400),
+        CellDifference("gaussian_noise", 1, -0.2, -0.3, -0.1, 400),
+        CellDifference("my_own", 3, 0.06, 0.01, 0.11, 400),
+    ]
+    table = heat_table("x", cells, CORRUPTIONS)
+    assert [c.text for c in table.columns] == ["Corruption", "1", "2", "3"]
+    assert [r[0].text for r in table.rows] == ["gaussian noise", "fog", "my own"]
+    fog = table.rows[1]
+    assert [(c.text, c.kind) for c in fog[1:]] == [(f"{MINUS}3.1", "hn3"), (f"({MINUS}3.1)", "h0"), ("+0.4", "hp1")]
+    assert table.rows[0][1].kind == "hn4" and table.rows[2][3].kind == "hp4"
+    assert table.rows[0][2].text == "n. m.", "a cell that was not measured"
+
+
+def test_differences_say_which_way_is_worse(view: StudyView) -> None:
+    groups, _ = grouped(view)
+    table = differences_table(view, groups)
+    assert table is not None
+    for row in table.rows:
+        group = next(g for g in groups if g.label == row[0].text)
+        for column, cell in zip(table.columns[1:], row[1:], strict=True):
+            metric = {"Δ Accuracy": "accuracy", "Δ mPC": "mpc", "Δ ECE": "ece_em10_top1", "Δ NLL": "nll"}.get(
+                column.text
+            )
+            if metric is None:
+                continue
+            d = view.measurements[group.first.id].differences[metric]
+            good_if_up = metric in ("accuracy", "mpc")
+            expected = "" if d.low <= 0 <= d.high else ("better" if (d.estimate > 0) == good_if_up else "worse")
+            assert cell.kind == expected
+            assert (expected or "no clear change") in cell.small
+
+
+def test_quality_and_cost_are_the_measurements(view: StudyView) -> None:
+    groups, _ = grouped(view)
+    quality, cost = quality_table(view, groups), cost_table(view, groups)
+    for group, row in zip(groups, quality.rows, strict=True):
+        m = view.measurements[group.first.id].metrics["accuracy"]
+        assert row[2].text == f"{m.estimate * 100:.2f}" and row[2].small == f"{m.low * 100:.2f}–{m.high * 100:.2f}"  # noqa: RUF001
+    by_name = {r[0].text: _texts(r) for r in cost.rows}
+    assert "no speed-up" in by_name["weight 50 %"] and "1.60 times as fast" in by_name["filter 50 %"]
+    assert by_name["baseline"][4] == "reference"
+
+
+def test_the_noise_floor_stands_under_the_error(view: StudyView) -> None:
+    m = view.measurements["baseline-s0"]
+    ece = m.metrics["ece_em10_top1"].model_copy(update={"noise_floor": 0.0123})
+    changed = m.model_copy(update={"metrics": {**m.metrics, "ece_em10_top1": ece}})
+    with_floor = dataclasses.replace(view, measurements={**view.measurements, "baseline-s0": changed})
+    groups, _ = grouped(with_floor)
+    assert "floor 1.23" in quality_table(with_floor, groups).rows[0][3].small
+
+
+def test_reliability_after_temperature_is_what_was_measured(view: StudyView) -> None:
+    groups, _ = grouped(view)
+    for part in deep_parts(view, groups[:2]):
+        metrics = view.measurements[part.variant].metrics
+        before, after = part.panels
+        assert f"ECE {metrics['ece_em10_top1'].estimate * 100:.2f} %" in before.svg
+        assert f"ECE {metrics['ece_em10_top1.calibrated'].estimate * 100:.2f} %" in after.svg
+
+
+def _value(estimate: float, low: float | None, high: float | None, seeds: int = 1) -> Value:
+    return Value("accuracy", estimate, low, high, Unit.FRACTION, seeds, 100, "x")
+
+
+def test_lines_draw_the_interval_or_the_band() -> None:
+    points = (_value(0.9, 0.88, 0.93), None, _value(0.8, 0.75, 0.82))
+    with svg.frame(400, 300) as figure:
+        ax = svg.axes(figure, (40, 40, 40, 40))
+        end = _draw_line(ax, Line("a", svg.INK, "o", (0.0, 30.0, 50.0), points), 0.0)
+        bars, line = ax.lines
+        assert end == (50.0, 80.0)
+        np.testing.assert_allclose(line.get_xydata(), [[0, 90], [50, 80]])
+        np.testing.assert_allclose(bars.get_ydata(), [88, 93, np.nan, 75, 82, np.nan])
+        assert not ax.collections
+        seeds = (_value(0.9, 0.88, 0.92, 3), _value(0.8, 0.7, 0.9, 3))
+        _draw_line(ax, Line("b", svg.INK, "o", (0.0, 50.0), seeds), 0.0)
+        band = ax.collections[0].get_paths()[0].vertices
+        assert band[:, 1].min() == 70 and band[:, 1].max() == 92
+        assert _draw_line(ax, Line("c", svg.INK, "o", (0.0,), (None,)), 0.0) is None
+
+
+def _gate(variant: str, rule: str, status: GateStatus, estimate: float | None, limit: float = 0.01) -> GateResult:
+    return GateResult(
+        id="g",
+        variant=variant,
+        metric="accuracy",
+        level="error",
+        status=status,
+        rule=rule,
+        limit=limit,
+        estimate=estimate,
+        unit=Unit.FRACTION,
+        message="m",
+    )
+
+
+def test_the_tinted_side_is_the_one_that_fails() -> None:
+    assert _failing_side(_gate("a", "max_drop 1.0pp", GateStatus.PASS, 0.0), 1.0, (-2.0, 5.0)) == (1.0, 5.0)
+    assert _failing_side(_gate("a", "min 90%", GateStatus.PASS, 0.95, 0.9), 90.0, (80.0, 100.0)) == (80.0, 90.0)
+
+
+def test_a_family_shows_each_variants_worst_and_many_seeds_the_worst_seed() -> None:
+    many = study(
+        Plan(
+            variants=(("filter", 0.5),),
+            seeds=tuple(range(20)),
+            n=60,
+            corruptions=(),
+            gated=False,
+            evidence=False,
+            layers=2,
+        )
+    )
+    groups, _ = grouped(many)
+    gates = []
+    for s in range(20):
+        name = f"filter-r0.50-s{s}"
+        gates += [
+            _gate(name, "max_drop 1.0pp", GateStatus.PASS, 0.002),
+            _gate(name, "max_drop 1.0pp", GateStatus.PASS, 0.005),
+        ]
+    gates[14] = _gate("filter-r0.50-s7", "max_drop 1.0pp", GateStatus.INCONCLUSIVE, 0.0101)
+    rows = _rows(gates, groups)
+    assert [(label, g.variant, g.status) for label, g in rows] == [
+        ("filter 50 %", "filter-r0.50-s7", GateStatus.INCONCLUSIVE)
+    ]
+    few = _rows(gates[:6], groups)
+    assert [label for label, _ in few] == ["filter 50 % s0", "filter 50 % s1", "filter 50 % s2"]
+    assert all(g.estimate == 0.005 for _, g in few)
+
+
+@pytest.mark.parametrize(
+    ("seen", "worst"),
+    [
+        ((GateStatus.PASS, GateStatus.WAIVED), GateStatus.WAIVED),
+        ((GateStatus.PASS, GateStatus.INCONCLUSIVE, GateStatus.WAIVED), GateStatus.INCONCLUSIVE),
+        ((GateStatus.FAIL, GateStatus.INCONCLUSIVE), GateStatus.FAIL),
+        ((GateStatus.MISSING, GateStatus.FAIL), GateStatus.MISSING),
+        ((GateStatus.REFUSED, GateStatus.MISSING, GateStatus.PASS), GateStatus.REFUSED),
+        ((GateStatus.PASS,), GateStatus.PASS),
+    ],
+)
+def test_a_group_is_as_good_as_its_worst_gate(
+    small: StudyView, seen: tuple[GateStatus, ...], worst: GateStatus
+) -> None:
+    gates = tuple(_gate("filter-r0.50-s0", "max_drop 1.0pp", s, 0.0) for s in seen)
+    warning = _gate("filter-r0.50-s0", "max_drop 1.0pp", GateStatus.FAIL, 0.5).model_copy(update={"level": "warn"})
+    assert small.verdict is not None
+    view = dataclasses.replace(small, verdict=small.verdict.model_copy(update={"gates": (*gates, warning)}))
+    groups, _ = grouped(view)
+    status = {g.key: g.status(view) for g in groups}
+    assert status["filter-r0.50"] is worst and status["weight-r0.50"] is None
+
+
+def test_an_unmeasured_variant_may_be_judged_missing(small: StudyView) -> None:
+    """The gate judges refused variants too; they have no record, and the page must still show them."""
+    from edgesafe.records import VariantEntry
+    from edgesafe.report import build
+
+    entry = VariantEntry(
+        id="filter-r0.90-s0", method="filter", ratio=0.9, seed=0, status="refused", reason="too narrow"
+    )
+    assert small.verdict is not None
+    gate = _gate(entry.id, "max_drop 1.0pp", GateStatus.MISSING, None).model_copy(update={"limit": None, "unit": None})
+    view = dataclasses.replace(
+        small,
+        study=small.study.model_copy(update={"variants": (*small.study.variants, entry)}),
+        verdict=small.verdict.model_copy(update={"gates": (*small.verdict.gates, gate)}),
+    )
+    files = build(view)
+    assert "filter-r0.90-s0" in files.html and "∅ missing" in files.html
+    assert ResultsFile.model_validate_json(files.json).verdict == view.verdict
+    part = forest(view, grouped(view)[0])
+    assert part is not None and any("filter-r0.90-s0" in str(p.svg) for p in part.panels)
+
+
+def test_layer_tables_say_why_a_layer_was_left_alone(small: StudyView) -> None:
+    table = layer_table(next(v for v in small.variants if v.id == "filter-r0.50-s0"))
+    assert table is not None
+    notes = [row[-1].text for row in table.rows]
+    assert "pruned" in notes and "classifier: never narrowed" in notes
+    assert any("→" in row[2].text for row in table.rows)
+    assert layer_table(small.variants[0]) is None
