@@ -10,6 +10,8 @@ Importing edgesafe imports neither torch nor onnxruntime.
 
 from __future__ import annotations
 
+import sys
+import types
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,3 +80,21 @@ def gate(study: str | Path, policy: str | Path, *variants: str, baseline: str | 
     from edgesafe import gating
 
     return gating.judge(gating.Request(Path(study), Path(policy), variants, baseline))
+
+
+class _CallablePackage(types.ModuleType):
+    """`edgesafe.gate` is a package and a function of the Python API: once imported, the package can be called, too."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Verdict:
+        return _judge(*args, **kwargs)
+
+
+class _Edgesafe(types.ModuleType):
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "gate" and isinstance(value, types.ModuleType):  # the import system binds the sub-package here
+            value.__class__ = _CallablePackage
+        super().__setattr__(name, value)
+
+
+_judge = gate
+sys.modules[__name__].__class__ = _Edgesafe

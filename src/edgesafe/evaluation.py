@@ -24,7 +24,17 @@ from edgesafe.measure import latency as latencies
 from edgesafe.measure import robustness, summary
 from edgesafe.measure.inputs import InputSpec
 from edgesafe.measure.session import OnnxClassifier
-from edgesafe.records import Cell, DataIdentity, Evidence, Host, ImageSet, Measurement, Measurements, Unit
+from edgesafe.records import (
+    Cell,
+    DataIdentity,
+    Evidence,
+    Host,
+    ImageSet,
+    Measurement,
+    Measurements,
+    Unit,
+    VariantRecord,
+)
 from edgesafe.sections import EvaluateSection, TargetSection
 from edgesafe.storage import sha256_bytes
 
@@ -34,13 +44,14 @@ __all__ = [
     "Setting",
     "Timing",
     "assemble",
-    "calibrated",
     "collect",
     "exact",
     "latency",
+    "other_file",
     "png",
     "prepare",
     "samples",
+    "sizes",
 ]
 
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
@@ -209,28 +220,55 @@ def exact(metric: str, value: float, unit: Unit) -> Measurement:
     return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit)
 
 
-def calibrated(classifier: OnnxClassifier, bench: Bench, before: NDArray[np.float32]) -> dict[str, Measurement]:
-    """Clean calibration of model.calibrated.onnx, measured on that file, on the same test images.
+def other_file(
+    classifier: OnnxClassifier, bench: Bench, suffix: str, same: NDArray[np.float32] | None
+) -> dict[str, Measurement]:
+    """Clean metrics of a file beside model.onnx, measured on that file and the same images: `accuracy.<suffix>`, ….
 
     Args:
-        classifier: the file with the temperature folded in.
+        classifier: the open file.
         bench: what to run it on.
-        before: float32 (n, K), logits of the file without temperature: the arg max must be the same everywhere.
+        suffix: "calibrated" or "int8".
+        same: float32 (n, K), logits of model.onnx whose arg max must be kept on every image; None: may differ.
 
     Raises:
-        ParityError: the temperature changed a prediction.
+        ParityError: a prediction changed that must not.
     """
     everything = np.arange(len(bench.test), dtype=np.int64)
     cell, logits = robustness.collect_cell(
         classifier, bench.test.images, bench.test.labels, everything, "", 0, bench.section.batch_size
     )
-    changed = int((logits.argmax(1) != before.argmax(1)).sum())
+    changed = 0 if same is None else int((logits.argmax(1) != same.argmax(1)).sum())
     if changed:
-        raise ParityError(f"the temperature changed {changed} predictions", where="model.calibrated.onnx", fix=REPORT)
+        raise ParityError(f"{changed} predictions changed", where=f"model.{suffix}.onnx", fix=REPORT)
     metrics = summary.summarise(Evidence(cell, logits, {}, {}), population=bench.population)
-    wanted = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
-    renamed = {f"{name}.calibrated": metrics[name] for name in wanted}
-    return {name: value.model_copy(update={"metric": name}) for name, value in renamed.items()}
+    wanted = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
+    return {
+        f"{name}.{suffix}": metrics[name].model_copy(update={"metric": f"{name}.{suffix}"})
+        for name in wanted
+        if suffix != "calibrated" or name != "accuracy"  # which is model.onnx's, prediction by prediction
+    }
+
+
+def sizes(record: VariantRecord) -> dict[str, Measurement]:
+    """What is counted, not estimated: bytes, parameters, MACs, sparsity; and the parity that was proven."""
+    found: dict[str, Measurement] = {}
+    for file, metric in (
+        ("model.onnx", "size.onnx_bytes"),
+        ("model.sparse.onnx", "size.sparse_onnx_bytes"),
+        ("model.int8.onnx", "size.int8_onnx_bytes"),
+    ):
+        artefact = record.artefact(file)
+        if artefact is not None:
+            found[metric] = exact(metric, artefact.bytes, Unit.BYTES)
+    found["size.params"] = exact("size.params", record.params, Unit.COUNT)
+    found["sparsity"] = exact("sparsity", record.sparsity, Unit.FRACTION)
+    if record.macs is not None:
+        found["macs"] = exact("macs", record.macs, Unit.COUNT)
+    proven = [check.max_abs_logit for check in record.parity if check.file == "model.onnx"]
+    if proven:
+        found["parity.max_abs_logit"] = exact("parity.max_abs_logit", max(proven), Unit.LOGIT)
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,41 +19,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgesafe import data, evaluation, models, prune, recover
+from edgesafe import cutting, data, evaluation, models, recover, shipping
 from edgesafe.bookkeeping import Files, Kept, host, input_hashes
-from edgesafe.deploy import export, parity, sparse, temperature, transport
 from edgesafe.errors import RefusedError
 from edgesafe.evaluation import Bench, Setting, Timing
 from edgesafe.measure import evidence as evidence_files
-from edgesafe.measure import temperature as temperature_fit
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.models import count
 from edgesafe.progress import Progress, Silent
 from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.recipe import Recipe, VariantPlan, variants
 from edgesafe.records import (
-    Artefact,
     DataBundle,
     DataIdentity,
     Evidence,
     Lineage,
     Measurement,
-    Parity,
     StudyRecord,
-    Temperature,
-    Unit,
     VariantEntry,
     VariantRecord,
 )
 from edgesafe.recover import FitPlan, Normalisation
 from edgesafe.sections import CompressSection, Method, RecoverSection, TrainSection
+from edgesafe.shipping import Exported, Order
 from edgesafe.storage import sha256_bytes, sha256_file, stage_key
 from edgesafe.store import StudyWriter
 from edgesafe.surgery import rebuild
 
 __all__ = ["compress"]
 
-_PARITY_IMAGES = 512  # validation images on which torch and onnxruntime must agree
 _CORES = len(os.sched_getaffinity(0))
 
 
@@ -77,16 +72,6 @@ class Run:
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of an image."""
         return self.identity.shape
-
-
-@dataclass(frozen=True)
-class Exported:
-    """The files of a variant and what was proven about them."""
-
-    onnx: bytes
-    artefacts: tuple[Artefact, ...]
-    parity: tuple[Parity, ...]
-    temperature: Temperature | None
 
 
 def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> StudyWriter:
@@ -138,11 +123,11 @@ def _make(run: Run, plan: VariantPlan) -> None:
     """One variant from start to finish."""
     baseline = _baseline(run, plan.seed)
     outcome = _pruned(run, plan, baseline)
-    model, recovery = (baseline, {}) if outcome is None else _recovered(run, plan, outcome)
+    model, recovery = (baseline, {}) if outcome is None else _recovered(run, plan, outcome.model, outcome.masks)
     exported = _exported(run, plan, model)
     _described(run, plan, model, outcome, exported, recovery)
     evidence = _evidence(run, plan, exported)
-    _measured(run, plan, exported, evidence)
+    _measured(run, plan, evidence)
     run.study.finish(plan.id)
 
 
@@ -201,21 +186,33 @@ def _pruned(run: Run, plan: VariantPlan, baseline: nn.Module) -> PruneOutcome | 
         mean=run.bundle.mean,
         std=run.bundle.std,
         paper_layers=models.paper_layers(run.recipe.model.arch, baseline) or (),
+        gradient_batches=partial(cutting.gradient_batches, run.bundle, run.normalise),
     )
-    return prune.prune(baseline, section, plan.ratio, context)
+    between = cutting.Between(
+        recover=partial(_between_steps, run, plan),
+        latency_ms=partial(cutting.latency_ms, run.bundle, run.recipe.export, run.recipe.target),
+    )
+    return cutting.cut(baseline, section, plan.ratio, context, between)
 
 
-def _recovered(run: Run, plan: VariantPlan, outcome: PruneOutcome) -> tuple[nn.Module, dict[str, Any]]:
+def _between_steps(run: Run, plan: VariantPlan, model: nn.Module) -> nn.Module:
+    """Recovery after a step that is not the last."""
+    return _recovered(run, plan, model, None, f"recover-{_weights_hash(model)[7:23]}")[0]
+
+
+def _recovered(
+    run: Run, plan: VariantPlan, model: nn.Module, masks: Mapping[str, torch.Tensor] | None, name: str = "recover"
+) -> tuple[nn.Module, dict[str, Any]]:
     """BatchNorm re-estimation, then fine-tuning."""
-    section, model = run.recipe.recover, outcome.model
+    section = run.recipe.recover
     layers = recover.reestimate_batchnorm(model, run.bundle.train, run.normalise, images=section.bn_images)
     recovery: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
     if section.epochs:
         key = stage_key(
             what="recover", section=section.model_dump(), start=_weights_hash(model), seed=plan.seed, **_data(run)
         )
-        kept = Kept(run.study, plan.id, "recover", key)
-        losses = _fit(run, model, kept, _fit_plan(section, plan.seed), masks=outcome.masks, title="fine-tuning")
+        kept = Kept(run.study, plan.id, name, key)
+        losses = _fit(run, model, kept, _fit_plan(section, plan.seed), masks=masks, title="fine-tuning")
         recovery |= {"images": min(section.images or len(run.bundle.train), len(run.bundle.train)), "loss": losses[-1]}
     return model.eval(), recovery
 
@@ -249,31 +246,9 @@ def _fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
 
 def _exported(run: Run, plan: VariantPlan, model: nn.Module) -> Exported:
     """Every file of the variant, each proven equal to what it came from before it is written."""
-    section, images = run.recipe.export, run.bundle.validation.images[:_PARITY_IMAGES]
-    write = Files(run.study, plan.id)
-    weight = plan.section is not None and plan.section.method is Method.WEIGHT
-    mean, std = run.bundle.mean, run.bundle.std
-    write("model.safetensors", rebuild.save_bytes(model, sparse=weight, metadata={"variant": plan.id}))
-    onnx = export.export_onnx(model, input_shape=run.shape, mean=mean, std=std, opset=section.opset)
-    checks = [parity.check_torch(model, onnx, images, mean, std, "model.onnx")]
-    write("model.onnx", onnx, compressed=transport.transport_bytes(onnx))
-    if weight and section.sparse:
-        inflating = sparse.inflate(onnx)
-        sparse.assert_folds(inflating)
-        checks.append(parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True))
-        write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
-    fitted = _fitted_temperature(run, onnx) if section.temperature else None
-    if fitted is not None:
-        write("model.calibrated.onnx", temperature.fold(onnx, fitted.value))
-    return Exported(onnx, tuple(write.artefacts), tuple(checks), fitted)
-
-
-def _fitted_temperature(run: Run, onnx: bytes) -> Temperature:
-    """On the validation images, on the exported file."""
-    held_out = run.bundle.validation
-    logits = _open(run, onnx).logits(held_out.images)
-    value, before, after = temperature_fit.fit(logits, held_out.labels)
-    return Temperature(value=value, nll_before=before, nll_after=after, n=len(held_out), data_sha256=held_out.sha256)
+    unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
+    order = Order(run.recipe.export, run.bundle, unstructured, run.recipe.target.provider, _CORES)
+    return shipping.ship(model, order, Files(run.study, plan.id), plan.id)
 
 
 def _described(
@@ -339,38 +314,29 @@ def _open(run: Run, onnx: bytes) -> OnnxClassifier:
     return OnnxClassifier(onnx, threads=_CORES, provider=run.recipe.target.provider)
 
 
-def _measured(run: Run, plan: VariantPlan, exported: Exported, evidence: Evidence) -> None:
+def _measured(run: Run, plan: VariantPlan, evidence: Evidence) -> None:
     """measurements.json: every metric with its interval, and paired differences to the baseline."""
     study, baseline, reference = run.study, f"baseline-s{plan.seed}", None
     if plan.section is not None:
         reference = (baseline, evidence_files.from_bytes(study.evidence_bytes(baseline)))
     setting = Setting(run.recipe.target, host())
     measured = evaluation.assemble(plan.id, evidence, run.bench, setting, reference)
-    metrics = measured.metrics | _calibrated(run, plan, exported, evidence) | _sizes(study.variant(plan.id))
+    metrics = measured.metrics | _other_files(run, plan, evidence) | evaluation.sizes(study.variant(plan.id))
     if run.recipe.evaluate.latency:
         metrics |= _latency(run, plan, baseline)
     study.put_measurements(measured.model_copy(update={"metrics": metrics}))
 
 
-def _calibrated(run: Run, plan: VariantPlan, exported: Exported, evidence: Evidence) -> dict[str, Measurement]:
-    if exported.temperature is None:
-        return {}
-    classifier = _open(run, run.study.file_bytes(plan.id, "model.calibrated.onnx"))
-    return evaluation.calibrated(classifier, run.bench, evidence.logits)
-
-
-def _sizes(record: VariantRecord) -> dict[str, Measurement]:
-    exact, found = evaluation.exact, {}
-    for file, metric in (("model.onnx", "size.onnx_bytes"), ("model.sparse.onnx", "size.sparse_onnx_bytes")):
-        artefact = record.artefact(file)
-        if artefact is not None:
-            found[metric] = exact(metric, artefact.bytes, Unit.BYTES)
-    found["size.params"] = exact("size.params", record.params, Unit.COUNT)
-    if record.macs is not None:
-        found["macs"] = exact("macs", record.macs, Unit.COUNT)
-    found["sparsity"] = exact("sparsity", record.sparsity, Unit.FRACTION)
-    worst = max(check.max_abs_logit for check in record.parity)
-    found["parity.max_abs_logit"] = exact("parity.max_abs_logit", worst, Unit.LOGIT)
+def _other_files(run: Run, plan: VariantPlan, evidence: Evidence) -> dict[str, Measurement]:
+    """The clean metrics of the files beside model.onnx, each measured on that file."""
+    found: dict[str, Measurement] = {}
+    record = run.study.variant(plan.id)
+    for file, suffix in (("model.calibrated.onnx", "calibrated"), ("model.int8.onnx", "int8")):
+        if record.artefact(file) is None:
+            continue
+        classifier = _open(run, run.study.file_bytes(plan.id, file))
+        same = evidence.logits if suffix == "calibrated" else None
+        found |= evaluation.other_file(classifier, run.bench, suffix, same)
     return found
 
 

@@ -54,13 +54,10 @@ class Recipe(Section):
     def _rules_across_sections(self) -> Recipe:
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("seeds must be distinct and not negative")
-        labels = [(block.label or block.method.value, ratio) for block in self.compress for ratio in block.ratios]
-        twice = {f"{label} at ratio {ratio:g}" for label, ratio in labels if labels.count((label, ratio)) > 1}
+        made = [name for block in self.compress for name, _ in _named(block)]
+        twice = sorted({name for name in made if made.count(name) > 1})
         if twice:
-            raise ValueError(f"{', '.join(sorted(twice))} stands twice: give one of the blocks a label of its own")
-        near = {f"{label}-r{ratio:.2f}" for label, ratio in labels}
-        if len(near) != len(labels):
-            raise ValueError("two ratios of one method are equal to two digits: variants are named by two digits")
+            raise ValueError(f"{', '.join(twice)} stands twice (ratios count to two digits): give one block a label")
         for block in self.compress:
             if block.label == "baseline" or (block.label in {m.value for m in type(block.method)} - {block.method}):
                 raise ValueError(f"label '{block.label}' is the name of something else")
@@ -108,12 +105,21 @@ def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
     for seed in recipe.seeds:
         plans.append(VariantPlan(id=f"baseline-s{seed}", label="baseline", ratio=0.0, seed=seed))
         for block in recipe.compress:
-            label = block.label or block.method.value
             plans += [
-                VariantPlan(id=f"{label}-r{ratio:.2f}-s{seed}", label=label, ratio=ratio, seed=seed, section=block)
-                for ratio in block.ratios
+                VariantPlan(
+                    id=f"{name}-s{seed}", label=block.label or block.method.value, ratio=ratio, seed=seed, section=block
+                )
+                for name, ratio in _named(block)
             ]
     return tuple(plans)
+
+
+def _named(block: CompressSection) -> list[tuple[str, float]]:
+    """Names (without seed) and ratios of a block's variants; a budget's ratio is found later and 0 here."""
+    label = block.label or block.method.value
+    if block.budget is not None:
+        return [(f"{label}-{block.budget.resource}{block.budget.value:g}", 0.0)]
+    return [(f"{label}-r{ratio:.2f}", ratio) for ratio in block.ratios]
 
 
 def load(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:

@@ -6,12 +6,13 @@ Defaults live here and nowhere else; `edgesafe compress --show-recipe` prints th
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CORRUPTIONS",
+    "BudgetSection",
     "CompressSection",
     "Criterion",
     "DataSection",
@@ -76,6 +77,34 @@ class Criterion(StrEnum):
     RANDOM = "random"
 
 
+class BudgetSection(Section):
+    """What must be reached instead of a ratio: exactly one of these.
+
+    A value below 1 is a share of the unpruned network's; from 1 on it is absolute.
+    """
+
+    macs: Positive | None = None
+    params: Positive | None = None
+    bytes: Positive | None = None  #: of model.safetensors
+    latency_ms: Positive | None = None  #: measured on the exported file, on the target's threads; always absolute
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise ValueError("give exactly one of macs, params, bytes, latency_ms")
+        return self
+
+    @property
+    def resource(self) -> str:
+        """Its name."""
+        return next(iter(self.model_dump(exclude_none=True)))
+
+    @property
+    def value(self) -> float:
+        """Its value."""
+        return float(next(iter(self.model_dump(exclude_none=True).values())))
+
+
 class ModelSection(Section):
     """[model]."""
 
@@ -102,7 +131,9 @@ class CompressSection(Section):
 
     method: Method
     label: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")  #: names the variants instead of `method`
-    ratios: tuple[Ratio, ...] = Field(min_length=1)
+    ratios: tuple[Ratio, ...] = ()  #: share to remove, one variant each; or a budget
+    budget: BudgetSection | None = None
+    steps: int = Field(default=1, ge=1, le=20)  #: prune a little, recover, and again; structured methods
     scope: Scope | None = None  #: default: internal on nets with residual blocks, else all
     criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random)
     round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels: a multiple of; default: the target's
@@ -111,6 +142,14 @@ class CompressSection(Section):
     slim_epochs: int = Field(default=1, ge=0)  #: method channel: epochs of training with the L1 penalty on BN scales
     slim_l1: NonNegative = 1e-4  #: its weight: 1e-4 for VGG, 1e-5 for ResNet in the paper
     slim_lr: Positive = 0.01
+
+    @model_validator(mode="after")
+    def _ratios_or_budget(self) -> Self:
+        if bool(self.ratios) == (self.budget is not None):
+            raise ValueError("give ratios, or a budget")
+        if self.method is Method.WEIGHT and (self.budget is not None or self.steps > 1):
+            raise ValueError("method weight takes ratios and one step: budgets and steps are for structured methods")
+        return self
 
 
 class TrainSection(Section):
@@ -149,7 +188,7 @@ class ExportSection(Section):
     opset: int = Field(default=18, ge=18, le=23)  #: the exporter writes no lower opset, whatever one asks
     sparse: bool = True  #: method weight: also model.sparse.onnx
     temperature: bool = True  #: also model.calibrated.onnx, with a temperature fitted on validation images
-    int8: Literal[False] = False  #: reserved: int8 files are not made by this version
+    int8: bool = False  #: also model.int8.onnx: static QDQ, uint8 activations, ranges from training images
 
 
 class EvaluateSection(Section):

@@ -25,7 +25,14 @@ __all__ = ["REPRODUCIBLE", "StudyReader", "StudyWriter", "set_aside"]
 
 STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
 SAMPLES = "samples.png"
-REPRODUCIBLE = ("model.safetensors", "model.onnx", "model.sparse.onnx", "model.calibrated.onnx", EVIDENCE)
+REPRODUCIBLE = (
+    "model.safetensors",
+    "model.onnx",
+    "model.sparse.onnx",
+    "model.calibrated.onnx",
+    "model.int8.onnx",
+    EVIDENCE,
+)
 """Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, not here."""
 
 _STAGE_MAGIC = b"edgesafe-stage/1\n"

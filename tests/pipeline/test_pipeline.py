@@ -235,3 +235,40 @@ def test_killed_ten_times_at_random_moments_it_ends_with_the_same_hashes(study: 
     subprocess.run(command, check=True, capture_output=True)
     assert hashes(root) == hashes(study)
     assert json.loads((root / "study.json").read_text())["digest"]
+
+
+def test_the_python_interface(study: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "p.toml"
+    gates = '[[gate]]\nid = "a"\nmetric = "accuracy"\nmax_drop = "99pp"\n'
+    policy.write_text(f'schema = "edgesafe.policy/1"\n[data]\nmin_samples = 10\n{gates}')
+    code = """
+import sys, edgesafe
+first, second = (edgesafe.gate(*sys.argv[1:]) for _ in range(2))
+assert first == second and first.exit_code == 0, first
+assert "torch" not in sys.modules
+import edgesafe.gate.policy
+from edgesafe.gate import decide
+assert edgesafe.gate(*sys.argv[1:]) == first
+"""
+    subprocess.run([sys.executable, "-c", code, str(study), str(policy)], check=True)
+
+
+def test_budgets_steps_and_int8(tmp_path: Path) -> None:
+    blocks = (
+        'compress=[{method="filter", budget={macs=0.6}, round_to=4},'
+        ' {method="filter", label="slow", ratios=[0.5], steps=2, criterion="taylor", round_to=4}]'
+    )
+    wanted = recipe.load(None, [*TINY, blocks, "export.int8=true", "evaluate.corruptions=none"])
+    study = pipeline.compress(wanted, tmp_path / "s")
+    baseline, budget = study.variant("baseline-s0"), study.variant("filter-macs0.6-s0")
+    assert baseline.macs is not None
+    assert budget.macs is not None
+    assert 0.4 * baseline.macs < budget.macs <= 0.6 * baseline.macs
+    assert budget.surgery is not None
+    assert "asked for macs" in budget.surgery.notes[0]
+    slow = study.variant("slow-r0.50-s0")
+    assert slow.surgery is not None
+    assert any("steps" in note for note in slow.surgery.notes)
+    metrics = study.measurements("slow-r0.50-s0").metrics
+    assert metrics["size.int8_onnx_bytes"].estimate < metrics["size.onnx_bytes"].estimate
+    assert abs(metrics["accuracy.int8"].estimate - metrics["accuracy"].estimate) < 0.2
