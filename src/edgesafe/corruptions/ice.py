@@ -57,7 +57,7 @@ def _lattice(stream: Stream, side: int, cell: float) -> NDArray[np.float64]:
 
 
 def _standard(field: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shifted and scaled to mean 0, deviation 1. Sums are of whole numbers, so the same in any order, on any machine."""
+    """Shifted and scaled to mean 0, deviation 1; sums are of whole numbers, so the same on every machine."""
     steps = np.rint(field * 2.0**16).astype(np.int64)
     mean = int(steps.sum()) / steps.size
     square = int((steps * steps).sum()) / steps.size
