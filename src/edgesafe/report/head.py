@@ -67,7 +67,7 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
             "Compressed variants" if any(v.surgery for v in view.variants) else "Audited files",
             made + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else ""),
         ),
-        ("Measured on", f"{runs}{f', {provider}' if provider else ''}; the exported ONNX files under onnxruntime"),
+        ("Measured on", f"the ONNX files, on {runs}; onnxruntime{f', {provider}' if provider else ''}"),
     )
 
 
