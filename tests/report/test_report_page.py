@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_the_same_bytes_in_another_process() -> None:
         subprocess.run(
             [sys.executable, "-W", "error", "-c", code],
             cwd=here,
-            env={"PYTHONHASHSEED": s, "PATH": ""},
+            env={**os.environ, "PYTHONHASHSEED": s},
             capture_output=True,
             text=True,
             check=True,
