@@ -39,7 +39,7 @@ def close(ours, exact, share=0.01):
 def test_gaussian_is_scipys(sigma):
     a = picture(2, 20, 31).astype(np.float64) / 255
     exact = np.stack([ndimage.gaussian_filter(i, (sigma, sigma, 0), mode="nearest") for i in a])
-    assert np.array_equal(blur.gaussian(a, sigma), exact)
+    assert np.abs(blur.gaussian(a, sigma) - exact).max() < 2e-15  # the weights' last bits are NumPy's affair
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (224, 224, 3), (120, 150, 1)])

@@ -33,7 +33,8 @@ def gaussian_taps(sigma: float, truncate: float = 4.0) -> NDArray[np.float64]:
     radius = int(truncate * sigma + 0.5)
     if radius == 0:
         return np.ones(1)
-    weights: NDArray[np.float64] = np.exp(-0.5 / (sigma * sigma) * np.arange(-radius, radius + 1) ** 2)
+    # math.exp, not np.exp: NumPy's differs in the last bit from version to version, and flat areas would show it
+    weights = np.array([math.exp(-0.5 / (sigma * sigma) * i**2) for i in range(-radius, radius + 1)])
     weights /= weights.sum()
     return weights
 
@@ -195,7 +196,7 @@ def apply_glass_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.ui
     rows, columns = slice(p.delta + 1, s.height - p.delta + 1), slice(p.delta + 1, s.width - p.delta + 1)
     for i in range(p.iterations):
         source = np.broadcast_to(here, (n, s.height, s.width)).copy()
-        source[:, rows, columns] += offsets[:, i, :, :, 1] * np.int64(s.width)
+        source[:, rows, columns] += np.multiply(offsets[:, i, :, :, 1], s.width, dtype=np.int64)
         source[:, rows, columns] += offsets[:, i, :, :, 0]
         if p.delta > 1:
             _resolve(source.reshape(n, size))

@@ -90,8 +90,9 @@ def apply_frost(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
     """trunc(clip(a x + b ice)), in hundredths and whole numbers."""
     s = fields.setting
     a, b = tables.frost_parameters(s.profile, s.severity)
-    total = images * np.uint16(a)
-    total += fields["ice"] * np.uint16(b)
+    # dtypes are spelled out: NumPy 1 would keep bytes times a small number in a byte
+    total = np.multiply(images, a, dtype=np.uint16)
+    total += np.multiply(fields["ice"], b, dtype=np.uint16)
     total //= np.uint16(100)
     np.minimum(total, 255, out=total)
     return total.astype(np.uint8)
