@@ -5,13 +5,14 @@ python tools/reference.py --check   exits 1 if a file is not what would be writt
 """
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
 from edgesafe import recipe
+from edgesafe.cli import app
 from edgesafe.errors import EdgesafeError, ExitCode
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,13 +34,11 @@ MEANING = {
 
 
 def help_text(command: str) -> str:
-    environment = os.environ | {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    done = subprocess.run(
-        [sys.executable, "-m", "edgesafe.cli", *command.split(), "--help"],
-        capture_output=True, text=True, check=True, env=environment,
-    )  # fmt: skip
-    text = done.stdout.replace("python -m edgesafe.cli", "edgesafe").replace("cli.py", "edgesafe")
-    return re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE).strip()
+    runner = CliRunner(env={"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"})
+    done = runner.invoke(app, [*command.split(), "--help"], prog_name="edgesafe", terminal_width=100)
+    if done.exit_code != 0:
+        raise SystemExit(f"edgesafe {command} --help failed: {done.output}")
+    return re.sub(r"[ \t]+$", "", done.output, flags=re.MULTILINE).strip()
 
 
 def tree(kind: type[EdgesafeError], depth: int = 0) -> list[str]:

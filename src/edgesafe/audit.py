@@ -255,7 +255,9 @@ def corrupt(request: CorruptRequest, out: Path, sheet: Path | None, progress: Pr
         )  # fmt: skip
     if sheet is None:
         return [written]
-    picture = corruptions.contact_sheet(test.images[0], seed=request.seed, corruptions=names, severities=severities)
+    picture = corruptions.contact_sheet(
+        test.images[0], seed=request.seed, corruptions=names, severities=severities, frost_dir=request.frost_dir
+    )
     atomic_write(sheet, evaluation.png(picture))
     return [written, sheet]
 

@@ -5,6 +5,7 @@ Heavy imports happen inside the commands: `edgesafe gate` never imports torch.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -147,6 +148,8 @@ def gate(
     outputs = {"json": json_, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     gating.write(verdict, {kind: path for kind, path in outputs.items() if path is not None})
     print(gating.text(verdict))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(gating.workflow_commands(verdict))
     raise _Done(ExitCode(verdict.exit_code))
 
 
@@ -221,10 +224,22 @@ def corrupt(
 
 
 @app.command()
-def models(name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None) -> None:
-    """List the architectures, or describe one."""
-    from edgesafe import terminal
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]")] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(metavar="RECIPE", help="What narrowing each layer alone costs, for the model of a recipe."),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")] = None,
+) -> None:
+    """List the architectures and what was proven for them, describe one, or find each layer's sensitivity."""
+    from edgesafe import progress, terminal
+    from edgesafe import recipe as recipes
 
+    if sensitivity is not None:
+        resolved = recipes.load(sensitivity, set_ or [])
+        terminal.print_sensitivity(_needs("edgesafe.sensing", "compress").sense(resolved, progress.for_terminal()))
+        return
     terminal.print_models(_needs("edgesafe.models", "compress"), name)
 
 

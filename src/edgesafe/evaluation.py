@@ -314,6 +314,7 @@ def samples(bench: Bench) -> bytes | None:
         seed=bench.section.seed,
         corruptions=bench.source.names,
         severities=bench.section.severities,
+        frost_dir=bench.section.frost_dir,
     )
     return png(sheet)
 

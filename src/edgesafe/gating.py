@@ -17,7 +17,7 @@ from edgesafe.gate.decide import Options, decide
 from edgesafe.records import Comparison, GateResult, GateStatus, Measurements, VariantRecord, Verdict
 from edgesafe.storage import atomic_write
 
-__all__ = ["Request", "check", "judge", "pin", "propose", "text", "write"]
+__all__ = ["Request", "check", "judge", "pin", "propose", "text", "workflow_commands", "write"]
 
 _MARKS = {
     GateStatus.PASS: "PASS",
@@ -161,6 +161,11 @@ def text(verdict: Verdict) -> str:
     meaning = "gate passed" if verdict.exit_code == 0 else name
     lines.append(f"{meaning}: {verdict.study}: {counts} (exit code {verdict.exit_code})")
     return "\n".join(lines)
+
+
+def workflow_commands(verdict: Verdict) -> str:
+    """At most ten workflow commands that GitHub shows beside a change."""
+    return outputs.annotations(verdict)
 
 
 def _line(result: GateResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgesafe import gating, store
@@ -40,7 +41,7 @@ def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Pa
         study=study.record,
         variants=tuple(study.variant(variant) for variant in ids),
         measurements={variant: study.measurements(variant) for variant in ids},
-        evidence={variant: _evidence(study, variant) for variant in ids},
+        evidence=_Evidences(study, ids),
         verdict=gating.judge(gating.Request(study_path, policy)) if policy is not None else None,
         path=str(study_path),
         samples=study.samples(),
@@ -57,5 +58,19 @@ def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Pa
     return [target / name for name in contents]
 
 
-def _evidence(study: store.StudyReader, variant: str) -> Evidence:
-    return evidence_files.from_bytes(study.evidence_bytes(variant))
+class _Evidences(Mapping[str, Evidence]):
+    """The evidence of each variant, read when it is asked for: a full study holds tens of MB per variant."""
+
+    def __init__(self, study: store.StudyReader, ids: tuple[str, ...]) -> None:
+        self._study, self._ids = study, ids
+
+    def __getitem__(self, variant: str) -> Evidence:
+        if variant not in self._ids:
+            raise KeyError(variant)
+        return evidence_files.from_bytes(self._study.evidence_bytes(variant))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)

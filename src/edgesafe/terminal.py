@@ -10,11 +10,11 @@ from rich.table import Table
 from edgesafe.records import Measurement, Measurements, VariantEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from edgesafe.store import StudyReader
 
-__all__ = ["print_latency", "print_models", "print_study"]
+__all__ = ["print_latency", "print_models", "print_sensitivity", "print_study"]
 
 _MISSING = "-"
 
@@ -105,15 +105,33 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
     console.print(table)
 
 
+def print_sensitivity(found: Sequence[Any]) -> None:
+    """Each layer's cost, the dearest last."""
+    console = _console()
+    table = Table(title="accuracy on validation images, each layer narrowed alone", title_justify="left")
+    for name in ("layer", "narrowed with it", "ratio", "accuracy", "drop", "MACs saved"):
+        table.add_column(name, justify="left" if name in ("layer", "narrowed with it") else "right")
+    for row in sorted(found, key=lambda r: r.drop):
+        others = ", ".join(name for name in row.layers if name != row.layer)
+        cells = f"{row.ratio:.2f}", f"{100 * row.score:.2f} %", f"{100 * row.drop:+.2f} pp", f"{row.macs:.1%}"
+        table.add_row(row.layer, others, *cells)
+    console.print(table)
+
+
 def print_models(models: Any, name: str | None) -> None:
     """The architectures, or one of them with its size."""
     console = _console()
-    if name is None:
-        for known in models.ARCHITECTURES:
-            console.print(known)
-        console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
-        return
-    from edgesafe.models import count
+    if name is not None:
+        from edgesafe.models import count
 
-    net = models.build(name, 10, {})
-    console.print(f"{name}: {count.params(net):,} parameters, {count.macs(net, (32, 32, 3)):,} MACs at 32x32x3")
+        net, shape = models.build(name, 10, {}), (224, 224, 3) if name.startswith("torchvision:") else (32, 32, 3)
+        size = f"{count.params(net):,} parameters, {count.macs(net, shape):,} MACs at {shape[0]}x{shape[1]}x{shape[2]}"
+        console.print(f"{name}: {size}")
+        return
+    table = Table()
+    for column in ("name", "family", "what"):
+        table.add_column(column)
+    for known in models.ARCHITECTURES.values():
+        table.add_row(known.name, known.family, known.summary)
+    console.print(table)
+    console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")

@@ -6,11 +6,12 @@ from edgesafe import recipe
 
 TINY = [
     "name=tiny",
-    "data.train_images=160",
+    "data.train_images=400",
     "data.test_images=80",
-    "train.epochs=2",
-    "train.milestones=[1]",
+    "train.epochs=5",
+    "train.milestones=[4]",
     "recover.epochs=2",
+    "recover.images=120",
     "recover.bn_images=64",
     "evaluate.corruptions=['fog','gaussian_noise']",
     "evaluate.severities=[1,5]",

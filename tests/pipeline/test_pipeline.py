@@ -130,6 +130,7 @@ def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
         nonlocal count
         count += 1
         if count > writes:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.with_name(f".{path.name}.part").write_bytes(content[: len(content) // 2])  # half a file is left behind
             raise Stop
         real(path, content)
