@@ -21,7 +21,7 @@ def section(method: str, **kwargs: object) -> CompressSection:
     return CompressSection(method=method, ratios=(0.5,), **kwargs)
 
 
-def net(arch: str = "resnet20", seed: int = 0) -> nn.Module:
+def net(arch: str = "resnet8", seed: int = 0) -> nn.Module:
     """A network whose BatchNorms differ from channel to channel, so that rankings mean something."""
     torch.manual_seed(seed)
     model = models.build(arch, 10, {})
@@ -41,7 +41,7 @@ def run(arch: str, method: str, ratio: float = 0.5, **kwargs: object) -> tuple[n
 
 
 def test_weight_removes_the_exact_number_and_the_smallest() -> None:
-    model, outcome = run("resnet20", "weight", 0.37)
+    model, outcome = run("resnet8", "weight", 0.37)
     convs = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     before = torch.cat([model.get_submodule(n).weight.flatten() for n in convs])
     after = torch.cat([outcome.model.get_submodule(n).weight.flatten() for n in convs])
@@ -70,7 +70,7 @@ def test_weight_breaks_ties_the_same_way_and_exactly() -> None:
 
 
 @pytest.mark.parametrize("method", ["filter", "channel", "random"])
-@pytest.mark.parametrize("arch", ["resnet20", "vgg16", "preresnet20"])
+@pytest.mark.parametrize("arch", ["resnet8", "vgg16", "preresnet8"])
 def test_structured_methods_shrink_and_are_proven(arch: str, method: str) -> None:
     model, outcome = run(arch, method)
     record = outcome.record
@@ -92,8 +92,8 @@ def test_structured_methods_shrink_and_are_proven(arch: str, method: str) -> Non
 
 
 def test_filter_removes_the_smallest_l1_rows_of_each_layer() -> None:
-    model, outcome = run("resnet20", "filter", 0.25)
-    for name in ("layer1.0.conv1", "layer3.2.conv1"):
+    model, outcome = run("resnet8", "filter", 0.25)
+    for name in ("layer1.0.conv1", "layer3.0.conv1"):
         old, new = model.get_submodule(name).weight, outcome.model.get_submodule(name).weight
         order = old.flatten(1).abs().sum(1).argsort()
         kept = sorted(order[len(order) // 4 :].tolist())
@@ -129,6 +129,12 @@ def test_channel_never_empties_a_layer() -> None:
     assert "limit" in layer.note
 
 
+def test_equal_scales_are_noted() -> None:
+    outcome = prune(models.build("resnet8", 10, {}), section("channel"), 0.3, CONTEXT)
+    assert any("scales are equal" in note for note in outcome.record.notes)
+    assert not any("scales are equal" in note for note in prune(net(), section("channel"), 0.3, CONTEXT).record.notes)
+
+
 def test_random_is_seeded() -> None:
     model = net()
 
@@ -156,12 +162,12 @@ def test_the_input_is_untouched_modes_and_flags_survive() -> None:
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
-@pytest.mark.parametrize("round_to", [1, 4, 8])
+@pytest.mark.parametrize("round_to", [1, 8])
 @pytest.mark.parametrize("method", ["filter", "channel"])
 def test_round_to_rounds_up_and_macs_fall_monotonically(method: str, round_to: int) -> None:
     model = net()
     counted = [macs(model, (32, 32, 3))]
-    for ratio in (0.1, 0.3, 0.5, 0.7, 0.9):
+    for ratio in (0.1, 0.3, 0.6, 0.9):
         try:
             outcome = prune(model, section(method, round_to=round_to), ratio, CONTEXT)
         except SurgeryError as error:
@@ -190,7 +196,7 @@ def test_scope_all_on_padded_shortcuts_needs_the_rewrite() -> None:
         prune(model, section("filter", scope="all"), 0.5, CONTEXT)
     outcome = prune(model, section("filter", scope="all", rewrite=True), 0.5, CONTEXT)
     assert outcome.record.rewrites
-    assert outcome.record.macs_before / outcome.record.macs_after > 3.9
+    assert outcome.record.macs_before / outcome.record.macs_after > 3.7
     assert outcome.record.params_before == params(model)
 
 

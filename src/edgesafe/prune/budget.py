@@ -7,6 +7,7 @@ reported.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ from enum import StrEnum
 from torch import nn
 
 from edgesafe.errors import NonFiniteError, SurgeryError, UsageError
-from edgesafe.prune.context import PruneContext, PruneOutcome
+from edgesafe.prune.context import PruneContext, PruneOutcome, require_prunable
 from edgesafe.prune.structured import prune_structured
 from edgesafe.sections import CompressSection
 from edgesafe.surgery.rebuild import save_bytes
+from edgesafe.surgery.units import channel_graph
 
 __all__ = ["Budget", "Resource", "Solution", "bisect", "prune_to_budget"]
 
@@ -147,6 +149,7 @@ def prune_to_budget(
     """
     if budget.resource is Resource.LATENCY_MS and latency_ms is None:
         raise UsageError("latency needs a function that measures it", where="budget.latency_ms", fix="give latency_ms")
+    require_prunable(model, HIGHEST)
     quick = replace(context, engine=False)
 
     def of(network: nn.Module, outcome: PruneOutcome | None) -> float:
@@ -156,8 +159,9 @@ def prune_to_budget(
             return len(save_bytes(network, sparse=False))
         if budget.resource is Resource.PARAMS:
             return sum(p.numel() for p in network.parameters())
-        known = outcome or prune_structured(model, section, HIGHEST, quick)
-        return known.record.macs_after if outcome else known.record.macs_before
+        if outcome is not None:
+            return outcome.record.macs_after
+        return channel_graph(copy.deepcopy(network), context.inputs()).trace.macs_total
 
     baseline = of(model, None)
     limit = budget.absolute(baseline)

@@ -186,9 +186,9 @@ def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple
 def _nothing(graph: ChannelGraph, scope: Scope, *, only: bool) -> SurgeryError:
     """Why no group is left."""
     if graph.groups:
-        narrowed = " of the layers asked for" if only else ""
+        of = " of the layers asked for" if only else ""
         return SurgeryError(
-            f"scope {scope.value}{narrowed} holds no removable channels: additions or concatenations couple every layer",
+            f"scope {scope.value}{of} holds no removable channels: additions or concatenations couple every layer",
             where="compress.scope",
             fix="set scope = all",
         )
@@ -296,8 +296,17 @@ def _record(
         nonzero_params=sum(int(torch.count_nonzero(p)) for p in pruned.parameters()),
         sparsity=zeros / max(1, sum(w.numel() for w in convs)),
         proof=proof,
-        notes=tuple(f"{group.name} was left alone: {cause}" for group, cause in plan.broken.items()),
+        notes=_notes(plan),
     )
+
+
+def _notes(plan: _Plan) -> tuple[str, ...]:
+    """What a reader should know besides the layer table."""
+    notes = [f"{group.name} was left alone: {cause}" for group, cause in plan.broken.items()]
+    scores = torch.cat([scores for _, scores in plan.scored])
+    if plan.criterion is Criterion.BN_SCALE and bool(scores.min() == scores.max()):
+        notes.append("all BatchNorm scales are equal, so the ranking is by position only: train with the penalty first")
+    return tuple(notes)
 
 
 def _layer_record(layer: Layer, plan: _Plan, pruned: nn.Module) -> LayerRecord:
