@@ -30,9 +30,16 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "store": ({"storage"}, {"pydantic"}),
     "evaluation": ({"measure", "corruptions", "storage"}, {"numpy", "PIL"}),
     "audit": (
-        {"measure", "data", "recipe", "storage", "store", "evaluation", "bookkeeping", "progress"},
+        {"bookkeeping", "corruptions", "data", "evaluation", "measure", "progress", "recipe", "storage", "store"},
         {"google", "numpy", "onnx"},
     ),
+    "configs": (set(), set()),
+    "recipe": ({"configs"}, {"pydantic"}),
+    "progress": (set(), {"rich"}),
+    "bookkeeping": ({"storage", "store"}, set()),
+    "cutting": ({"data", "deploy", "evaluation", "prune", "recover"}, {"torch"}),
+    "shipping": ({"bookkeeping", "data", "deploy", "measure", "surgery"}, {"torch"}),
+    "sensing": ({"data", "deploy", "measure", "models", "progress", "prune", "recipe"}, {"torch"}),
     "gating": ({"storage", "store", "gate", "measure"}, set()),
     "reporting": (
         {"storage", "store", "report", "measure", "corruptions", "data", "recipe", "gate", "gating"},
