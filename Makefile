@@ -38,6 +38,11 @@ types: $(VENV)/installed
 # Generated reference must match the code.
 docs: $(VENV)/installed
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/support_table.py --check --fast
+
+# Really prune, export and compare every architecture of docs/support.md (tens of minutes).
+support: $(VENV)/installed
+	$(BIN)/python tools/support_table.py
 
 constraints:
 	$(PYTHON) -m venv $(VENV).pins

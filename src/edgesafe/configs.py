@@ -1,4 +1,4 @@
-"""Finding the configuration files that ship with edgesafe: the quickstart recipe, targets and policies.
+"""Finding the files that ship with edgesafe: the quickstart recipe, targets, policies, the support table.
 
 In a wheel they lie in `edgesafe/configs`, in a checkout in `configs` at the repository root.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgesafe.errors import UsageError
 
-__all__ = ["available", "find"]
+__all__ = ["available", "find", "support_table"]
 
 _HERE = Path(__file__).resolve().parent
 _ROOTS = (_HERE / "configs", _HERE.parents[1] / "configs")
@@ -43,3 +43,15 @@ def available(kind: str) -> tuple[str, ...]:
 
 def _names(kind: str) -> str:
     return ", ".join(available(kind)) or "(none installed)"
+
+
+def support_table() -> Path:
+    """The committed support table as JSON.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    for path in (_HERE / "support.json", _HERE.parents[1] / "docs" / "support.json"):
+        if path.is_file():
+            return path
+    raise UsageError("the support table is not installed", fix="read docs/support.md of the repository")

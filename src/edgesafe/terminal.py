@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from edgesafe import configs
 from edgesafe.records import Measurement, Measurements, VariantEntry
 
 if TYPE_CHECKING:
@@ -128,10 +130,28 @@ def print_models(models: Any, name: str | None) -> None:
         size = f"{count.params(net):,} parameters, {count.macs(net, shape):,} MACs at {shape[0]}x{shape[1]}x{shape[2]}"
         console.print(f"{name}: {size}")
         return
-    table = Table()
+    table = Table(title="built in", title_justify="left")
     for column in ("name", "family", "what"):
         table.add_column(column)
     for known in models.ARCHITECTURES.values():
         table.add_row(known.name, known.family, known.summary)
     console.print(table)
     console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
+    console.print(_support())
+
+
+def _support() -> Table:
+    """The committed support table (docs/support.md): every row was really pruned, proven, exported and compared."""
+    rows = json.loads(configs.support_table().read_text(encoding="utf-8"))["rows"]
+    table = Table(title="pruned by half, proven, exported and compared (docs/support.md)", title_justify="left")
+    for column in ("architecture", "result", "MACs", "parameters", "layers left alone", "latency"):
+        table.add_column(column, justify="left" if column in ("architecture", "result") else "right")
+    for row in rows:
+        if row["status"] != "pass":
+            table.add_row(row["arch"], f"refused: {row['reason']}", *[_MISSING] * 4)
+            continue
+        table.add_row(
+            row["arch"], "proven", f"{row['macs_ratio']:.3f}", f"{row['params_ratio']:.3f}", str(row["left_alone"]),
+            f"{row['latency_ratio']:.2f}",
+        )  # fmt: skip
+    return table
