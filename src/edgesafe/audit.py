@@ -7,7 +7,7 @@ gate read it as any other. Free of torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from edgesafe.errors import UsageError
 from edgesafe.evaluation import Setting, Timing
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inputs import InputSpec
-from edgesafe.measure.session import OnnxClassifier, detect
+from edgesafe.measure.session import OnnxClassifier, confirm, detect
 from edgesafe.progress import Progress, Silent
 from edgesafe.records import (
     Artefact,
@@ -54,6 +54,8 @@ class Request:
         root: where it lies.
         layout: "nhwc" or "nchw"; None: detected.
         outputs: "logits" or "probabilities"; None: detected.
+        mean: per channel, of pixels in [0, 1], that a float32 input wants; None: detected.
+        std: likewise; stated together.
         overrides: KEY=VALUE of the sections data, evaluate, target.
     """
 
@@ -63,6 +65,8 @@ class Request:
     root: str = "data"
     layout: str | None = None
     outputs: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     overrides: tuple[str, ...] = ()
 
 
@@ -157,7 +161,12 @@ class _Audit:
         """What the file expects: ours by its names, else detected on validation images and confirmed."""
         held_out = self.bundle.validation
         normalisation = [(self.bundle.mean, self.bundle.std)]
+        if (self.request.mean is None) != (self.request.std is None):
+            raise UsageError("one of mean and std is stated", where="--mean, --std", fix="state both, or neither")
         found = detect(content, held_out.images, held_out.labels, normalisations=normalisation).spec
+        if self.request.mean is not None and self.request.std is not None and found.dtype == "float32":
+            found = replace(found, scale=1 / 255, mean=self.request.mean, std=self.request.std)
+            confirm(OnnxClassifier(content, input_spec=found), held_out.images, held_out.labels)
         stated = {"layout": (self.request.layout or "").upper(), "outputs": (self.request.outputs or "").lower()}
         for key, value in stated.items():
             if value and value != getattr(found, key):

@@ -165,12 +165,17 @@ def evaluate(
     ] = None,
     layout: Annotated[str | None, typer.Option(help="nhwc or nchw. None: detected.")] = None,
     outputs: Annotated[str | None, typer.Option(help="logits or probabilities. None: detected.")] = None,
+    mean: Annotated[
+        list[float] | None, typer.Option(help="Per channel, of pixels in [0, 1]; repeat it. None: detected.")
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="Likewise.")] = None,
 ) -> None:
     """Audit any ONNX classifier: the same evidence, report and gate as for our own."""
     from edgesafe import audit, progress, terminal
 
     target = out or Path("export") / model.stem
-    request = audit.Request(model, baseline, data, root, layout, outputs, tuple(set_ or ()))
+    channels = (tuple(mean) if mean else None, tuple(std) if std else None)
+    request = audit.Request(model, baseline, data, root, layout, outputs, *channels, overrides=tuple(set_ or ()))
     terminal.print_study(audit.evaluate(request, target, progress.for_terminal()))
 
 

@@ -268,7 +268,9 @@ class StudyWriter(StudyReader):
 
     def _save(self, record: StudyRecord) -> None:
         self.record = StudyRecord.model_validate(record.model_dump(by_alias=True))
-        atomic_write(self.root / STUDY, _json(self.record))
+        path, data = self.root / STUDY, _json(self.record)
+        if not path.is_file() or path.read_bytes() != data:
+            atomic_write(path, data)
 
     def _begun(self) -> bool:
         """Whether anything in it is worth keeping; a first try that failed at once binds nobody."""

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import edgesafe
-from edgesafe import audit, cli, store
+from edgesafe import audit, cli, recipe, store
+from edgesafe.data import sets
 from edgesafe.errors import EdgesafeError, RefusedError, UsageError
 
 FEW = ("data.test_images=80", "evaluate.images_per_cell=10", "evaluate.latency_runs=64", 'evaluate.corruptions=["fog"]')
@@ -38,8 +39,12 @@ def foreign(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_foreign_file_gives_the_numbers_of_our_own(study: Path, foreign: Path, tmp_path: Path) -> None:
-    request = audit.Request(foreign, study / "baseline-s0" / "model.onnx", "digits", overrides=FEW)
+def test_a_foreign_file_gives_the_numbers_of_our_own(
+    study: Path, foreign: Path, tiny: recipe.Recipe, tmp_path: Path
+) -> None:
+    bundle = sets.load(tiny.data)  # its mean and deviation are those of the images it trained on
+    ours_file = study / "baseline-s0" / "model.onnx"
+    request = audit.Request(foreign, ours_file, "digits", overrides=FEW, mean=bundle.mean, std=bundle.std)
     done = audit.evaluate(request, tmp_path / "audit")
     ours, theirs = (done.measurements(v).metrics for v in ("baseline-s0", "candidate-s0"))
     for metric in ("accuracy", "mpc", "nll", "ece_em10_top1"):
@@ -53,6 +58,9 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(study: Path, foreign: Path,
 
 
 def test_wrong_statements_are_caught(foreign: Path, tmp_path: Path) -> None:
+    for mean, std in (((0.5,) * 3, None), ((9.0,) * 3, (0.001,) * 3)):
+        with pytest.raises(EdgesafeError, match=r"mean|guessing"):
+            audit.evaluate(audit.Request(foreign, None, "digits", overrides=FEW, mean=mean, std=std), tmp_path / "a")
     for layout, outputs, says in (("nhwc", None, "nchw"), (None, "logits", "probabilities")):
         request = audit.Request(foreign, None, "digits", layout=layout, outputs=outputs, overrides=FEW)
         with pytest.raises(UsageError, match=says):
@@ -67,7 +75,7 @@ def test_a_classifier_of_other_classes_and_one_that_guesses(study: Path, tmp_pat
     model = study / "baseline-s0" / "model.onnx"
     settings = ("evaluate.corruptions=none", "data.validation=300")
     request = audit.Request(model, None, "npz", str(tmp_path / "d.npz"), overrides=settings)
-    with pytest.raises(RefusedError, match="chance"):  # labels that have nothing to do with the pixels
+    with pytest.raises(RefusedError, match="no better than guessing"):  # labels that have nothing to do with the pixels
         audit.evaluate(request, tmp_path / "a")
 
 
