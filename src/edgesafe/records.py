@@ -353,6 +353,7 @@ class VariantEntry(Record):
     status: Literal["pending", "done", "refused"]
     reason: str = ""  #: refused: the error message
     digest: str = ""  #: hash over the variant's reproducible files
+    records: dict[str, str] = Field(default_factory=dict)  #: hashes of variant.json and measurements.json, once done
 
 
 class StudyRecord(Record):

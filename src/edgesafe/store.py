@@ -100,7 +100,11 @@ class StudyReader:
         Raises:
             IntegrityError: a file was changed or is missing.
         """
+        entry = next((e for e in self.record.variants if e.id == variant_id), None)
+        for name in (VARIANT, MEASUREMENTS):
+            self._checked(variant_id, name, entry.records.get(name, "") if entry is not None else "")
         record, measured = self.variant(variant_id), self.measurements(variant_id)
+        self._checked(variant_id, EVIDENCE, measured.evidence_sha256)
         for artefact in record.artefacts:
             self._checked(variant_id, artefact.file, artefact.sha256)
         onnx = record.artefact("model.onnx")
@@ -237,7 +241,8 @@ class StudyWriter(StudyReader):
             for name in REPRODUCIBLE
             if self.path(variant_id, name).exists()
         }
-        self._update(variant_id, status="done", digest=digest(hashes), reason="")
+        records = {name: sha256_file(self.path(variant_id, name)) for name in (VARIANT, MEASUREMENTS)}
+        self._update(variant_id, status="done", digest=digest(hashes), reason="", records=records)
         self.drop_stages(variant_id)
 
     def refuse(self, variant_id: str, reason: str) -> None:
@@ -250,7 +255,6 @@ class StudyWriter(StudyReader):
         if entry.status != "done":
             return False
         self.verify(variant_id)
-        self.evidence_bytes(variant_id)
         return True
 
     def close_study(self) -> str:
@@ -262,7 +266,7 @@ class StudyWriter(StudyReader):
 
     # ----------------------------------------------------------------------------------------------- details
 
-    def _update(self, variant_id: str, **changes: str) -> None:
+    def _update(self, variant_id: str, **changes: str | dict[str, str]) -> None:
         entries = tuple(e.model_copy(update=changes) if e.id == variant_id else e for e in self.record.variants)
         self._save(self.record.model_copy(update={"variants": entries}))
 
