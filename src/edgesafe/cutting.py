@@ -55,9 +55,10 @@ def cut(
         RefusedError: it cannot be done, or not be proven; the message names the layer and the fix.
     """
     if section.budget is not None:
-        limit = section.budget.value
-        relative = limit < 1.0 and section.budget.latency_ms is None
-        goal = Budget(Resource(section.budget.resource), limit, relative)
+        asked = section.budget
+        timed = asked.latency_ms is not None or asked.latency_ratio is not None
+        resource = Resource.LATENCY_MS if timed else Resource(asked.resource)
+        goal = Budget(resource, asked.value, asked.relative)
         return prune_to_budget(baseline, section, goal, context, between.latency_ms)
     if section.steps > 1:
         return prune_in_steps(baseline, section, ratio, context, section.steps, between.recover)

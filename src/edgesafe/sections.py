@@ -87,11 +87,12 @@ class BudgetSection(Section):
     params: Positive | None = None
     bytes: Positive | None = None  #: of model.safetensors
     latency_ms: Positive | None = None  #: measured on the exported file, on the target's threads; always absolute
+    latency_ratio: Ratio | None = None  #: likewise, a share of the unpruned network's
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if len(self.model_dump(exclude_none=True)) != 1:
-            raise ValueError("give exactly one of macs, params, bytes, latency_ms")
+            raise ValueError("give exactly one of macs, params, bytes, latency_ms, latency_ratio")
         return self
 
     @property
@@ -103,6 +104,11 @@ class BudgetSection(Section):
     def value(self) -> float:
         """Its value."""
         return float(next(iter(self.model_dump(exclude_none=True).values())))
+
+    @property
+    def relative(self) -> bool:
+        """Whether the value is a share of the unpruned network's."""
+        return self.latency_ratio is not None or (self.latency_ms is None and self.value < 1.0)
 
 
 class ModelSection(Section):
@@ -136,6 +142,7 @@ class CompressSection(Section):
     steps: int = Field(default=1, ge=1, le=20)  #: prune a little, recover, and again; structured methods
     scope: Scope | None = None  #: default: internal on nets with residual blocks, else all
     criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random)
+    ranking: Literal["layer", "global"] | None = None  #: within each layer, or over all; default: global for channel
     round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels: a multiple of; default: the target's
     min_channels: int = Field(default=2, ge=1)  #: no layer is made narrower than this
     rewrite: bool = False  #: turn option-A shortcuts into fixed 1x1 convolutions first, so the whole net can be pruned

@@ -257,7 +257,7 @@ assert edgesafe.gate(*sys.argv[1:]) == first
 def test_budgets_steps_and_int8(tmp_path: Path) -> None:
     blocks = (
         'compress=[{method="filter", budget={macs=0.6}, round_to=4},'
-        ' {method="filter", label="slow", ratios=[0.5], steps=2, criterion="taylor", round_to=4}]'
+        ' {method="filter", label="slow", ratios=[0.5], steps=2, ranking="global", criterion="taylor", round_to=4}]'
     )
     wanted = recipe.load(None, [*TINY, blocks, "export.int8=true", "evaluate.corruptions=none"])
     study = pipeline.compress(wanted, tmp_path / "s")

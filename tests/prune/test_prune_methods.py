@@ -249,3 +249,18 @@ def test_min_channels_holds() -> None:
     outcome = prune(net(), section("filter", min_channels=12), 0.9, CONTEXT)
     assert min(layer.out_after for layer in outcome.record.layers[1:-1]) == 12
     assert outcome.record.proof.min_channels == 12
+
+
+def test_global_ranking_spreads_the_same_channels_unevenly() -> None:
+    """Ranked over the whole network, layers lose different shares; ranked by layer, the same share everywhere."""
+    model = models.build("vgg16", 10, {})
+    with torch.no_grad():
+        for k, module in enumerate(m for m in model.modules() if isinstance(m, nn.Conv2d)):
+            module.weight.mul_(1.0 + k % 3)  # layers of different scale
+    shares = {}
+    for ranking in ("layer", "global"):
+        record = prune(model, section("filter", ranking=ranking), 0.4, CONTEXT).record
+        narrowed = [layer for layer in record.layers if layer.kind == "Conv2d"]
+        shares[ranking] = [layer.out_after / layer.out_before for layer in narrowed]
+    assert max(shares["layer"]) - min(shares["layer"]) < 0.02
+    assert max(shares["global"]) - min(shares["global"]) > 0.2

@@ -134,7 +134,7 @@ def _plan(
         )
     if not groups:
         raise _nothing(graph, scope, only=context.only is not None)
-    globally = section.method in GLOBAL_METHODS
+    globally = section.method in GLOBAL_METHODS if section.ranking is None else section.ranking == "global"
     material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
     scored: list[tuple[Group, Tensor]] = []
     for group in groups:
