@@ -251,16 +251,17 @@ def test_min_channels_holds() -> None:
     assert outcome.record.proof.min_channels == 12
 
 
-def test_global_ranking_spreads_the_same_channels_unevenly() -> None:
-    """Ranked over the whole network, layers lose different shares; ranked by layer, the same share everywhere."""
+def test_global_ranking_takes_more_where_more_is_unimportant() -> None:
+    """Over the whole network, a layer of mostly dead filters loses them; layer by layer, each loses the same share."""
+    torch.manual_seed(0)
     model = models.build("vgg16", 10, {})
+    convolutions = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     with torch.no_grad():
-        for k, module in enumerate(m for m in model.modules() if isinstance(m, nn.Conv2d)):
-            module.weight.mul_(1.0 + k % 3)  # layers of different scale
-    shares = {}
+        model.get_submodule(convolutions[4]).weight[:200].mul_(0.01)  # of 256
+    left = {}
     for ranking in ("layer", "global"):
-        record = prune(model, section("filter", ranking=ranking), 0.4, CONTEXT).record
-        narrowed = [layer for layer in record.layers if layer.kind == "Conv2d"]
-        shares[ranking] = [layer.out_after / layer.out_before for layer in narrowed]
-    assert max(shares["layer"]) - min(shares["layer"]) < 0.02
-    assert max(shares["global"]) - min(shares["global"]) > 0.2
+        record = prune(model, section("filter", ranking=ranking), 0.3, CONTEXT).record
+        left[ranking] = {layer.name: layer.out_after / layer.out_before for layer in record.layers}
+    assert all(abs(left["layer"][name] - 0.7) < 0.02 for name in convolutions)
+    assert left["global"][convolutions[4]] < 0.3
+    assert left["global"][convolutions[7]] > left["global"][convolutions[4]] + 0.3
