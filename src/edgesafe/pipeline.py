@@ -33,6 +33,7 @@ from edgesafe.records import (
     DataBundle,
     DataIdentity,
     Evidence,
+    ImageSet,
     Lineage,
     Measurement,
     StudyRecord,
@@ -145,7 +146,8 @@ def _baseline(run: Run, seed: int) -> nn.Module:
     train = run.recipe.train
     key = stage_key(what="train", seed=seed, model=section.model_dump(), section=train.model_dump(), **_data(run))
     plan = _fit_plan(train, seed)
-    _fit(run, model, Kept(run.study, f"baseline-s{seed}.train", "fit", key), plan, title="training the baseline")
+    kept = Kept(run.study, f"baseline-s{seed}.train", "fit", key)
+    _fit(run, model, plan, _Training("training the baseline", run.bundle.train, kept))
     return model.eval()
 
 
@@ -162,13 +164,8 @@ def _slimmed(run: Run, section: CompressSection, seed: int, baseline: nn.Module)
         bn_l1=section.slim_l1,
     )  # fmt: skip
     key = stage_key(what="slim", plan=plan.__dict__, images=slim.images, baseline=_weights_hash(baseline), **_data(run))
-    _fit(
-        run,
-        baseline,
-        Kept(run.study, f"slim-s{seed}", f"fit-{key[:16]}", key),
-        plan,
-        title="slimming (L1 on BN scales)",
-    )
+    kept = Kept(run.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
+    _fit(run, baseline, plan, _Training("slimming (L1 on BN scales)", _recovery_images(run), kept))
     return baseline.eval()
 
 
@@ -211,26 +208,35 @@ def _recovered(
         key = stage_key(
             what="recover", section=section.model_dump(), start=_weights_hash(model), seed=plan.seed, **_data(run)
         )
-        kept = Kept(run.study, plan.id, name, key)
-        losses = _fit(run, model, kept, _fit_plan(section, plan.seed), masks=masks, title="fine-tuning")
-        recovery |= {"images": min(section.images or len(run.bundle.train), len(run.bundle.train)), "loss": losses[-1]}
+        images = _recovery_images(run)
+        training = _Training("fine-tuning", images, Kept(run.study, plan.id, name, key))
+        losses = _fit(run, model, _fit_plan(section, plan.seed), training, masks)
+        recovery |= {"images": len(images), "loss": losses[-1]}
     return model.eval(), recovery
 
 
+@dataclass(frozen=True)
+class _Training:
+    """One training: what it is called, on which images, and where its state is kept."""
+
+    title: str
+    images: ImageSet
+    kept: Kept
+
+
 def _fit(
-    run: Run,
-    model: nn.Module,
-    kept: Kept,
-    plan: FitPlan,
-    *,
-    title: str,
-    masks: Mapping[str, torch.Tensor] | None = None,
+    run: Run, model: nn.Module, plan: FitPlan, training: _Training, masks: Mapping[str, torch.Tensor] | None = None
 ) -> list[float]:
-    images = run.bundle.train
-    if run.recipe.recover.images is not None and not title.startswith("training"):
-        images = data.first(images, run.recipe.recover.images)
-    with run.progress.stage(title, plan.epochs * len(images)) as advance:
-        return recover.fit(model, images, run.normalise, plan, masks=masks, checkpoints=kept, progress=advance)
+    with run.progress.stage(training.title, plan.epochs * len(training.images)) as advance:
+        return recover.fit(
+            model, training.images, run.normalise, plan, masks=masks, checkpoints=training.kept, progress=advance
+        )
+
+
+def _recovery_images(run: Run) -> ImageSet:
+    """What fine-tuning and slimming train on."""
+    wanted = run.recipe.recover.images
+    return run.bundle.train if wanted is None else data.first(run.bundle.train, wanted)
 
 
 def _fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:

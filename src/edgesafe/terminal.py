@@ -41,9 +41,24 @@ def print_study(study: StudyReader) -> None:
     if measured is not None:
         for line in _explanation(measured):
             console.print(line)
+    worse = [
+        entry.id for entry in study.record.variants if entry.status == "done" and _temperature_hurts(study, entry.id)
+    ]
+    if worse:
+        console.print(
+            f"warning: temperature made the ECE worse on {', '.join(worse)}: do not ship model.calibrated.onnx there. "
+            "Were the validation images among those that the given weights were trained on?"
+        )
     if study.record.digest:
         console.print(f"study {study.root}, digest {study.record.digest[:23]}…")
     console.print(f"next: edgesafe report {study.root}    edgesafe gate {study.root} --policy FILE")
+
+
+def _temperature_hurts(study: StudyReader, variant: str) -> bool:
+    """Whether the calibrated file is less well calibrated than the plain one, on the test images."""
+    metrics = study.measurements(variant).metrics
+    before, after = metrics.get("ece_em10_top1"), metrics.get("ece_em10_top1.calibrated")
+    return before is not None and after is not None and after.estimate > before.estimate
 
 
 def _row(study: StudyReader, entry: VariantEntry) -> list[str]:
