@@ -138,12 +138,12 @@ class _Audit:
         cells = self.bench.variant_cells if self._compared(variant) else self.bench.cells
         with self.progress.stage("measuring under onnxruntime", self.bench.inferences(cells)) as advance:
             evidence = evaluation.collect(classifier, self.bench, cells, kept, advance)
-        self.study.put_file(variant, "evidence.npz", evidence_files.to_bytes(evidence))
+        written = self.study.put_file(variant, "evidence.npz", evidence_files.to_bytes(evidence))
         reference = None
         if self._compared(variant):
             reference = (_BASELINE, evidence_files.from_bytes(self.study.evidence_bytes(_BASELINE)))
         setting = Setting(self.recipe.target, host())
-        measured = evaluation.assemble(variant, evidence, self.bench, setting, reference)
+        measured = evaluation.assemble(variant, evidence, written.sha256, self.bench, setting, reference)
         size, count = float(len(content)), _parameters(content)
         metrics = measured.metrics | {
             "size.onnx_bytes": evaluation.exact("size.onnx_bytes", size, Unit.BYTES),

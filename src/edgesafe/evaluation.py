@@ -36,7 +36,6 @@ from edgesafe.records import (
     VariantRecord,
 )
 from edgesafe.sections import EvaluateSection, TargetSection
-from edgesafe.storage import sha256_bytes
 
 __all__ = [
     "Bench",
@@ -191,13 +190,19 @@ class Setting:
 
 
 def assemble(
-    variant: str, evidence: Evidence, bench: Bench, setting: Setting, reference: tuple[str, Evidence] | None = None
+    variant: str,
+    evidence: Evidence,
+    evidence_sha256: str,
+    bench: Bench,
+    setting: Setting,
+    reference: tuple[str, Evidence] | None = None,
 ) -> Measurements:
     """Every metric of the evidence with its interval, and the paired differences to a baseline's.
 
     Args:
         variant: id.
         evidence: of the variant's file.
+        evidence_sha256: of the evidence as it was written.
         bench: what it was measured on.
         setting: target and host, for the record.
         reference: id and evidence of the baseline, or None for a baseline.
@@ -207,7 +212,7 @@ def assemble(
         variant=variant,
         baseline=reference[0] if reference is not None else None,
         onnx_sha256=str(evidence.meta["onnx_sha256"]),
-        evidence_sha256=sha256_bytes(evidence_files.to_bytes(evidence)),
+        evidence_sha256=evidence_sha256,
         test_sha256=bench.test.sha256,
         metrics=summary.summarise(evidence, population=bench.population),
         differences=summary.compare(evidence, reference[1]) if reference is not None else {},

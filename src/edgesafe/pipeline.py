@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -127,8 +127,8 @@ def _make(run: Run, plan: VariantPlan) -> None:
     model, recovery = (baseline, {}) if outcome is None else _recovered(run, plan, outcome.model, outcome.masks)
     exported = _exported(run, plan, model)
     _described(run, plan, model, outcome, exported, recovery)
-    evidence = _evidence(run, plan, exported)
-    _measured(run, plan, evidence)
+    evidence, evidence_sha256 = _evidence(run, plan, exported)
+    _measured(run, plan, evidence, evidence_sha256)
     run.study.finish(plan.id)
 
 
@@ -158,11 +158,9 @@ def _slimmed(run: Run, section: CompressSection, seed: int, baseline: nn.Module)
     if not any(isinstance(module, nn.BatchNorm2d) for module in baseline.modules()):
         return baseline  # prune.prune refuses it and says why
     slim = run.recipe.recover
-    plan = FitPlan(
-        epochs=section.slim_epochs, lr=section.slim_lr, milestones=(), gamma=slim.gamma, momentum=slim.momentum,
-        weight_decay=slim.weight_decay, batch_size=slim.batch_size, augment=slim.augment, flip=slim.flip, seed=seed,
-        bn_l1=section.slim_l1,
-    )  # fmt: skip
+    plan = replace(
+        _fit_plan(slim, seed), epochs=section.slim_epochs, lr=section.slim_lr, milestones=(), bn_l1=section.slim_l1
+    )
     key = stage_key(what="slim", plan=plan.__dict__, images=slim.images, baseline=_weights_hash(baseline), **_data(run))
     kept = Kept(run.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
     _fit(run, baseline, plan, _Training("slimming (L1 on BN scales)", _recovery_images(run), kept))
@@ -301,8 +299,8 @@ def _described(
 # -------------------------------------------------------------------------------------------------------- measure
 
 
-def _evidence(run: Run, plan: VariantPlan, exported: Exported) -> Evidence:
-    """Look at the shipped file: clean and corrupted images, under onnxruntime."""
+def _evidence(run: Run, plan: VariantPlan, exported: Exported) -> tuple[Evidence, str]:
+    """Look at the shipped file: clean and corrupted images, under onnxruntime. What was seen, and its file's hash."""
     classifier, bench = _open(run, exported.onnx), run.bench
     cells = bench.cells if plan.section is None else bench.variant_cells
     sample = {f"{name} {severity}": sha256_bytes(indices.tobytes()) for (name, severity), indices in cells.items()}
@@ -311,8 +309,8 @@ def _evidence(run: Run, plan: VariantPlan, exported: Exported) -> Evidence:
     )
     with run.progress.stage("measuring under onnxruntime", bench.inferences(cells)) as advance:
         evidence = evaluation.collect(classifier, bench, cells, kept, advance)
-    run.study.put_file(plan.id, "evidence.npz", evidence_files.to_bytes(evidence))
-    return evidence
+    written = run.study.put_file(plan.id, "evidence.npz", evidence_files.to_bytes(evidence))
+    return evidence, written.sha256
 
 
 def _open(run: Run, onnx: bytes) -> OnnxClassifier:
@@ -320,13 +318,13 @@ def _open(run: Run, onnx: bytes) -> OnnxClassifier:
     return OnnxClassifier(onnx, threads=_CORES, provider=run.recipe.target.provider)
 
 
-def _measured(run: Run, plan: VariantPlan, evidence: Evidence) -> None:
+def _measured(run: Run, plan: VariantPlan, evidence: Evidence, evidence_sha256: str) -> None:
     """measurements.json: every metric with its interval, and paired differences to the baseline."""
     study, baseline, reference = run.study, f"baseline-s{plan.seed}", None
     if plan.section is not None:
         reference = (baseline, evidence_files.from_bytes(study.evidence_bytes(baseline)))
     setting = Setting(run.recipe.target, host())
-    measured = evaluation.assemble(plan.id, evidence, run.bench, setting, reference)
+    measured = evaluation.assemble(plan.id, evidence, evidence_sha256, run.bench, setting, reference)
     metrics = measured.metrics | _other_files(run, plan, evidence) | evaluation.sizes(study.variant(plan.id))
     if run.recipe.evaluate.latency:
         metrics |= _latency(run, plan, baseline)
