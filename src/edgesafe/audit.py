@@ -1,7 +1,7 @@
 """`edgesafe evaluate` and `edgesafe bench`: any ONNX classifier, ours or not, through the same measuring as our own.
 
 The result is a study with the variants `baseline-s0` (if a baseline is given) and `candidate-s0`, so that report and
-gate read it as any other. Free of torch.
+gate read it as any other. A baseline that was measured before, in a study, is not measured again. Free of torch.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import numpy_helper
 
-from edgesafe import corruptions, data, evaluation, recipe, store
-from edgesafe.bookkeeping import Kept, host
-from edgesafe.errors import UsageError
+from edgesafe import corruptions, data, evaluation, foreign, measuring, recipe, store
+from edgesafe.bookkeeping import host, input_hashes
+from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
 from edgesafe.evaluation import Setting, Timing
 from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure.comparison import same_pixels
 from edgesafe.measure.inputs import InputSpec
+from edgesafe.measure.margin import is_drawn
+from edgesafe.measure.pooling import BENCHMARK, DESIGN
 from edgesafe.measure.session import OnnxClassifier, confirm, detect
 from edgesafe.progress import Progress, Silent
 from edgesafe.records import (
@@ -36,7 +35,7 @@ from edgesafe.records import (
     VariantRecord,
 )
 from edgesafe.sections import DataSection
-from edgesafe.storage import atomic_write, sha256_bytes, stage_key
+from edgesafe.storage import atomic_write, sha256_bytes
 
 __all__ = ["CorruptRequest", "Request", "bench", "corrupt", "evaluate"]
 
@@ -49,7 +48,7 @@ class Request:
 
     Attributes:
         model: the file to audit.
-        baseline: what to compare with, or None.
+        baseline: what to compare with: an ONNX file, a study (its baseline) or a variant's directory in one; or None.
         data: data set, as a recipe's data.name.
         root: where it lies.
         layout: "nhwc" or "nchw"; None: detected.
@@ -83,31 +82,94 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> s
     resolved = resolved.model_copy(update={"compress": (), "name": f"{request.model.stem}-audit"})
     bundle = data.load(resolved.data)
     identity = data.identity(bundle)
-    bench_ = evaluation.prepare(bundle.test, identity, resolved.evaluate)
-    files = {_BASELINE: request.baseline, _CANDIDATE: request.model}
-    given = {variant: path for variant, path in files.items() if path is not None}
-    contents = {variant: _read_model(path)[0] for variant, path in given.items()}
+    known = _known(request.baseline)
+    bench_ = _on_known(evaluation.prepare(bundle.test, identity, resolved.evaluate), known)
+    contents = {_CANDIDATE: foreign.read(request.model)[0]}
+    if request.baseline is not None:
+        contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline)[0], **contents}
     entries = tuple(
         VariantEntry(id=v, method=v.removesuffix("-s0"), ratio=0.0, seed=0, status="pending") for v in contents
     )
+    inputs = {variant: sha256_bytes(content) for variant, content in contents.items()}
+    if known is not None:
+        inputs["evidence of the baseline"] = sha256_bytes(known.evidence)
     record = StudyRecord(
         name=resolved.name,
         edgesafe=metadata.version("edgesafe"),
         recipe=resolved.resolved(),
         recipe_sha256=resolved.sha256,
-        inputs={variant: sha256_bytes(content) for variant, content in contents.items()},
+        inputs=inputs | input_hashes(weights=None, arch="onnx", policy=resolved.evaluate.policy),
         data=identity,
         host=host(),
         variants=entries,
     )
     with store.StudyWriter(out, record) as study:
-        audit = _Audit(resolved, bundle, bench_, study, progress, request)
+        audit = _Audit(resolved, bundle, bench_, study, progress, request, known)
         for variant, content in contents.items():
             if not study.is_done(variant):
-                progress.note(f"{variant}: {given[variant]}")
+                progress.note(f"{variant}: {request.model if variant == _CANDIDATE else request.baseline}")
                 audit.run(variant, content)
         study.close_study()
     return study
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A baseline that was measured before: its file and its evidence."""
+
+    onnx: bytes
+    evidence: bytes
+
+
+def _known(baseline: Path | None) -> _Known | None:
+    """The baseline of a study, or the variant whose directory is given; None: a file, or nothing.
+
+    Raises:
+        UsageError: a directory that is neither, or a study of several baselines.
+        StoreError, IntegrityError: the study cannot be used, or was changed.
+    """
+    if baseline is None or not baseline.is_dir():
+        return None
+    if (baseline / "study.json").is_file():
+        study = store.StudyReader(baseline)
+        names = [name for name in study.done() if study.variant(name).method == "baseline"]
+    elif (baseline.parent / "study.json").is_file():
+        study = store.StudyReader(baseline.parent)
+        names = [name for name in study.done() if name == baseline.name]
+    else:
+        raise UsageError("neither an ONNX file nor a study", where=str(baseline), fix="give one of them as --baseline")
+    if len(names) != 1:
+        found = f"{len(names)} measured baselines" if names else "no measured baseline"
+        raise UsageError(found, where=str(baseline), fix="give the directory of one finished variant")
+    study.verify(names[0])
+    return _Known(study.file_bytes(names[0], "model.onnx"), study.evidence_bytes(names[0]))
+
+
+def _on_known(bench_: evaluation.Bench, known: _Known | None) -> evaluation.Bench:
+    """The same bench, on the images that a known baseline saw.
+
+    Raises:
+        IntegrityError: it saw other test data or other corruptions.
+        NothingEvaluated: it did not see a cell that is asked for.
+        RefusedError: it is itself a sample by another's margins.
+    """
+    if known is None:
+        return bench_
+    evidence = evidence_files.from_bytes(known.evidence)
+    if is_drawn(evidence):
+        raise RefusedError(
+            "was measured on a sample by another's margins", where="--baseline", fix="give a study's baseline"
+        )
+    here = {"test_sha256": bench_.test.sha256} | {f"corruption.{k}": v for k, v in bench_.identity.items()}
+    same_pixels(here, {k: v for k, v in evidence.meta.items() if k == "test_sha256" or k.startswith("corruption.")})
+    missing = [f"{name} {severity}" for name, severity in bench_.cells if (name, severity) not in evidence.cells]
+    if missing:
+        raise NothingEvaluated(
+            f"the baseline has no evidence of {missing[0]}", where="--baseline", fix="leave it out, or measure it anew"
+        )
+    sample = {key: evidence.meta[key] for key in (DESIGN, BENCHMARK, "sample.seed") if key in evidence.meta}
+    cells = {key: np.sort(evidence.cells[key].index) for key in bench_.cells}
+    return replace(bench_, cells=cells, sample=sample)
 
 
 @dataclass(frozen=True)
@@ -118,6 +180,7 @@ class _Audit:
     study: store.StudyWriter
     progress: Progress
     request: Request
+    known: _Known | None
 
     def run(self, variant: str, content: bytes) -> None:
         """One file from bytes to measurements."""
@@ -134,25 +197,26 @@ class _Audit:
         self.progress.note(f"  input: {spec.layout} {spec.dtype}, output: {spec.outputs}")
         artefact = self.study.put_file(variant, "model.onnx", content)
         self.study.put_variant(self._describe(variant, content, artefact))
-        kept = Kept(self.study, variant, "evidence", stage_key(onnx=classifier.sha256, corruption=self.bench.identity))
-        cells = self.bench.variant_cells if self._compared(variant) else self.bench.cells
-        with self.progress.stage("measuring under onnxruntime", self.bench.inferences(cells)) as advance:
-            evidence = evaluation.collect(classifier, self.bench, cells, kept, advance)
-        written = self.study.put_file(variant, "evidence.npz", evidence_files.to_bytes(evidence))
-        reference = None
-        if self._compared(variant):
-            reference = (_BASELINE, evidence_files.from_bytes(self.study.evidence_bytes(_BASELINE)))
-        setting = Setting(self.recipe.target, host())
-        measured = evaluation.assemble(variant, evidence, written.sha256, self.bench, setting, reference)
-        size, count = float(len(content)), _parameters(content)
-        metrics = measured.metrics | {
-            "size.onnx_bytes": evaluation.exact("size.onnx_bytes", size, Unit.BYTES),
-            "size.params": evaluation.exact("size.params", count, Unit.COUNT),
-        }
-        if self.recipe.evaluate.latency:
-            metrics |= self._latency(variant, spec)
-        self.study.put_measurements(measured.model_copy(update={"metrics": metrics}))
+        candidate, section = variant == _CANDIDATE, self.recipe.evaluate
+        task = measuring.Task(
+            bench=self.bench, study=self.study, progress=self.progress, setting=Setting(self.recipe.target, host()),
+            variant=variant, baseline=_BASELINE if self._compared(variant) else None,
+            policy=Path(section.policy) if candidate and section.policy is not None else None,
+        )  # fmt: skip
+        known = None
+        if self.known is not None and not candidate:
+            self.progress.note("  measured before: its evidence is taken as it is")
+            known = evidence_files.from_bytes(self.known.evidence)
+        measuring.measure(task, classifier, self._counted(variant, content, spec), known=known)
         self.study.finish(variant)
+
+    def _counted(self, variant: str, content: bytes, spec: InputSpec) -> dict[str, Measurement]:
+        """Size, parameters, latency."""
+        found = {
+            "size.onnx_bytes": evaluation.exact("size.onnx_bytes", float(len(content)), Unit.BYTES),
+            "size.params": evaluation.exact("size.params", foreign.parameters(content), Unit.COUNT),
+        }
+        return found | (self._latency(variant, spec) if self.recipe.evaluate.latency else {})
 
     def _compared(self, variant: str) -> bool:
         return variant == _CANDIDATE and self.request.baseline is not None
@@ -195,9 +259,9 @@ class _Audit:
             num_classes=self.bundle.num_classes,
             input_shape=self.bundle.test.images.shape[1:],
             artefacts=(artefact,),
-            params=_parameters(content),
+            params=foreign.parameters(content),
             macs=None,
-            sparsity=_sparsity(content),
+            sparsity=foreign.sparsity(content),
             lineage=Lineage(
                 recipe_sha256=self.recipe.sha256,
                 baseline_sha256=self.study.record.inputs.get(_BASELINE, artefact.sha256),
@@ -216,9 +280,9 @@ def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str
     where = recipe.parse(
         {"name": "bench", "model": {"arch": "onnx"}, "data": {"name": "digits"}, "target": {"name": target}}
     )
-    specs = {"candidate": _plain_spec(model)}
+    specs = {"candidate": foreign.plain_spec(model)}
     if against is not None:
-        specs["baseline"] = _plain_spec(against)
+        specs["baseline"] = foreign.plain_spec(against)
     timing = Timing(where.target.threads, where.target.provider, runs, specs)
     opened = OnnxClassifier(model, provider=timing.provider, input_spec=specs["candidate"])
     image = np.random.default_rng(0).integers(0, 256, opened.input_shape or (32, 32, 3), dtype=np.uint8)
@@ -269,73 +333,3 @@ def corrupt(request: CorruptRequest, out: Path, sheet: Path | None, progress: Pr
     )
     atomic_write(sheet, evaluation.png(picture))
     return [written, sheet]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot be read ({error.strerror})", where=str(path), fix="give an ONNX file") from None
-
-
-def _read_model(path: Path) -> tuple[bytes, onnx.ModelProto]:
-    """A whole ONNX file: what is hashed and measured must hold its weights.
-
-    Raises:
-        UsageError: it cannot be read, is not ONNX, or keeps weights in another file.
-    """
-    content = _read(path)
-    try:
-        model = onnx.load_from_string(content)
-    except DecodeError:
-        raise UsageError("not an ONNX file", where=str(path), fix="give an ONNX file") from None
-    if not model.graph.node:
-        raise UsageError("an ONNX file without a graph", where=str(path), fix="export it again")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise UsageError(
-            "keeps its weights in another file, which no hash would cover",
-            where=str(path),
-            fix="save it as one file: onnx.save(onnx.load(PATH), NEW_PATH)",
-        )
-    return content, model
-
-
-def _plain_spec(path: Path) -> InputSpec:
-    """What a file says of its input; enough to time it, where the values of the pixels do not matter.
-
-    Raises:
-        UsageError: not an ONNX file with one image input of type uint8 or float32.
-    """
-    graph = _read_model(path)[1].graph
-    weights = {tensor.name for tensor in graph.initializer}
-    node = next((value for value in graph.input if value.name not in weights), None)
-    tensor = node.type.tensor_type if node is not None else None
-    kinds: dict[int, Literal["uint8", "float32"]] = {
-        onnx.TensorProto.UINT8: "uint8",
-        onnx.TensorProto.FLOAT: "float32",
-    }
-    if node is None or tensor is None or len(tensor.shape.dim) != 4 or tensor.elem_type not in kinds:
-        raise UsageError("no image input of type uint8 or float32", where=str(path), fix="give an image classifier")
-    channels_first = tensor.shape.dim[1].dim_value in (1, 3)
-    return InputSpec(
-        layout="NCHW" if channels_first else "NHWC",
-        dtype=kinds[tensor.elem_type],
-        input_name=node.name,
-        output_name=graph.output[0].name,
-    )
-
-
-def _weights(content: bytes) -> list[Any]:
-    """The float initializers of a file."""
-    graph = onnx.load_from_string(content).graph
-    return [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT]
-
-
-def _parameters(content: bytes) -> int:
-    return int(sum(weight.size for weight in _weights(content)))
-
-
-def _sparsity(content: bytes) -> float:
-    kernels = [weight for weight in _weights(content) if weight.ndim == 4]
-    total = sum(weight.size for weight in kernels)
-    return float(sum(int((weight == 0).sum()) for weight in kernels) / total) if total else 0.0

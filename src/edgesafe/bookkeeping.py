@@ -7,7 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from edgesafe.errors import WeightsError
+from edgesafe.errors import PolicyError, WeightsError
 from edgesafe.records import Artefact, Host
 from edgesafe.storage import sha256_bytes, sha256_file, stage_key
 from edgesafe.store import StudyWriter
@@ -87,11 +87,11 @@ def _cpu() -> str:
     return platform.processor() or platform.machine() or "unknown"
 
 
-def input_hashes(*, weights: str | None, arch: str) -> dict[str, str]:
-    """Hashes of the files that a study starts from: the weights, and the model's source if it is a user's file.
+def input_hashes(*, weights: str | None, arch: str, policy: str | None = None) -> dict[str, str]:
+    """Hashes of the files that a study starts from: weights, the model's source if it is a user's file, the policy.
 
     Raises:
-        WeightsError: the weights file is not there.
+        WeightsError, PolicyError: a file is not there.
     """
     found: dict[str, str] = {}
     if weights is not None:
@@ -100,6 +100,10 @@ def input_hashes(*, weights: str | None, arch: str) -> dict[str, str]:
                 "no such file", where=weights, fix="check model.weights; the path is relative to where you run"
             )
         found["weights"] = sha256_file(Path(weights))
+    if policy is not None:
+        if not Path(policy).is_file():
+            raise PolicyError("no such file", where=policy, fix="check evaluate.policy, or `edgesafe policy init` one")
+        found["policy"] = sha256_file(Path(policy))
     source = Path(arch.rpartition(":")[0])
     if source.suffix == ".py" and source.is_file():
         found["model source"] = sha256_bytes(source.read_bytes())

@@ -10,13 +10,14 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from edgesafe.errors import EdgesafeError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
+    from edgesafe import gating
     from edgesafe.recipe import Recipe
 
 __all__ = ["app", "main", "run"]
@@ -144,9 +145,17 @@ def gate(
     """Decide against a policy from stored evidence; the exit code says how it ended."""
     from edgesafe import gating
 
-    verdict = gating.judge(gating.Request(study, policy, tuple(variant or ()), baseline, lock, no_baseline))
     outputs = {"json": json_, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
-    gating.write(verdict, {kind: path for kind, path in outputs.items() if path is not None})
+    request = gating.Request(study, policy, tuple(variant or ()), baseline, lock, no_baseline)
+    _decide(request, {kind: path for kind, path in outputs.items() if path is not None})
+
+
+def _decide(request: gating.Request, outputs: dict[str, Path]) -> NoReturn:
+    """Judge, write, print; the exit code is the verdict."""
+    from edgesafe import gating
+
+    verdict = gating.judge(request)
+    gating.write(verdict, outputs)
     print(gating.text(verdict))
     if os.environ.get("GITHUB_ACTIONS") == "true":
         print(gating.workflow_commands(verdict))
@@ -158,7 +167,17 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
     data: Annotated[str, typer.Option(help="Data set, as in a recipe's data.name.")],
     root: Annotated[str, typer.Option(help="Where the data lies.")] = "data",
-    baseline: Annotated[Path | None, typer.Option(metavar="BASE.onnx")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="BASE", help="What to compare with: an ONNX file, or a study that measured it before."),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Measure more and more images until this policy is decided, then decide."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1000, help="Corrupted images to measure at most (mode quick).")
+    ] = None,
     out: OutOption = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="evaluate.*, data.*, target.*")
@@ -171,12 +190,17 @@ def evaluate(
     std: Annotated[list[float] | None, typer.Option(help="Likewise.")] = None,
 ) -> None:
     """Audit any ONNX classifier: the same evidence, report and gate as for our own."""
-    from edgesafe import audit, progress, terminal
+    from edgesafe import audit, gating, progress, terminal
 
     target = out or Path("export") / model.stem
     channels = (tuple(mean) if mean else None, tuple(std) if std else None)
-    request = audit.Request(model, baseline, data, root, layout, outputs, *channels, overrides=tuple(set_ or ()))
+    quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
+    given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
+    overrides = (*given, *(set_ or ()))
+    request = audit.Request(model, baseline, data, root, layout, outputs, *channels, overrides=overrides)
     terminal.print_study(audit.evaluate(request, target, progress.for_terminal()))
+    if policy is not None:
+        _decide(gating.Request(target, policy, ("candidate-s0",), no_baseline=baseline is None), {})
 
 
 @app.command()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +22,7 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import latency as latencies
 from edgesafe.measure import robustness, summary
 from edgesafe.measure.inputs import InputSpec
+from edgesafe.measure.pooling import BENCHMARK, DESIGN
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.records import (
     Cell,
@@ -43,9 +43,12 @@ __all__ = [
     "Setting",
     "Timing",
     "assemble",
+    "clean",
     "collect",
+    "corrupted",
     "exact",
     "latency",
+    "meta",
     "other_file",
     "png",
     "prepare",
@@ -73,20 +76,20 @@ class Bench:
 
     test: ImageSet
     source: CorruptionSource | None
-    cells: Cells  #: what the baseline sees: (corruption, severity) -> positions in the test set
-    variant_cells: Cells  #: what a variant sees: the same, or in quick mode fewer of them, since it is paired
+    cells: Cells  #: what a file sees by itself: (corruption, severity) -> positions in the test set
     section: EvaluateSection
     population: str
+    sample: Mapping[str, str | int | float] = field(default_factory=dict)  #: how `cells` were chosen: evidence.meta
 
-    def inferences(self, cells: Cells) -> int:
+    @property
+    def inferences(self) -> int:
         """How many images a file sees."""
-        return len(self.test) + sum(len(indices) for indices in cells.values())
+        return len(self.test) + sum(len(indices) for indices in self.cells.values())
 
     @property
     def identity(self) -> dict[str, str | int | float]:
-        """The corruption generator and the sample: what makes two evidences comparable."""
-        generator = dict(self.source.identity) if self.source is not None else {"source": "none"}
-        return {**generator, "mode": self.section.mode, "sample_seed": self.section.seed}
+        """The corruption generator: what makes two evidences comparable, image by image."""
+        return dict(self.source.identity) if self.source is not None else {"source": "none"}
 
 
 def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) -> Bench:
@@ -98,7 +101,7 @@ def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) ->
     """
     population = f"{identity.name} test set, {len(test):,} images"
     if section.corruptions == "none":
-        return Bench(test, None, {}, {}, section, population)
+        return Bench(test, None, {}, section, population)
     source = corruption_package.open_source(
         test.images,
         test.labels,
@@ -109,46 +112,48 @@ def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) ->
         data_sha256=test.sha256,
     )
     per_cell = None if section.images_per_cell is None else min(section.images_per_cell, len(test))
-    plan = partial(
-        robustness.plan_cells, section.mode, source.names, section.severities, len(test), per_cell, section.seed
-    )
-    cells = plan()
-    return Bench(test, source, cells, plan(within=cells) if section.mode == "quick" else cells, section, population)
+    cells = robustness.plan_cells(section.mode, source.names, section.severities, len(test), per_cell, section.seed)
+    drawn: dict[str, str | int | float] = {DESIGN: "cell", BENCHMARK: len(test), "sample.seed": section.seed}
+    return Bench(test, source, cells, section, population, drawn if section.mode == "quick" else {})
 
 
-def collect(
-    classifier: OnnxClassifier, bench: Bench, cells: Cells, keeper: Keeper, advance: Callable[[int], None]
-) -> Evidence:
-    """Run one file over the bench; parts that the keeper has are not run again.
+def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: Callable[[int], None]) -> Evidence:
+    """Run one file over the whole bench; parts that the keeper has are not run again.
 
     Args:
         classifier: the open file.
         bench: what to run it on.
-        cells: the bench's `cells` (a baseline) or `variant_cells`.
         keeper: keeps the clean cell and each corruption when it is done.
         advance: told the number of images done.
     """
-    clean, logits = _clean(classifier, bench, keeper)
-    advance(len(clean.index))
+    untouched, logits = _clean(classifier, bench, keeper)
+    advance(len(untouched.index))
     seen: dict[tuple[str, int], Cell] = {}
-    for name in dict.fromkeys(corruption for corruption, _ in cells):
+    for name in dict.fromkeys(corruption for corruption, _ in bench.cells):
         kept = keeper.get(f"cells-{name}")
         found: Mapping[tuple[str, int], Cell]
         if kept is not None:
             found = evidence_files.from_bytes(kept).cells
             advance(sum(len(cell.index) for cell in found.values()))
         else:
-            wanted = {key: indices for key, indices in cells.items() if key[0] == name}
-            found = _corruption(classifier, bench, wanted, advance)
-            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(clean, logits, found, {})))
+            wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
+            found = corrupted(classifier, bench, wanted, advance)
+            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, found, {})))
         seen.update(found)
-    meta = evidence_files.make_meta(
+    return Evidence(untouched, logits, seen, meta(classifier, bench, bench.sample))
+
+
+def meta(
+    classifier: OnnxClassifier, bench: Bench, sample: Mapping[str, str | int | float]
+) -> dict[str, str | int | float]:
+    """evidence.meta: which file saw which pixels, and how they were chosen."""
+    return evidence_files.make_meta(
         test_sha256=bench.test.sha256,
         onnx_sha256=classifier.sha256,
         corruption=bench.identity,
         provider=classifier.providers[0],
+        **sample,
     )
-    return Evidence(clean, logits, seen, meta)
 
 
 def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Cell, NDArray[np.float32]]:
@@ -156,18 +161,23 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
     if kept is not None:
         evidence = evidence_files.from_bytes(kept)
         return evidence.clean, evidence.logits
-    everything = np.arange(len(bench.test), dtype=np.int64)
-    cell, logits = robustness.collect_cell(
-        classifier, bench.test.images, bench.test.labels, everything, "", 0, bench.section.batch_size
-    )
+    cell, logits = clean(classifier, bench, np.arange(len(bench.test), dtype=np.int64))
     keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, {}, {})))
     return cell, logits
 
 
-def _corruption(
+def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
+    """Some of the clean test images, and the logits."""
+    images, labels = bench.test.images, bench.test.labels
+    if len(indices) < len(labels):
+        images, labels = images[indices], labels[indices]
+    return robustness.collect_cell(classifier, images, labels, indices, "", 0, bench.section.batch_size)
+
+
+def corrupted(
     classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
 ) -> dict[tuple[str, int], Cell]:
-    """All severities of one corruption: images are made, looked at and let go, cell by cell."""
+    """Some corrupted cells: images are made, looked at and let go, cell by cell."""
     if bench.source is None:
         raise ValueError("a bench with cells has a source")
     found: dict[tuple[str, int], Cell] = {}
@@ -207,16 +217,17 @@ def assemble(
         setting: target and host, for the record.
         reference: id and evidence of the baseline, or None for a baseline.
     """
-    corruption = {key: value for key, value in evidence.meta.items() if key.startswith("corruption.")}
+    kept = {key: value for key, value in evidence.meta.items() if key.startswith(("corruption.", "sample."))}
+    base = reference[1] if reference is not None else None
     return Measurements(
         variant=variant,
         baseline=reference[0] if reference is not None else None,
         onnx_sha256=str(evidence.meta["onnx_sha256"]),
         evidence_sha256=evidence_sha256,
         test_sha256=bench.test.sha256,
-        metrics=summary.summarise(evidence, population=bench.population),
+        metrics=summary.summarise(evidence, population=bench.population, baseline=base),
         differences=summary.compare(evidence, reference[1]) if reference is not None else {},
-        meta={**corruption, "target": setting.target.model_dump(), "host": setting.host.model_dump()},
+        meta={**kept, "target": setting.target.model_dump(), "host": setting.host.model_dump()},
     )
 
 
@@ -225,25 +236,20 @@ def exact(metric: str, value: float, unit: Unit) -> Measurement:
     return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit)
 
 
-def other_file(
-    classifier: OnnxClassifier, bench: Bench, suffix: str, same: NDArray[np.float32] | None
-) -> dict[str, Measurement]:
+def other_file(classifier: OnnxClassifier, bench: Bench, suffix: str, beside: Evidence) -> dict[str, Measurement]:
     """Clean metrics of a file beside model.onnx, measured on that file and the same images: `accuracy.<suffix>`, ….
 
     Args:
         classifier: the open file.
         bench: what to run it on.
         suffix: "calibrated" or "int8".
-        same: float32 (n, K), logits of model.onnx whose arg max must be kept on every image; None: may differ.
+        beside: of model.onnx; a "calibrated" file must keep the arg max on every image.
 
     Raises:
         ParityError: a prediction changed that must not.
     """
-    everything = np.arange(len(bench.test), dtype=np.int64)
-    cell, logits = robustness.collect_cell(
-        classifier, bench.test.images, bench.test.labels, everything, "", 0, bench.section.batch_size
-    )
-    changed = 0 if same is None else int((logits.argmax(1) != same.argmax(1)).sum())
+    cell, logits = clean(classifier, bench, beside.clean.index)
+    changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum()) if suffix == "calibrated" else 0
     if changed:
         raise ParityError(f"{changed} predictions changed", where=f"model.{suffix}.onnx", fix=REPORT)
     metrics = summary.summarise(Evidence(cell, logits, {}, {}), population=bench.population)

@@ -19,11 +19,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgesafe import cutting, data, evaluation, models, recover, shipping
+from edgesafe import cutting, data, evaluation, measuring, models, recover, shipping
 from edgesafe.bookkeeping import Files, Kept, host, input_hashes
 from edgesafe.errors import RefusedError
 from edgesafe.evaluation import Bench, Setting, Timing
-from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.models import count
 from edgesafe.progress import Progress, Silent
@@ -94,7 +93,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     bundle = data.load(recipe.data)
     identity = data.identity(bundle)
     bench = evaluation.prepare(bundle.test, identity, recipe.evaluate)
-    inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch)
+    inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch, policy=recipe.evaluate.policy)
     plans = variants(recipe)
     entries = tuple(VariantEntry(id=p.id, method=p.method, ratio=p.ratio, seed=p.seed, status="pending") for p in plans)
     record = StudyRecord(
@@ -127,8 +126,7 @@ def _make(run: Run, plan: VariantPlan) -> None:
     model, recovery = (baseline, {}) if outcome is None else _recovered(run, plan, outcome.model, outcome.masks)
     exported = _exported(run, plan, model)
     _described(run, plan, model, outcome, exported, recovery)
-    evidence, evidence_sha256 = _evidence(run, plan, exported)
-    _measured(run, plan, evidence, evidence_sha256)
+    _measured(run, plan, exported)
     run.study.finish(plan.id)
 
 
@@ -299,36 +297,22 @@ def _described(
 # -------------------------------------------------------------------------------------------------------- measure
 
 
-def _evidence(run: Run, plan: VariantPlan, exported: Exported) -> tuple[Evidence, str]:
-    """Look at the shipped file: clean and corrupted images, under onnxruntime. What was seen, and its file's hash."""
-    classifier, bench = _open(run, exported.onnx), run.bench
-    cells = bench.cells if plan.section is None else bench.variant_cells
-    sample = {f"{name} {severity}": sha256_bytes(indices.tobytes()) for (name, severity), indices in cells.items()}
-    kept = Kept(
-        run.study, plan.id, "evidence", stage_key(onnx=classifier.sha256, sample=sample, corruption=bench.identity)
-    )
-    with run.progress.stage("measuring under onnxruntime", bench.inferences(cells)) as advance:
-        evidence = evaluation.collect(classifier, bench, cells, kept, advance)
-    written = run.study.put_file(plan.id, "evidence.npz", evidence_files.to_bytes(evidence))
-    return evidence, written.sha256
-
-
 def _open(run: Run, onnx: bytes) -> OnnxClassifier:
     """On all cores: the logits do not depend on the number of threads, latency is measured elsewhere."""
     return OnnxClassifier(onnx, threads=_CORES, provider=run.recipe.target.provider)
 
 
-def _measured(run: Run, plan: VariantPlan, evidence: Evidence, evidence_sha256: str) -> None:
-    """measurements.json: every metric with its interval, and paired differences to the baseline."""
-    study, baseline, reference = run.study, f"baseline-s{plan.seed}", None
-    if plan.section is not None:
-        reference = (baseline, evidence_files.from_bytes(study.evidence_bytes(baseline)))
-    setting = Setting(run.recipe.target, host())
-    measured = evaluation.assemble(plan.id, evidence, evidence_sha256, run.bench, setting, reference)
-    metrics = measured.metrics | _other_files(run, plan, evidence) | evaluation.sizes(study.variant(plan.id))
-    if run.recipe.evaluate.latency:
-        metrics |= _latency(run, plan, baseline)
-    study.put_measurements(measured.model_copy(update={"metrics": metrics}))
+def _measured(run: Run, plan: VariantPlan, exported: Exported) -> None:
+    """evidence.npz and measurements.json: what the shipped file does on clean and corrupted images."""
+    variant = plan.section is not None
+    policy = run.recipe.evaluate.policy if variant else None
+    task = measuring.Task(
+        bench=run.bench, study=run.study, progress=run.progress, setting=Setting(run.recipe.target, host()),
+        variant=plan.id, baseline=f"baseline-s{plan.seed}" if variant else None,
+        policy=Path(policy) if policy is not None else None,
+    )  # fmt: skip
+    counted = evaluation.sizes(run.study.variant(plan.id)) | _latency(run, plan)
+    measuring.measure(task, _open(run, exported.onnx), counted, partial(_other_files, run, plan))
 
 
 def _other_files(run: Run, plan: VariantPlan, evidence: Evidence) -> dict[str, Measurement]:
@@ -339,13 +323,14 @@ def _other_files(run: Run, plan: VariantPlan, evidence: Evidence) -> dict[str, M
         if record.artefact(file) is None:
             continue
         classifier = _open(run, run.study.file_bytes(plan.id, file))
-        same = evidence.logits if suffix == "calibrated" else None
-        found |= evaluation.other_file(classifier, run.bench, suffix, same)
+        found |= evaluation.other_file(classifier, run.bench, suffix, evidence)
     return found
 
 
-def _latency(run: Run, plan: VariantPlan, baseline: str) -> dict[str, Measurement]:
-    target, study = run.recipe.target, run.study
+def _latency(run: Run, plan: VariantPlan) -> dict[str, Measurement]:
+    if not run.recipe.evaluate.latency:
+        return {}
+    target, study, baseline = run.recipe.target, run.study, f"baseline-s{plan.seed}"
     against = study.path(baseline, "model.onnx") if plan.section is not None else None
     timing = Timing(target.threads, target.provider, run.recipe.evaluate.latency_runs)
     run.progress.note(f"  latency: {timing.runs} runs, {target.threads} thread(s), interleaved with the baseline")

@@ -205,12 +205,22 @@ class EvaluateSection(Section):
     severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)
     images_per_cell: int | None = Field(default=None, ge=1)  #: test images per corruption and severity; None: all
     mode: Literal["full", "quick"] = "full"
+    sampling: Literal["margin", "cell"] = "margin"  #: quick: variants by the baseline's margin, or alike in each cell
+    budget: int | None = Field(default=None, ge=1000)  #: quick: corrupted images that a variant is measured on, at most
+    policy: str | None = None  #: quick: a policy file; measure on until it is decided, or the budget is spent
     seed: int = Field(default=0, ge=0)  #: of the corruptions
     frost_dir: str | None = None  #: photographs for frost; None: procedural frost
     batch_size: int = Field(default=32, ge=1)
     latency: bool = True
     latency_runs: int = Field(default=1024, ge=64)
     cache_dir: str | None = None  #: keep corrupted images on disk for later runs
+
+    @model_validator(mode="after")
+    def _quick_alone(self) -> Self:
+        given = [key for key in ("budget", "policy") if getattr(self, key) is not None]
+        if self.mode == "full" and given:
+            raise ValueError(f'{given[0]} goes with mode = "quick": a full evaluation measures everything')
+        return self
 
 
 class TargetSection(Section):

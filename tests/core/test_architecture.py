@@ -29,9 +29,17 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "storage": (set(), set()),
     "store": ({"storage"}, {"pydantic"}),
     "evaluation": ({"measure", "corruptions", "storage"}, {"numpy", "PIL"}),
+    "escalation": ({"evaluation", "gate", "measure"}, {"numpy"}),
+    "foreign": ({"measure"}, {"google", "onnx"}),
+    "judging": ({"gate"}, set()),
+    "measuring": (
+        {"bookkeeping", "escalation", "judging", "evaluation", "measure", "progress", "storage", "store"},
+        set(),
+    ),
     "audit": (
-        {"bookkeeping", "corruptions", "data", "evaluation", "measure", "progress", "recipe", "storage", "store"},
-        {"google", "numpy", "onnx"},
+        {"bookkeeping", "corruptions", "data", "evaluation", "foreign", "measure", "measuring", "progress", "recipe"}
+        | {"storage", "store"},
+        {"numpy"},
     ),
     "configs": (set(), set()),
     "recipe": ({"configs"}, {"pydantic"}),

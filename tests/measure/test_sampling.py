@@ -1,4 +1,4 @@
-"""Sampling by simulation: unbiased, covered, cheaper, and it decides."""
+"""Which units are drawn: nested, never twice, where answers change. (The estimates: test_margin.)"""
 
 from __future__ import annotations
 
@@ -13,19 +13,14 @@ from measure_fixtures import synthetic_evidence
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, EdgesafeError, NonFiniteError, NothingEvaluated, UsageError
-from edgesafe.measure.bounds import Interval
 from edgesafe.measure.sampling import (
-    Decision,
-    Strata,
-    decide,
-    escalate,
+    Frame,
+    MarginDraw,
     frame_of,
-    look_z,
     looks,
     margin_strata,
     neyman,
-    stratified,
-    two_stage,
+    second_moments,
 )
 
 
@@ -45,7 +40,7 @@ def test_strata_part_the_units() -> None:
     assert strata.sizes.min() > 0
     edges = [np.abs(margin[m]) for m in strata.members]
     assert all(a.max() <= b.min() for a, b in pairwise(edges))
-    assert strata.weights.sum() == pytest.approx(1.0)
+    assert all((strata.of_unit[m] == h).all() for h, m in enumerate(strata.members))
 
 
 @given(st.integers(12, 3000), st.integers(0, 1000))
@@ -66,54 +61,73 @@ def test_neyman_is_proportional_to_weight_times_spread() -> None:
     assert n / n.sum() == pytest.approx(w * sd / (w * sd).sum(), abs=1e-3)
 
 
-def draws(trials: int, total: int) -> tuple[float, float, float]:
-    """Coverage, bias over the standard error, and standard deviation of two-stage estimates."""
+def framed(margin: NDArray[Any]) -> Frame:
+    n = len(margin)
+    return Frame((("fog", 1),), np.zeros(n, np.int64), np.arange(n), margin, n)
+
+
+def drawn(margin: NDArray[Any], change: NDArray[Any], totals: tuple[int, ...], seed: int = 0) -> list[NDArray[Any]]:
+    """The units that each request named."""
+    draw, asked = MarginDraw(framed(margin), seed), []
+    for total in totals:
+        while len(units := draw.ask(total)):
+            draw.tell(units, change[units])
+            asked.append(units)
+        assert draw.taken == min(total, len(margin))
+    return asked
+
+
+def test_pilot_is_even_then_what_changes_is_taken() -> None:
     margin, change = world()
-    strata, truth = margin_strata(margin), change.mean()
-    found = [two_stage(strata, lambda u: change[u], total=total, pilot=360, seed=s).interval for s in range(trials)]
-    estimates = np.array([i.estimate for i in found])
-    covered = np.mean([i.low <= truth <= i.high for i in found])
-    return float(covered), float((estimates.mean() - truth) / np.mean([i.se for i in found])), float(estimates.std())
+    strata = margin_strata(margin)
+    pilot, rest = drawn(margin, change, (1500,))
+    assert np.bincount(strata.of_unit[pilot], minlength=12).tolist() == [75] * 12
+    taken = np.bincount(strata.of_unit[rest], minlength=12)
+    assert taken[:8].sum() > 5 * taken[8:].sum()  # where the margin is small
 
 
-def test_two_stage_covers_is_unbiased_and_beats_plain_sampling() -> None:
-    covered, bias, sd = draws(150, 1500)
-    _, change = world()
-    plain = change.std() / np.sqrt(1500)
-    assert covered >= 0.88
-    assert abs(bias) < 0.4  # 5 standard errors of a mean of 150
-    assert sd < 0.75 * plain
-
-
-@pytest.mark.slow
-def test_two_stage_coverage() -> None:
-    covered, bias, _ = draws(2000, 1500)
-    assert 0.93 <= covered <= 0.98
-    assert abs(bias) < 0.12
-
-
-def test_two_stage_never_asks_twice() -> None:
+def test_it_never_asks_twice_and_ends_with_everything() -> None:
     margin, change = world(3000)
-    asked: list[NDArray[Any]] = []
+    units = np.concatenate(drawn(margin, change, (100, 800, 10**6)))
+    assert len(units) == len(np.unique(units)) == 3000
 
-    def measure(units: NDArray[Any]) -> NDArray[Any]:
-        asked.append(units)
-        return change[units]
 
-    found = two_stage(margin_strata(margin), measure, total=800, pilot=120, seed=1)
-    units = np.concatenate(asked)
-    assert len(units) == len(np.unique(units)) == 800 == found.interval.n == found.allocation.sum()
-    assert (np.sort(found.units) == np.sort(units)).all()
-    everything = two_stage(margin_strata(margin), lambda u: change[u], total=10**6, pilot=120)
-    assert everything.interval.estimate == pytest.approx(change.mean())
-    assert everything.interval.se == 0.0  # the whole benchmark was seen
+@given(st.integers(24, 1500), st.integers(0, 1500), st.integers(0, 50))
+def test_a_larger_sample_begins_with_the_smaller(small: int, more: int, seed: int) -> None:
+    margin, change = world(3000)
+    first = np.concatenate(drawn(margin, change, (small,), seed))
+    both = np.concatenate(drawn(margin, change, (small, small + more), seed))
+    assert (both[: len(first)] == first).all()
+    assert len(both) == small + more
 
 
 def test_a_stratum_without_a_change_is_not_certain() -> None:
-    strata = Strata((np.arange(1000), np.arange(1000, 2000)))
-    i = stratified(strata, [np.array([1.0, 0, 0, 0] * 10), np.zeros(40)])
-    first_only = stratified(Strata((np.arange(1000),)), [np.array([1.0, 0, 0, 0] * 10)])
-    assert i.se > 0.5 * first_only.se
+    found = second_moments(np.array([10.0, 0.0, 0.0]), np.array([40, 40, 40]))
+    assert found[0] == pytest.approx(11 / 41)
+    assert found[1] == pytest.approx(11 / 41 / 41)
+    assert 0.0 < found[2] < found[1]
+
+
+def test_looks_double_up_to_the_last() -> None:
+    assert looks(1200, 19_200) == (1200, 2400, 4800, 9600, 19_200)
+    assert looks(1200, 1200) == (1200,)
+
+
+def told_too_little() -> None:
+    draw = MarginDraw(framed(np.arange(300.0)), 0)
+    draw.tell(draw.ask(100), np.zeros(3))
+
+
+def told_nan() -> None:
+    draw = MarginDraw(framed(np.arange(300.0)), 0)
+    units = draw.ask(100)
+    draw.tell(units, np.full(len(units), np.nan))
+
+
+def asked_twice() -> None:
+    draw = MarginDraw(framed(np.arange(300.0)), 0)
+    draw.ask(100)
+    draw.ask(100)
 
 
 @pytest.mark.parametrize(
@@ -121,19 +135,14 @@ def test_a_stratum_without_a_change_is_not_certain() -> None:
     [
         (lambda: margin_strata(np.zeros(10)), NothingEvaluated),
         (lambda: margin_strata(np.full(300, np.nan)), NonFiniteError),
-        (lambda: two_stage(margin_strata(np.arange(300.0)), lambda u: u, total=10), UsageError),
-        (lambda: two_stage(margin_strata(np.arange(300.0)), lambda u: u[:-1], total=100, pilot=50), DataError),
-        (lambda: two_stage(margin_strata(np.arange(300.0)), lambda u: u * np.nan, total=100, pilot=50), NonFiniteError),
-        (lambda: stratified(Strata((np.arange(9),)), [np.zeros(1)]), NothingEvaluated),
-        (lambda: stratified(Strata((np.arange(9),)), []), DataError),
+        (lambda: MarginDraw(framed(np.arange(300.0)), 0).ask(10), UsageError),
+        (asked_twice, UsageError),
+        (told_too_little, DataError),
+        (told_nan, NonFiniteError),
         (lambda: frame_of(synthetic_evidence(50)), NothingEvaluated),
+        (lambda: frame_of(synthetic_evidence(50, {("a", 1): np.arange(9)}), {("b", 1)}), NothingEvaluated),
         (lambda: frame_of(synthetic_evidence(50, {("a", 1): np.arange(9), ("b", 1): np.arange(8)})), DataError),
-        (lambda: escalate(lambda _: None, [], 0.1), NothingEvaluated),  # type: ignore[arg-type,return-value]
-        (lambda: escalate(lambda _: None, [5, 5], 0.1), UsageError),  # type: ignore[arg-type,return-value]
         (lambda: looks(0, 5), UsageError),
-        (lambda: look_z(0), UsageError),
-        (lambda: decide(float("nan"), 0.1, 0.1, 2), NonFiniteError),
-        (lambda: decide(0.1, -0.1, 0.1, 2), NonFiniteError),
     ],
 )
 def test_refusals(call: Any, error: type[EdgesafeError]) -> None:
@@ -142,42 +151,14 @@ def test_refusals(call: Any, error: type[EdgesafeError]) -> None:
 
 
 def test_frame_asks_for_cells_and_images() -> None:
-    cells = {("fog", 1): np.arange(0, 40, 2), ("snow", 3): np.arange(20)}
+    cells = {("fog", 1): np.arange(0, 40, 2)[::-1], ("snow", 3): np.arange(20)}
     frame = frame_of(synthetic_evidence(50, cells))
     assert frame.keys == (("fog", 1), ("snow", 3))
     asked = frame.requests(np.array([1, 0, 20 + 7]))
     assert asked["fog", 1].tolist() == [0, 2]
     assert asked["snow", 3].tolist() == [7]
     assert set(frame.requests(np.array([3]))) == {("fog", 1)}
-
-
-def test_decide_is_non_inferiority() -> None:
-    assert decide(0.004, 0.002, 0.010, 1.645) is Decision.PASS
-    assert decide(0.020, 0.002, 0.010, 1.645) is Decision.FAIL
-    assert decide(0.009, 0.002, 0.010, 1.645) is Decision.INCONCLUSIVE
-    assert decide(0.010, 0.0, 0.010, 1.645) is Decision.PASS  # at the limit is within it
-
-
-def test_escalation_stops_when_it_knows() -> None:
-    def measure(true: float) -> Any:
-        return lambda n: Interval(true, 0, 0, 0.3 / np.sqrt(n), 0.95, n, "x")
-
-    sizes = looks(1000, 10_000)
-    assert escalate(measure(0.001), sizes, 0.05)[:2] == (Decision.PASS, 1000)
-    assert escalate(measure(0.2), sizes, 0.05)[:2] == (Decision.FAIL, 1000)
-    assert escalate(measure(0.051), sizes, 0.05)[:2] == (Decision.INCONCLUSIVE, 10_000)
-    assert escalate(measure(0.04), sizes, 0.05)[1] == 10_000
-
-
-def test_escalation_seldom_errs_just_beyond_the_limit() -> None:
-    """True worsening is the limit: whatever is decided is a coin's edge; all looks together pass at most 5 %."""
-    rng = np.random.default_rng(0)
-    passed = 0
-    for _ in range(600):
-        x = np.cumsum(rng.normal(0.05, 0.3, 10_000)) / np.arange(1, 10_001)
-
-        def measure(n: int, x: NDArray[Any] = x) -> Interval:
-            return Interval(x[n - 1], 0, 0, 0.3 / np.sqrt(n), 0.95, n, "x")
-
-        passed += escalate(measure, looks(1000, 10_000), 0.05)[0] is Decision.PASS
-    assert passed / 600 <= 0.06
+    assert frame.units(0, np.array([2, 38])).tolist() == [1, 19]
+    assert frame.units(1, np.array([7])).tolist() == [27]
+    with pytest.raises(NothingEvaluated):
+        frame.units(0, np.array([3]))

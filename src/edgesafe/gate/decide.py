@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from statistics import NormalDist
 
-from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
+from edgesafe.errors import ExitCode, IntegrityError, NothingEvaluated, RefusedError
 from edgesafe.gate import waivers, words
 from edgesafe.gate.lock import Lock, verify
 from edgesafe.gate.metrics import is_family, members
@@ -25,7 +25,9 @@ from edgesafe.gate.readings import Problem, Reading, Subject, metrics_of, read, 
 from edgesafe.gate.subjects import check, select, subject
 from edgesafe.records import GateResult, GateStatus, Measurements, StudyRecord, VariantEntry, VariantRecord, Verdict
 
-__all__ = ["Options", "decide"]
+__all__ = ["LOOKS", "Options", "decide"]
+
+LOOKS = "sample.looks"  # in measurements.meta: how often the sample could have been judged while it grew
 
 _DECIDED = (GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE, GateStatus.WAIVED)
 _PRECEDENCE = (
@@ -114,7 +116,13 @@ def decide(
         check(one, study, policy)
         _check_lock(one, policy, options)
         hashes[one.id] = one.candidate.onnx_sha256
-        results += _judge(one, gates, policy, today, used)
+        each = _each_look(policy, one)
+        if each is not policy:
+            notes.append(
+                f"'{one.id}' was measured on a growing sample, judged up to {one.candidate.meta[LOOKS]} times: "
+                f"each bound holds at {each.stats.confidence:.2%}, together {policy.stats.confidence:.2%}"
+            )
+        results += _judge(one, gates, each, today, used)
     overall, code = _overall(results)
     return Verdict(
         study=study.name,
@@ -127,6 +135,21 @@ def decide(
         notes=(*notes, *left_out, *waivers.notes(policy, used, today), *_warnings(policy, results)),
         candidates=hashes,
     )
+
+
+def _each_look(policy: Policy, one: Subject) -> Policy:
+    """The policy for one of several looks at a growing sample: together they err as seldom as it asks (Bonferroni).
+
+    Raises:
+        IntegrityError: a number of looks that is none.
+    """
+    looks = one.candidate.meta.get(LOOKS, 1)
+    if type(looks) is not int or looks < 1:
+        raise IntegrityError(f"{LOOKS} is {looks!r}", where=one.id, fix="measure again")
+    if looks == 1:
+        return policy
+    confidence = 1.0 - (1.0 - policy.stats.confidence) / looks
+    return replace(policy, stats=policy.stats.model_copy(update={"confidence": confidence}))
 
 
 def _check_lock(one: Subject, policy: Policy, options: Options) -> None:

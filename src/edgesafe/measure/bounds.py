@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -48,6 +48,10 @@ class Interval:
     confidence: float
     n: int
     method: str
+
+    def fields(self) -> dict[str, Any]:
+        """As the fields of the same names of a `Measurement` or a `Comparison`."""
+        return asdict(self)
 
 
 def z_value(confidence: float) -> float:

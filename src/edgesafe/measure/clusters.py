@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edgesafe.errors import DataError, NothingEvaluated
 from edgesafe.measure.calibration import equal_mass_bins
 
-__all__ = ["Design", "covariance", "design_of", "folded_low", "gap_rows", "gaussian_noise"]
+__all__ = ["Design", "covariance", "design_of", "folded_low", "gap_rows", "gaussian_noise", "within"]
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,37 @@ def covariance(values: NDArray[np.float64], design: Design, by: Literal["image",
     """
     if int(design.sizes.min()) < 2:
         raise DataError("a cell with 1 image has no spread", where="cells", fix="measure at least 2 images per cell")
-    starts = np.concatenate([[0], np.cumsum(design.sizes)[:-1]])
-    means = np.add.reduceat(values, starts, axis=0) / design.sizes[:, None]
     scale = design.sizes / (design.sizes - 1.0)
     if by == "cell":
-        scale = scale * (1.0 - design.sizes / design.benchmark)
-    rest = (values - means[design.cell]) * np.sqrt(scale)[design.cell, None]
-    if by == "image" and design.shared:  # each cell lists the same images in the same order
+        return within(values, design.sizes, scale * (1.0 - design.sizes / design.benchmark))
+    rest = _centred(values, design.sizes, scale)
+    if design.shared:  # each cell lists the same images in the same order
         rest = rest.reshape(len(design.sizes), -1, rest.shape[1]).sum(axis=0)
-    elif by == "image":
+    else:
         m = design.images
         rest = np.stack([np.bincount(design.image, rest[:, j], minlength=m) for j in range(rest.shape[1])], axis=1)
     result: NDArray[np.float64] = rest.T @ rest
     return result
+
+
+def within(values: NDArray[np.float64], sizes: NDArray[np.int64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over strata of `scale` times the cross products (q, q) of their rows about the stratum's mean.
+
+    Args:
+        values: float64 (rows, q), stratum after stratum.
+        sizes: int64 (strata,), rows of each, >= 1.
+        scale: float64 (strata,).
+    """
+    rest = _centred(values, sizes, scale)
+    result: NDArray[np.float64] = rest.T @ rest
+    return result
+
+
+def _centred(values: NDArray[np.float64], sizes: NDArray[np.int64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    means = np.add.reduceat(values, np.cumsum(sizes) - sizes, axis=0) / sizes[:, None]
+    which = np.repeat(np.arange(len(sizes)), sizes)
+    rest: NDArray[np.float64] = (values - means[which]) * np.sqrt(scale)[which, None]
+    return rest
 
 
 def gap_rows(confidence: NDArray[np.float64], correct: NDArray[np.float64], bins: int) -> NDArray[np.float64]:

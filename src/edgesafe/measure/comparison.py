@@ -13,11 +13,13 @@ from edgesafe.measure.bounds import Interval, paired_difference, paired_mean_ove
 from edgesafe.measure.calibration import HIGH_CONFIDENCE, brier_rows
 from edgesafe.measure.clusters import Design, design_of
 from edgesafe.measure.intervals import paired_bootstrap_ece, paired_ece
+from edgesafe.measure.margin import is_drawn
+from edgesafe.measure.margin_metrics import compare_cells
 from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
 from edgesafe.measure.probabilities import softmax64
 from edgesafe.records import Cell, Comparison, Evidence, Measurement, Unit
 
-__all__ = ["compare", "flips"]
+__all__ = ["compare", "flips", "same_pixels"]
 
 _CLEAN_POPULATION = "images like the clean test images"
 
@@ -45,8 +47,9 @@ def compare(
         IntegrityError: other test data, other corruption settings, or other labels for the same image.
         NothingEvaluated: no image in common in the clean set or in a cell of the candidate.
         DataError: another number of classes; one image in common in a cell.
+        RefusedError: the baseline's cells are a sample by another's margins.
     """
-    _same_pixels(candidate.meta, baseline.meta)
+    same_pixels(candidate.meta, baseline.meta)
     if candidate.logits.shape[1] != baseline.logits.shape[1]:
         raise DataError(
             f"{candidate.logits.shape[1]} and {baseline.logits.shape[1]} classes",
@@ -54,6 +57,14 @@ def compare(
             fix="compare networks of the same task",
         )
     out = _clean(candidate, baseline, confidence, seed)
+    if candidate.cells and (is_drawn(candidate) or is_drawn(baseline)):
+        cells = compare_cells(candidate, baseline, population=_CLEAN_POPULATION, level=confidence, seed=seed)
+        return out | cells
+    return out | _corrupted(candidate, baseline, confidence, seed)
+
+
+def _corrupted(candidate: Evidence, baseline: Evidence, confidence: float, seed: int) -> dict[str, Comparison]:
+    out: dict[str, Comparison] = {}
     pairs: dict[tuple[str, int], tuple[Cell, Cell]] = {}
     for key, cell in candidate.cells.items():
         other = baseline.cells.get(key)
@@ -81,28 +92,22 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidenc
     Raises:
         IntegrityError, NothingEvaluated: see `compare`.
     """
-    _same_pixels(candidate.meta, baseline.meta)
+    same_pixels(candidate.meta, baseline.meta)
     a, b = _common(candidate.clean, baseline.clean)
-    i = _changed(a, b, confidence)
-    return Measurement(
-        metric="flips",
-        estimate=i.estimate,
-        low=i.low,
-        high=i.high,
-        se=i.se,
-        confidence=confidence,
-        n=i.n,
-        method=i.method,
-        unit=Unit.FRACTION,
-        population=population,
-    )
+    found = _changed(a, b, confidence)
+    return Measurement(metric="flips", unit=Unit.FRACTION, population=population, **found.fields())
 
 
 def _changed(a: Cell, b: Cell, confidence: float) -> Interval:
     return wilson(int((a.prediction != b.prediction).sum()), len(a.index), confidence)
 
 
-def _same_pixels(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+def same_pixels(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
+    """Refuses to compare what two files did on different pixels: `a` and `b` are evidence.meta of each.
+
+    Raises:
+        IntegrityError: naming what differs.
+    """
     for key in sorted({*a, *b}):
         if (key == "test_sha256" or key.startswith("corruption.")) and a.get(key) != b.get(key):
             raise IntegrityError(
@@ -147,20 +152,9 @@ def _comparison(
     details: dict[str, float] | None = None,
 ) -> Comparison:
     return Comparison(
-        metric=metric,
-        estimate=i.estimate,
-        low=i.low,
-        high=i.high,
-        se=i.se,
-        confidence=i.confidence,
-        n=i.n,
-        method=i.method,
-        unit=unit,
-        candidate=values[0],
-        baseline=values[1],
-        population=population,
-        details=details or {},
-    )
+        metric=metric, unit=unit, candidate=values[0], baseline=values[1], population=population,
+        details=details or {}, **i.fields(),
+    )  # fmt: skip
 
 
 def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> dict[str, Comparison]:

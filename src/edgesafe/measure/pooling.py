@@ -10,8 +10,12 @@ import numpy as np
 from edgesafe.measure.clusters import Design
 from edgesafe.records import Evidence
 
-__all__ = ["UNBOUNDED", "Pool", "benchmark_of", "describe", "pools"]
+__all__ = ["BENCHMARK", "CELLS", "DESIGN", "FRAME", "UNBOUNDED", "Pool", "benchmark_of", "describe", "pools"]
 
+DESIGN = "sample.design"  # in evidence.meta: "all", "cell" or "margin"
+BENCHMARK = "sample.benchmark"  # in evidence.meta: images that each cell was drawn from
+CELLS = "sample.cells"  # in evidence.meta: the cells that could be drawn from: "fog 1,fog 2"
+FRAME = "sample.frame"  # in evidence.meta: hash of the units and strata that a "margin" sample was drawn from
 UNBOUNDED = 10**12  # images of a benchmark whose size is not known: no finite-population correction
 
 
@@ -51,11 +55,13 @@ def pools(keys: Iterable[tuple[str, int]]) -> list[Pool]:
 
 
 def benchmark_of(evidence: Evidence) -> int:
-    """Images that each cell was drawn from: the clean images, if the cells hold no others.
+    """Images that each cell was drawn from: as recorded, else the clean images if the cells hold no others.
 
     Returns:
         Their number, or `UNBOUNDED`.
     """
+    if (recorded := evidence.meta.get(BENCHMARK)) is not None:
+        return int(recorded)
     clean = evidence.clean.index
     known = all(np.isin(c.index, clean, assume_unique=True).all() for c in evidence.cells.values())
     return len(clean) if known else UNBOUNDED

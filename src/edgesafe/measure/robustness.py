@@ -13,7 +13,7 @@ from edgesafe.errors import DataError, NothingEvaluated, UsageError
 from edgesafe.measure.probabilities import cell_from_logits
 from edgesafe.records import Cell
 
-__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "Classifier", "collect_cell", "plan_cells"]
+__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "Classifier", "collect_cell", "draw", "plan_cells"]
 
 QUICK_ALONE = 33_000
 """Inferences over all cells that give mPC within ±0.5 pp at 95 %, whatever the accuracy is (decision 053)."""
@@ -99,8 +99,8 @@ def _draw(
     within: Mapping[tuple[str, int], NDArray[np.int64]] | None,
 ) -> NDArray[np.int64]:
     if within is None:
-        pool = np.arange(n_test, dtype=np.int64)
-    elif cell in within and len(within[cell]) >= 2:
+        return draw(n_test, count, seed, cell)
+    if cell in within and len(within[cell]) >= 2:
         pool = np.sort(within[cell])
         if int(pool[-1]) >= n_test:
             raise DataError(
@@ -110,10 +110,23 @@ def _draw(
         raise NothingEvaluated(
             "the baseline has no evidence", where=f"{cell[0]} {cell[1]}", fix="measure the baseline on this cell"
         )
+    keys = _keys(n_test, seed, cell)[pool]  # per test image: the draw of a subset is the subset of the draw
+    return np.sort(pool[np.argsort(keys, kind="stable")[:count]])
+
+
+def draw(n_test: int, count: int, seed: int, cell: tuple[str, int] = ("", 0)) -> NDArray[np.int64]:
+    """`count` of the test images, at random for this cell; a larger draw holds the smaller one.
+
+    Returns:
+        int64, rising, each once; all of them if `count` is `n_test` or more.
+    """
+    return np.sort(np.argsort(_keys(n_test, seed, cell), kind="stable")[:count]).astype(np.int64)
+
+
+def _keys(n_test: int, seed: int, cell: tuple[str, int]) -> NDArray[np.float64]:
     digest = hashlib.sha256(f"edgesafe.quick/1 {seed} {cell[0]} {cell[1]}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
-    keys = rng.random(n_test)[pool]  # per test image: the draw of a subset is the subset of the draw
-    return np.sort(pool[np.argsort(keys, kind="stable")[:count]])
+    return rng.random(n_test)
 
 
 def collect_cell(

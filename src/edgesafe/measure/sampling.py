@@ -1,99 +1,121 @@
-"""Fewer inferences for the same certainty: strata by the baseline's margin, and growing a sample until it decides.
+"""Fewer inferences for the same certainty: which units of a baseline's evidence a variant should be measured on.
 
 Images that the baseline classifies by a wide margin hardly ever change under compression; those near the boundary do. A
-paired difference is therefore estimated in strata of the baseline's absolute margin, in two stages (Neyman 1938): a
-pilot finds how much each stratum changes, the rest is spent where it changes most. Nothing here runs a network: the
-caller passes a function that measures the units it is asked for.
+variant is therefore measured in strata of the baseline's absolute margin, in stages (Neyman 1938): a pilot finds how
+much each stratum changes, the rest is spent where it changes most. Nothing here runs a network, and what is measured
+decides only *how many* units of each stratum are taken, never which. The estimates are in `margin`.
 
 A unit is one (corruption, severity, image) of the baseline's evidence.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated, UsageError
-from edgesafe.measure.intervals import Interval, z_value
 from edgesafe.records import Evidence
 
 __all__ = [
-    "Decision",
+    "LEAST_UNITS",
     "Frame",
+    "MarginDraw",
     "Strata",
-    "TwoStage",
-    "decide",
-    "escalate",
     "frame_of",
-    "look_z",
     "looks",
     "margin_strata",
     "neyman",
-    "stratified",
-    "two_stage",
+    "second_moments",
 ]
 
 _SHARES = (0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.09, 0.11, 0.13, 0.15, 0.15)
 """Of the units, from the smallest absolute margin on; a last stratum holds the rest. Finest where answers change."""
 
+LEAST_UNITS = 200  #: below, a stratum would have one unit
+PILOT = 900  #: units of the first stage, spread evenly over the strata
+
 
 @dataclass(frozen=True)
 class Frame:
-    """All units of a benchmark, in the order of the baseline's cells.
+    """All units that a variant can be measured on, in the order of the baseline's cells.
 
     Attributes:
-        keys: (corruption, severity) of the cells.
-        cell: int64 (units,), position in `keys`.
-        index: int64 (units,), position in the test set.
-        right: float64 0/1 (units,), of the baseline.
-        margin: float64 (units,), of the baseline.
+        keys: (corruption, severity) of the cells, sorted.
+        cell: int64 (units,), position in `keys`, rising.
+        index: int64 (units,), position in the test set, rising within a cell.
+        margin: float64 (units,), of the baseline: logit of the label minus the best other.
+        per_cell: units of each cell.
     """
 
     keys: tuple[tuple[str, int], ...]
     cell: NDArray[np.int64]
     index: NDArray[np.int64]
-    right: NDArray[np.float64]
     margin: NDArray[np.float64]
+    per_cell: int
+
+    @property
+    def sha256(self) -> str:
+        """Of everything that decides which strata the units belong to."""
+        digest = hashlib.sha256(repr(self.keys).encode())
+        for column in (self.cell, self.index, self.margin):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        return f"sha256:{digest.hexdigest()}"
 
     def requests(self, units: NDArray[np.int64]) -> dict[tuple[str, int], NDArray[np.int64]]:
         """The test images that these units ask for, per cell: input of a corruption source and of `collect_cell`."""
-        return {
-            key: np.sort(self.index[units[self.cell[units] == c]])
-            for c, key in enumerate(self.keys)
-            if (self.cell[units] == c).any()
-        }
+        cells = self.cell[units]
+        return {self.keys[c]: np.sort(self.index[units[cells == c]]) for c in np.unique(cells)}
+
+    def units(self, cell: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The unit numbers of test images in a cell.
+
+        Raises:
+            NothingEvaluated: the baseline did not see one of them.
+        """
+        own = self.index[cell * self.per_cell : (cell + 1) * self.per_cell]
+        at = np.minimum(np.searchsorted(own, index), len(own) - 1)
+        if (own[at] != index).any():
+            raise NothingEvaluated(
+                "an image that the baseline did not see",
+                where="{} {}".format(*self.keys[cell]),
+                fix="measure both on the same images",
+            )
+        return cell * self.per_cell + at
 
 
-def frame_of(baseline: Evidence) -> Frame:
+def frame_of(baseline: Evidence, keys: Collection[tuple[str, int]] | None = None) -> Frame:
     """The units of a baseline's corrupted cells. mPC is their plain mean only if all cells have the same size.
 
+    Args:
+        baseline: evidence of the unpruned file.
+        keys: only these cells; None: all.
+
     Raises:
-        NothingEvaluated: no cells.
+        NothingEvaluated: no cells, or one that the baseline does not have.
         DataError: cells of different sizes.
     """
-    keys = tuple(sorted(baseline.cells))
-    if not keys:
-        raise NothingEvaluated(
-            "the baseline has no corrupted cells", where="sampling", fix="measure the baseline first"
-        )
-    cells = [baseline.cells[k] for k in keys]
+    wanted = tuple(sorted(baseline.cells if keys is None else keys))
+    missing = [f"{name} {severity}" for name, severity in wanted if (name, severity) not in baseline.cells]
+    if not wanted or missing:
+        what = f"the baseline has no evidence of {missing[0]}" if missing else "the baseline has no corrupted cells"
+        raise NothingEvaluated(what, where="sampling", fix="measure the baseline on it first")
+    cells = [baseline.cells[key] for key in wanted]
     if len({len(c.index) for c in cells}) != 1:
         raise DataError(
             "cells of different sizes", where="sampling", fix="measure the baseline with the same number in each cell"
         )
+    orders = [np.argsort(c.index, kind="stable") for c in cells]
     return Frame(
-        keys,
-        np.repeat(np.arange(len(keys), dtype=np.int64), len(cells[0].index)),
-        np.concatenate([c.index for c in cells]),
-        np.concatenate([c.prediction == c.label for c in cells]).astype(np.float64),
-        np.concatenate([c.margin for c in cells]),
+        keys=wanted,
+        cell=np.repeat(np.arange(len(wanted), dtype=np.int64), len(cells[0].index)),
+        index=np.concatenate([c.index[o] for c, o in zip(cells, orders, strict=True)]),
+        margin=np.concatenate([c.margin[o] for c, o in zip(cells, orders, strict=True)]),
+        per_cell=len(cells[0].index),
     )
 
 
@@ -113,10 +135,12 @@ class Strata:
         return np.array([len(m) for m in self.members], np.int64)
 
     @property
-    def weights(self) -> NDArray[np.float64]:
-        """Share of all units in each."""
-        sizes: NDArray[np.float64] = self.sizes / self.sizes.sum()
-        return sizes
+    def of_unit(self) -> NDArray[np.int64]:
+        """int64 (units,): the stratum of each unit."""
+        found = np.empty(int(self.sizes.sum()), np.int64)
+        for h, members in enumerate(self.members):
+            found[members] = h
+        return found
 
 
 def margin_strata(margin: NDArray[Any]) -> Strata:
@@ -126,11 +150,11 @@ def margin_strata(margin: NDArray[Any]) -> Strata:
         margin: (units,), logit of the label minus the best other, of the baseline.
 
     Raises:
-        NothingEvaluated: fewer than 200 units: a stratum would have one.
+        NothingEvaluated: fewer than `LEAST_UNITS` units.
         NonFiniteError: NaN or infinity.
     """
     m = np.abs(np.asarray(margin, np.float64))
-    if m.ndim != 1 or len(m) < 200:
+    if m.ndim != 1 or len(m) < LEAST_UNITS:
         raise NothingEvaluated(f"{m.size} units", where="sampling", fix="measure all of them, there are so few")
     if not np.isfinite(m).all():
         raise NonFiniteError("a margin is not finite", where="sampling", fix="measure the baseline again")
@@ -151,8 +175,8 @@ def neyman(
     Args:
         weights: float64 (strata,), sum 1.
         sd: float64 (strata,), >= 0, standard deviations of the quantity.
-        total: units in the end, pilot included.
-        taken: int64 (strata,), of the pilot.
+        total: units in the end, those taken included.
+        taken: int64 (strata,), so far.
         sizes: int64 (strata,), units there are.
 
     Returns:
@@ -177,126 +201,100 @@ def neyman(
     return more
 
 
-def _second_moments(values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+def second_moments(sums: NDArray[np.float64], counts: NDArray[np.int64], prior: float = 1.0) -> NDArray[np.float64]:
     """E[d^2] per stratum, with one pseudo-observation at the rate of the stratum before, where more changes.
 
     So a stratum in which nothing changed yet is not taken for one in which nothing can.
+
+    Args:
+        sums: float64 (strata,), of d^2 over the units taken.
+        counts: int64 (strata,), units taken.
+        prior: E[d^2] before the first stratum; 1: everything changes.
     """
-    out = np.empty(len(values))
-    before = 1.0
-    for h, d in enumerate(values):
-        out[h] = before = (float((d * d).sum()) + before) / (len(d) + 1)
+    out = np.empty(len(sums))
+    before = prior
+    for h, (total, n) in enumerate(zip(sums, counts, strict=True)):
+        out[h] = before = (float(total) + before) / (int(n) + 1)
     return out
 
 
-def stratified(strata: Strata, values: Sequence[NDArray[Any]], confidence: float = 0.95) -> Interval:
-    """Mean over all units from samples of the strata (Cochran 1977, section 5.6), about the fixed benchmark.
+class MarginDraw:
+    """Which units to measure next. Same frame, seed and answers: same units; a larger sample begins with a smaller.
 
-    Args:
-        strata: of the units.
-        values: per stratum, (n_h,), n_h >= 2, for example candidate right minus baseline right, in [-1, 1].
-        confidence: two-sided.
-
-    Raises:
-        NothingEvaluated: a stratum with fewer than 2 values.
-        NonFiniteError: NaN or infinity.
-        DataError: another number of strata.
-    """
-    columns = [np.asarray(v, np.float64) for v in values]
-    if len(columns) != len(strata.members):
-        raise DataError(f"{len(columns)} samples, {len(strata.members)} strata", where="sampling", fix="give one each")
-    if min(len(c) for c in columns) < 2:
-        raise NothingEvaluated("a stratum with fewer than 2 values", where="sampling", fix="take a larger pilot")
-    if not all(np.isfinite(c).all() for c in columns):
-        raise NonFiniteError("a value is not finite", where="sampling", fix="repair the network")
-    n = np.array([len(c) for c in columns])
-    means = np.array([c.mean() for c in columns])
-    variances = np.maximum(_second_moments(columns) - means**2, 0.0)
-    estimate = float(strata.weights @ means)
-    se = math.sqrt(float((strata.weights**2 * variances / n * (1.0 - n / strata.sizes)).sum()))
-    half = z_value(confidence) * se
-    return Interval(estimate, estimate - half, estimate + half, se, confidence, int(n.sum()), "two-stage-margin")
-
-
-@dataclass(frozen=True)
-class TwoStage:
-    """A two-stage estimate.
-
-    Attributes:
-        interval: of the mean over all units of the frame.
-        units: int64, those measured, in the order taken.
-        allocation: int64 (strata,), how many of each stratum.
+    Example:
+        draw = MarginDraw(frame, seed=0)
+        while len(units := draw.ask(total)):
+            draw.tell(units, changed_of(units))
     """
 
-    interval: Interval
-    units: NDArray[np.int64]
-    allocation: NDArray[np.int64]
+    def __init__(self, frame: Frame, seed: int) -> None:
+        """Part the frame.
 
+        Raises:
+            NothingEvaluated, NonFiniteError: see `margin_strata`.
+        """
+        self.strata = margin_strata(frame.margin)
+        self.sizes = self.strata.sizes
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self._orders = [rng.permutation(m) for m in self.strata.members]
+        self._of_unit = self.strata.of_unit
+        self._taken = np.zeros(len(self.sizes), np.int64)
+        self._sums = np.zeros(len(self.sizes))
+        self._squares = np.zeros(len(self.sizes))
+        self._asked = 0
 
-def two_stage(
-    strata: Strata,
-    measure: Callable[[NDArray[np.int64]], NDArray[Any]],
-    *,
-    total: int,
-    pilot: int = 900,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> TwoStage:
-    """Estimates the mean of a quantity over all units from `total` of them.
+    @property
+    def taken(self) -> int:
+        """Units told so far."""
+        return int(self._taken.sum())
 
-    Args:
-        strata: of the units.
-        measure: given unit numbers int64 (n,), returns the quantity of each (n,), for example candidate right minus
-            baseline right. Called twice.
-        total: units to measure, pilot included.
-        pilot: of them, spread evenly over the strata.
-        seed: of the draw.
-        confidence: two-sided.
+    def ask(self, total: int) -> NDArray[np.int64]:
+        """The next units of a sample that shall have `total` in the end: the pilot first, then the rest.
 
-    Raises:
-        UsageError: total < pilot, or a pilot of fewer than 2 per stratum.
-        NothingEvaluated, NonFiniteError, DataError: see `stratified`.
-    """
-    count = len(strata.members)
-    if pilot < 2 * count or total < pilot:
-        raise UsageError(
-            f"pilot {pilot} of {total}",
-            where="sampling",
-            fix=f"give a pilot of at least {2 * count} and a larger total",
-        )
-    rng = np.random.Generator(np.random.PCG64(seed))
-    orders = [rng.permutation(m) for m in strata.members]
-    first = np.minimum(-(-pilot // count), strata.sizes)
-    values = _ask(measure, [o[:k] for o, k in zip(orders, first, strict=True)])
-    means = np.array([v.mean() for v in values])
-    sd = np.sqrt(np.maximum(_second_moments(values) - means**2, 0.0))
-    more = neyman(strata.weights, sd, total, first, strata.sizes)
-    extra = _ask(measure, [o[k : k + m] for o, k, m in zip(orders, first, more, strict=True)])
-    values = [np.concatenate([v, e]) for v, e in zip(values, extra, strict=True)]
-    taken = [o[: k + m] for o, k, m in zip(orders, first, more, strict=True)]
-    return TwoStage(stratified(strata, values, confidence), np.concatenate(taken), first + more)
+        Returns:
+            int64 unit numbers; none when `total` is reached or every unit is taken.
 
+        Raises:
+            UsageError: fewer than 2 per stratum, or `ask` twice without `tell`.
+        """
+        count = len(self.sizes)
+        if total < 2 * count or self._asked != self.taken:
+            raise UsageError(
+                f"a sample of {total} units", where="sampling", fix=f"ask for {2 * count} or more, in turn"
+            )
+        if self.taken == 0:
+            first = -(-min(PILOT, total) // count)
+            more = np.minimum(min(first, total // count), self.sizes)
+        else:
+            means = self._sums / self._taken
+            sd = np.sqrt(np.maximum(second_moments(self._squares, self._taken) - means**2, 0.0))
+            more = neyman(self.sizes / self.sizes.sum(), sd, total, self._taken, self.sizes)
+        units = [o[k : k + m] for o, k, m in zip(self._orders, self._taken, more, strict=True)]
+        self._asked += int(more.sum())
+        return np.concatenate(units)
 
-def _ask(
-    measure: Callable[[NDArray[np.int64]], NDArray[Any]], groups: Sequence[NDArray[np.int64]]
-) -> list[NDArray[np.float64]]:
-    units = np.concatenate(groups)
-    answer = np.asarray(measure(units), np.float64) if len(units) else np.empty(0)
-    if answer.shape != units.shape:
-        raise DataError(
-            f"{answer.shape} values for {len(units)} units", where="sampling", fix="return one value per unit"
-        )
-    if not np.isfinite(answer).all():
-        raise NonFiniteError("a value is not finite", where="sampling", fix="repair the network")
-    return np.split(answer, np.cumsum([len(g) for g in groups])[:-1])
+    def tell(self, units: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """What was found: the quantity whose spread decides, candidate right minus baseline right.
 
+        Args:
+            units: as `ask` gave them.
+            values: (n,), finite, in the order of `units`.
 
-class Decision(StrEnum):
-    """What a sample says about a limit."""
-
-    PASS = "pass"  # noqa: S105
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
+        Raises:
+            DataError: another number of values.
+            NonFiniteError: NaN or infinity.
+        """
+        found = np.asarray(values, np.float64)
+        if found.shape != units.shape:
+            raise DataError(
+                f"{found.shape} values for {len(units)} units", where="sampling", fix="return one value per unit"
+            )
+        if not np.isfinite(found).all():
+            raise NonFiniteError("a value is not finite", where="sampling", fix="repair the network")
+        which, size = self._of_unit[units], len(self.sizes)
+        self._taken += np.bincount(which, minlength=size)
+        self._sums += np.bincount(which, found, minlength=size)
+        self._squares += np.bincount(which, found * found, minlength=size)
 
 
 def looks(first: int, last: int) -> tuple[int, ...]:
@@ -311,72 +309,7 @@ def looks(first: int, last: int) -> tuple[int, ...]:
     """
     if not 0 < first <= last:
         raise UsageError(f"from {first} to {last}", where="escalate", fix="give a first size up to the last")
-    sizes = [first]
+    sizes: Sequence[int] = [first]
     while 2 * sizes[-1] <= 0.6 * last:
-        sizes.append(2 * sizes[-1])
+        sizes = [*sizes, 2 * sizes[-1]]
     return tuple(sizes) if sizes[-1] == last else (*sizes, last)
-
-
-def look_z(count: int, confidence: float = 0.95) -> float:
-    """One-sided normal bound of each of `count` looks that together err with 1 - confidence (Bonferroni).
-
-    Example:
-        >>> round(look_z(4), 2)
-        2.24
-    """
-    if count < 1:
-        raise UsageError(f"{count} looks", where="escalate", fix="give at least 1")
-    return z_value(1.0 - 2.0 * (1.0 - confidence) / count)
-
-
-def decide(worsening: float, se: float, limit: float, z: float) -> Decision:
-    """Non-inferiority: pass if the upper bound of the worsening is within the limit, fail if the lower is above it.
-
-    Args:
-        worsening: estimate of how much worse the candidate is (a drop in accuracy, a rise in ECE).
-        se: its standard error, finite, >= 0.
-        limit: allowed worsening.
-        z: bound in standard errors.
-
-    Raises:
-        NonFiniteError: any of them is not finite.
-    """
-    if not all(math.isfinite(v) for v in (worsening, se, limit, z)) or se < 0:
-        raise NonFiniteError(f"worsening {worsening}, se {se}, limit {limit}", where="decide", fix="measure again")
-    if worsening + z * se <= limit:
-        return Decision.PASS
-    return Decision.FAIL if worsening - z * se > limit else Decision.INCONCLUSIVE
-
-
-def escalate(
-    measure: Callable[[int], Interval], sizes: Sequence[int], limit: float, *, confidence: float = 0.95
-) -> tuple[Decision, int, Interval]:
-    """Measures with growing samples until the limit is decided or the sizes are used up.
-
-    Args:
-        measure: given a size, returns the estimate of the worsening from a sample of that size. Samples should be
-            nested
-            (those of `plan_cells` are), so that each look only adds to the last.
-        sizes: rising, for example `looks(1000, 10_000)`.
-        limit: allowed worsening.
-        confidence: of the whole sequence: at most 1 - confidence of all sequences pass or fail wrongly.
-
-    Returns:
-        The decision, the size that decided (or the last), and its interval.
-
-    Raises:
-        NothingEvaluated: no sizes.
-        UsageError: sizes do not rise.
-        NonFiniteError: see `decide`.
-    """
-    if not sizes:
-        raise NothingEvaluated("no sample sizes", where="escalate", fix="give at least one")
-    if any(b <= a for a, b in pairwise(sizes)):
-        raise UsageError(f"sizes {list(sizes)} do not rise", where="escalate", fix="sort them")
-    z = look_z(len(sizes), confidence)
-    for size in sizes:
-        found = measure(size)
-        decision = decide(found.estimate, found.se, limit, z)
-        if decision is not Decision.INCONCLUSIVE:
-            break
-    return decision, size, found

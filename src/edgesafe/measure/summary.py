@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.errors import NothingEvaluated
+from edgesafe.errors import NothingEvaluated, RefusedError
 from edgesafe.measure import calibration, temperature
 from edgesafe.measure.bounds import mean_over_cells
 from edgesafe.measure.calibration import HIGH_CONFIDENCE
@@ -26,6 +26,8 @@ from edgesafe.measure.intervals import (
     wilson,
     z_value,
 )
+from edgesafe.measure.margin import is_drawn
+from edgesafe.measure.margin_metrics import summarise_cells
 from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
 from edgesafe.records import Cell, Evidence, Measurement, Unit
@@ -48,23 +50,16 @@ class _Scope:
 
 
 def _measurement(metric: str, i: Interval, unit: Unit, population: str, **more: Any) -> Measurement:
-    return Measurement(
-        metric=metric,
-        estimate=i.estimate,
-        low=i.low,
-        high=i.high,
-        se=i.se,
-        confidence=i.confidence,
-        n=i.n,
-        method=i.method,
-        unit=unit,
-        population=population,
-        **more,
-    )
+    return Measurement(metric=metric, unit=unit, population=population, **i.fields(), **more)
 
 
 def summarise(
-    evidence: Evidence, *, population: str, confidence: float = 0.95, seed: int = 0
+    evidence: Evidence,
+    *,
+    population: str,
+    confidence: float = 0.95,
+    seed: int = 0,
+    baseline: Evidence | None = None,
 ) -> dict[str, Measurement]:
     """Every metric of one file that its evidence supports.
 
@@ -77,18 +72,28 @@ def summarise(
         population: what the clean test images stand for ("images like the CIFAR-10 test set").
         confidence: of all intervals.
         seed: of all resampling: same evidence, same numbers.
+        baseline: needed only where the corrupted cells are a sample by its margins (`margin.is_drawn`).
 
     Returns:
         Measurements by metric id. Rates and calibration errors are fractions, NLL nats.
 
     Raises:
         NothingEvaluated: no images, or a single image in a cell that needs a spread.
-        DataError, NonFiniteError, RefusedError: evidence that no metric may rest on.
+        DataError, NonFiniteError, RefusedError: evidence that no metric may rest on, or a sample by margins without
+            the baseline that it was drawn by.
     """
     scope = _Scope(population, confidence, seed)
     out = _clean(evidence, scope)
     out.update(_report_only(evidence, scope))
-    if evidence.cells:
+    if evidence.cells and is_drawn(evidence):
+        if baseline is None:
+            raise RefusedError(
+                "the rows were drawn by a baseline's margins, so they do not count alike",
+                where="evidence",
+                fix="give the baseline's evidence too",
+            )
+        out.update(summarise_cells(evidence, baseline, population=population, level=confidence, seed=seed))
+    elif evidence.cells:
         out.update(_corrupted(evidence, scope))
     return out
 
