@@ -37,9 +37,9 @@ def print_study(study: StudyReader) -> None:
     for entry in study.record.variants:
         table.add_row(*_row(study, entry))
     console.print(table)
-    measured = next((study.measurements(e.id) for e in study.record.variants if e.status == "done"), None)
-    if measured is not None:
-        for line in _explanation(measured):
+    measured = [study.measurements(e.id) for e in study.record.variants if e.status == "done"]
+    if measured:
+        for line in (*_explanation(measured[0]), *_sampled(measured)):
             console.print(line)
     worse = [
         entry.id for entry in study.record.variants if entry.status == "done" and _temperature_hurts(study, entry.id)
@@ -93,6 +93,15 @@ def _explanation(measured: Measurements) -> list[str]:
         "ratio: latency against the baseline, below 1 is faster.",
         f"latency: batch 1, {threads} thread(s), {provider}, {cpu}",
     ]
+
+
+def _sampled(measured: Sequence[Measurements]) -> list[str]:
+    """Which mPCs come from a sample of the corrupted images."""
+    found = [m for m in measured if m.meta.get("sample.design") in ("cell", "margin") and "mpc" in m.metrics]
+    if not found:
+        return []
+    names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in found)
+    return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
 
 
 def _rate(value: Measurement | None) -> str:

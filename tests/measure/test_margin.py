@@ -83,7 +83,7 @@ def test_it_says_what_it_is_about(candidate: Evidence, base: Evidence) -> None:
     assert found.method == "paired-margin-strata"
     assert found.population.startswith(f"the fixed benchmark of {N} images x 6 cells (")
     assert found.n == 1500
-    assert found.details["images"] < 1000 < found.n
+    assert found.details["different_images"] < 1000 < found.n
     assert found.se is not None
     assert 0.0 < found.se < 0.02
 

@@ -116,6 +116,7 @@ def decide(
         check(one, study, policy)
         _check_lock(one, policy, options)
         hashes[one.id] = one.candidate.onnx_sha256
+        notes += _sampled(one)
         each = _each_look(policy, one)
         if each is not policy:
             notes.append(
@@ -135,6 +136,17 @@ def decide(
         notes=(*notes, *left_out, *waivers.notes(policy, used, today), *_warnings(policy, results)),
         candidates=hashes,
     )
+
+
+def _sampled(one: Subject) -> list[str]:
+    """Says so, if bounds on corrupted images are about the fixed benchmark only."""
+    meta = one.candidate.meta
+    if meta.get("sample.design") not in ("cell", "margin"):
+        return []
+    return [
+        f"'{one.id}' was measured on a sample of the corrupted images: bounds on them are about this fixed benchmark, "
+        'not about new images; what ships should also pass in full (mode = "full")'
+    ]
 
 
 def _each_look(policy: Policy, one: Subject) -> Policy:

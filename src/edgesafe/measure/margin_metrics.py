@@ -22,7 +22,7 @@ from edgesafe.measure.margin import METHOD, Columns, Drawn, Part, columns_of, dr
 from edgesafe.measure.pooling import UNBOUNDED, pools
 from edgesafe.records import Comparison, Evidence, Measurement, Unit
 
-__all__ = ["bin_edges", "compare_cells", "summarise_cells"]
+__all__ = ["bin_edges", "cell_differences", "compare_cells", "summarise_cells"]
 
 Key = tuple[str, int]
 
@@ -123,6 +123,25 @@ def compare_cells(
     return out
 
 
+def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.95) -> dict[Key, Interval]:
+    """Paired accuracy differences of the cells of which at least 2 units were drawn.
+
+    Raises:
+        RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
+    """
+    sample, out = drawn(candidate, baseline), {}
+    for key in sample.frame.keys:
+        part = sample.part({key})
+        if len(part.rows) >= 2:
+            out[key] = _change(part, level)
+    return out
+
+
+def _change(part: Part, level: float) -> Interval:
+    change = part.candidate.right - part.baseline.right
+    return part.interval(part.mean(change), part.rate_se(change), level, of=f"paired-{METHOD}")
+
+
 def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
     part = one.part
 
@@ -133,9 +152,7 @@ def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
         )  # fmt: skip
 
     method = f"paired-{METHOD}"
-    change = part.candidate.right - part.baseline.right
-    rate = part.interval(part.mean(change), part.rate_se(change), scope.level, of=method)
-    out = [compared(one.metric, Unit.FRACTION, rate, _whole(sample.evidence, one.keys, "right"))]
+    out = [compared(one.metric, Unit.FRACTION, _change(part, scope.level), _whole(sample.evidence, one.keys, "right"))]
     if one.ece:
         ece = _ece(sample, one, scope)
         out.append(compared(one.ece, Unit.FRACTION, ece.difference, ece.baseline))
@@ -147,7 +164,8 @@ def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
 
 
 def _size(one: _Wanted) -> dict[str, float]:
-    return {"cells": float(len(one.keys)), "images": float(one.part.images)}
+    """Units are what was drawn, so it is they that an estimate about the fixed benchmark rests on, not the images."""
+    return {"cells": float(len(one.keys)), "different_images": float(one.part.images)}
 
 
 def _whole(baseline: Evidence, keys: Collection[Key], what: Literal["right", "nll"]) -> float:

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import NonFiniteError
+from edgesafe.measure import margin_metrics
 from edgesafe.measure.calibration import ReliabilityBins, reliability_bins
 from edgesafe.measure.intervals import paired_difference, wilson
+from edgesafe.measure.margin import is_drawn
 from edgesafe.measure.probabilities import softmax64
 from edgesafe.records import Cell, Evidence, GateStatus
 from edgesafe.report.view import Group, StudyView, Value
@@ -49,8 +51,14 @@ class CellDifference:
 def cell_differences(candidate: Evidence, baseline: Evidence) -> tuple[CellDifference, ...]:
     """Paired accuracy differences of every cell that both have, with two-sided 95 % intervals (Bonett & Price 2012).
 
-    The interval speaks of one cell; among 75 cells of an unchanged net about four leave zero out by chance.
+    The interval speaks of one cell; among 75 cells of an unchanged net about four leave zero out by chance. Where the
+    candidate's rows are a sample by the baseline's margin, they are weighted (`measure.margin`).
     """
+    if is_drawn(candidate):
+        return tuple(
+            CellDifference(*key, found.estimate, found.low, found.high, found.n)
+            for key, found in margin_metrics.cell_differences(candidate, baseline).items()
+        )
     found = []
     for key in candidate.cells:
         if key not in baseline.cells:

@@ -1,0 +1,175 @@
+"""`edgesafe evaluate --policy` and `evaluate.policy`: measured until decided, and the same decision from the study."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from edgesafe import audit, cli, gating, pipeline, recipe, store
+from edgesafe.errors import EdgesafeError, IntegrityError, PolicyError, RecipeError, RefusedError, UsageError
+from edgesafe.gate import policy as policies
+from edgesafe.gate.decide import decide
+from edgesafe.records import GateStatus
+
+from .conftest import TINY
+
+POLICY = """
+schema = "edgesafe.policy/1"
+[stats]
+confidence = 0.95
+[[gate]]
+id = "accuracy-drop"
+metric = "accuracy"
+max_drop = "{accuracy}"
+[[gate]]
+id = "mpc-drop"
+metric = "mpc"
+max_drop = "{mpc}"
+"""
+QUICK = [*TINY, 'compress=[{method="weight", ratios=[0.3]}]', "data.test_images=300", "evaluate.images_per_cell=300"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study whose baseline saw 300 images in each of 4 cells."""
+    root = tmp_path_factory.mktemp("measured") / "s"
+    pipeline.compress(recipe.load(None, QUICK), root)
+    return root
+
+
+def policy(path: Path, accuracy: str = "30pp", mpc: str = "30pp") -> Path:
+    path.write_text(POLICY.format(accuracy=accuracy, mpc=mpc))
+    return path
+
+
+FLAGS = ["--data", "digits", "--set", "data.test_images=300", "--set", "evaluate.latency=false",
+         "--set", "evaluate.corruptions=['fog','gaussian_noise']", "--set", "evaluate.severities=[1,5]"]  # fmt: skip
+
+
+def test_a_foreign_file_against_a_study_until_it_is_decided(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = measured / "weight-r0.30-s0" / "model.onnx", tmp_path / "out"
+    rules = policy(tmp_path / "p.toml")
+    code = cli.run(
+        ["evaluate", str(file), "--baseline", str(measured), "--policy", str(rules), "--out", str(out), *FLAGS]
+    )
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "measured before" in said.err
+    assert "PASS" in said.out
+    study = store.StudyReader(out)
+    found = study.measurements("candidate-s0")
+    assert found.differences["mpc"].method == "paired-margin-strata"
+    assert study.evidence_bytes("baseline-s0") == store.StudyReader(measured).evidence_bytes("baseline-s0")
+    verdict = gating.judge(gating.Request(out, rules))
+    assert verdict.exit_code == 0  # decided the same from what was stored
+    assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
+
+
+def test_a_limit_that_is_surely_broken_fails(measured: Path, tmp_path: Path) -> None:
+    file = measured / "weight-r0.30-s0" / "model.onnx"
+    broken = tmp_path / "broken.onnx"
+    model = onnx.load(file)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4:
+            tensor.CopyFrom(numpy_helper.from_array(0.8 * numpy_helper.to_array(tensor)[::-1].copy(), tensor.name))
+    onnx.save(model, broken)
+    rules = policy(tmp_path / "p.toml", accuracy="5pp")
+    code = cli.run(
+        [
+            "evaluate",
+            str(broken),
+            "--baseline",
+            str(measured),
+            "--policy",
+            str(rules),
+            "--out",
+            str(tmp_path / "o"),
+            *FLAGS,
+        ]
+    )
+    assert code in (1, 3)  # failed, or refused since it does no better than chance
+
+
+def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
+    rules = policy(tmp_path / "p.toml")
+    keys = [*QUICK, "evaluate.mode=quick", f"evaluate.policy={rules}", "evaluate.budget=1200"]
+    study = pipeline.compress(recipe.load(None, keys), tmp_path / "s")
+    found = study.measurements("weight-r0.30-s0")
+    assert found.meta["sample.looks"] >= 1
+    assert study.record.inputs["policy"].startswith("sha256:")
+    verdict = gating.judge(gating.Request(tmp_path / "s", rules))
+    assert {r.status for r in verdict.gates} == {GateStatus.PASS}
+    rules.write_text(rules.read_text() + "\n# changed\n")
+    with pytest.raises(IntegrityError, match="policy"):
+        pipeline.compress(recipe.load(None, keys), tmp_path / "s")
+
+
+def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
+    """The same numbers, judged at one of five looks: each bound holds at 99 %, together 95 %."""
+    rules = policy(tmp_path / "p.toml")
+    plain = gating.judge(gating.Request(measured, rules))
+    reader = store.StudyReader(measured)
+    ids = reader.done()
+    records = {v: reader.variant(v) for v in ids}
+    numbers = {v: reader.measurements(v) for v in ids}
+    one = "weight-r0.30-s0"
+    numbers[one] = numbers[one].model_copy(update={"meta": numbers[one].meta | {"sample.looks": 5}})
+    again = decide(
+        policies.load(rules), reader.record, numbers, records, baseline=None, today=datetime.date(2026, 1, 1)
+    )
+    assert all(r.confidence == pytest.approx(0.99) for r in again.gates)
+    assert all(r.confidence == pytest.approx(0.95) for r in plain.gates)
+    for wide, narrow in zip(again.gates, plain.gates, strict=True):
+        assert wide.high > narrow.high  # type: ignore[operator]
+    assert any("judged up to 5 times" in note for note in again.notes)
+    for bad in (0, -1, 2.5, "5", True):
+        numbers[one] = numbers[one].model_copy(update={"meta": numbers[one].meta | {"sample.looks": bad}})
+        with pytest.raises(IntegrityError):
+            decide(
+                policies.load(rules), reader.record, numbers, records, baseline=None, today=datetime.date(2026, 1, 1)
+            )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"data": "digits", "overrides": ("data.test_images=200",)}, IntegrityError, "sha256"),
+        ({"overrides": ("data.test_images=300", "evaluate.seed=4")}, IntegrityError, "corruption"),
+        ({"overrides": ("data.test_images=300", "evaluate.severities=[2]")}, Exception, "no evidence of"),
+        ({"baseline": "nowhere"}, UsageError, "neither"),
+        ({"overrides": ("evaluate.policy=p.toml",)}, RecipeError, "quick"),
+        ({"overrides": ("evaluate.mode=quick", "evaluate.policy=missing.toml")}, PolicyError, "no such file"),
+    ],
+)
+def test_refusals(
+    measured: Path, tmp_path: Path, change: dict[str, Any], error: type[EdgesafeError], says: str
+) -> None:
+    (tmp_path / "nowhere").mkdir()
+    given = audit.Request(
+        model=measured / "weight-r0.30-s0" / "model.onnx", baseline=measured, data="digits",
+        overrides=("data.test_images=300", "evaluate.latency=false", "evaluate.corruptions=['fog','gaussian_noise']",
+                   "evaluate.severities=[1,5]"),
+    )  # fmt: skip
+    if "baseline" in change:
+        change = {**change, "baseline": tmp_path / change["baseline"]}
+    if "overrides" in change:
+        change = {**change, "overrides": (*given.overrides, *change["overrides"])}
+    with pytest.raises(error, match=says):
+        audit.evaluate(replace(given, **change), tmp_path / "out")
+
+
+def test_a_variant_that_was_sampled_cannot_be_a_baseline(measured: Path, tmp_path: Path) -> None:
+    file, rules = measured / "weight-r0.30-s0" / "model.onnx", policy(tmp_path / "p.toml")
+    command = ["evaluate", str(file), "--baseline", str(measured), "--policy", str(rules)]
+    assert cli.run([*command, "--out", str(tmp_path / "o"), *FLAGS]) == 0
+    given = audit.Request(file, tmp_path / "o" / "candidate-s0", "digits", overrides=tuple(FLAGS[3::2]))
+    with pytest.raises(RefusedError, match="another's margins"):
+        audit.evaluate(given, tmp_path / "p")
