@@ -1,56 +1,157 @@
-"""How few inferences give mPC, and its paired difference, within half a point: simulated from a full evaluation.
+"""How few inferences give mPC and its paired difference within half a point, and how few decide: simulated.
 
     python benchmarks/quick_mpc.py BASELINE/evidence.npz CANDIDATE/evidence.npz [--draws 400]
 
-Every draw takes the sample that `mode = "quick"` would take, from the evidence of a full run, and asks whether the
-interval covers the full run's value. "+-" is the mean half width of the 95 % interval in percentage points, restated
-for a benchmark of 10,000 images per cell (the finite-population correction of the smaller one taken out); "actual" is
-1.96 standard deviations of the estimates. `saving` is 750,000 (15 x 5 x 10,000) over the inferences.
+Every draw is what `mode = "quick"` does: `escalation.collect` on the evidence of a full run instead of the file, the
+estimates of `measure`, the verdicts of the gate. It asks whether the interval covers the full run's value. "+-" is the
+mean half width of the 95 % interval in percentage points, "actual" 1.96 standard deviations of the estimates, both
+about the benchmark of the evidence; `saving` is 750,000 (15 x 5 x 10,000) over the inferences.
+
+    alone       the file by itself, alike in each cell
+    cell        paired with the baseline, alike in each cell
+    margin      paired, by the baseline's margin; the baseline saw every image of the benchmark
+    margin/440  the same, but the baseline itself saw only 440 images of each cell (mode = "quick" for both)
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from edgesafe import escalation
+from edgesafe.evaluation import Bench
+from edgesafe.gate.decide import LOOKS, Options, decide
+from edgesafe.gate.policy import loads
+from edgesafe.measure import margin
 from edgesafe.measure.bounds import mean_over_cells, paired_mean_over_cells, z_value
 from edgesafe.measure.clusters import design_of
 from edgesafe.measure.evidence import from_bytes
+from edgesafe.measure.pooling import BENCHMARK, DESIGN, benchmark_of
 from edgesafe.measure.robustness import plan_cells
-from edgesafe.measure.sampling import Decision, escalate, frame_of, margin_strata, two_stage
-from edgesafe.records import Evidence
+from edgesafe.records import (
+    Comparison,
+    DataIdentity,
+    Evidence,
+    GateStatus,
+    Host,
+    ImageSet,
+    Measurement,
+    Measurements,
+    StudyRecord,
+    Unit,
+    VariantEntry,
+)  # fmt: skip
+from edgesafe.sections import EvaluateSection
 
 FULL = 750_000
-BENCHMARK = 10_000
+NONE = "sha256:" + "0" * 64
 
 
-def line(name: str, n: int, rows: list[tuple[float, float, float, float]], truth: float, factor: float) -> None:
+class Forget:
+    """Keeps nothing."""
+
+    def get(self, _: str) -> None:
+        return None
+
+    def put(self, _: str, __: bytes) -> None:
+        return None
+
+
+def bench(baseline: Evidence, **section: object) -> Bench:
+    n = len(baseline.clean.index)
+    images = ImageSet(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int64), "sha256:t")
+    cells = {key: np.sort(cell.index) for key, cell in baseline.cells.items()}
+    return Bench(images, None, cells, EvaluateSection(mode="quick", **section), "these images")
+
+
+def sampled(baseline: Evidence, per_cell: int, seed: int) -> Evidence:
+    """The baseline as `mode = "quick"` measures it."""
+    keys = sorted(baseline.cells)
+    pool = {k: baseline.cells[k].index for k in keys}
+    names, severities = sorted({k[0] for k in keys}), sorted({k[1] for k in keys})
+    n = 1 + max(int(i.max()) for i in pool.values())
+    wanted = plan_cells("quick", names, severities, n, per_cell, seed, within=pool)
+    runner = escalation.StoredRunner(baseline)
+    meta = runner.meta({DESIGN: "cell", BENCHMARK: len(pool[keys[0]])})
+    return Evidence(baseline.clean, baseline.logits, runner.corrupted(wanted), meta)
+
+
+def right(cell: object) -> np.ndarray:
+    return (cell.prediction == cell.label).astype(float)
+
+
+def difference(candidate: Evidence, baseline: Evidence) -> Comparison:
+    """The paired difference of mPC alone, as `compare` computes it."""
+    if margin.is_drawn(candidate):
+        sample = margin.drawn(candidate, baseline)
+        part = sample.part(set(sample.frame.keys))
+        change = part.candidate.right - part.baseline.right
+        i = part.interval(part.mean(change), part.rate_se(change), 0.95)
+    else:
+        keys, runner = sorted(candidate.cells), escalation.StoredRunner(baseline)
+        same = runner.corrupted({k: candidate.cells[k].index for k in keys})
+        design = design_of([candidate.cells[k].index for k in keys], benchmark_of(candidate))
+        i = paired_mean_over_cells(
+            [right(candidate.cells[k]) for k in keys], [right(same[k]) for k in keys], design, rate=True
+        ).interval
+    return Comparison(metric="mpc", unit=Unit.FRACTION, candidate=0.0, baseline=0.0, **i.fields())
+
+
+def line(name: str, n: int, rows: list[tuple[float, float, float, float]], truth: float) -> None:
     """rows: (estimate, low, high, se) of each draw."""
     values = np.array(rows)
     covered = ((values[:, 1] <= truth) & (truth <= values[:, 2])).mean()
-    half = 100 * z_value(0.95) * values[:, 3].mean() * factor
-    actual = 196 * values[:, 0].std(ddof=1) * factor
-    need = math.ceil(n * (half / 0.5) ** 2)
-    rest = (
-        "" if "two-stage" in name else f"  for +-0.5 pp: {need:7,} ({FULL / need:4.0f}x)"
-    )  # its precision is not n^-1/2
+    half, actual = 100 * z_value(0.95) * values[:, 3].mean(), 196 * values[:, 0].std(ddof=1)
     print(
-        f"{name:34} {n:7,} inferences  +-{half:.3f} pp (actual {actual:.3f})  coverage {covered:.3f}"
-        f"  saving {FULL / n:4.0f}x{rest}",
+        f"{name:12} {n:7,} inferences  +-{half:.3f} pp (actual {actual:.3f})  coverage {covered:.3f}"
+        f"  saving {FULL / n:4.0f}x",
         flush=True,
     )
 
 
-def right(evidence: Evidence) -> dict[tuple[str, int], np.ndarray]:
-    size = 1 + max(int(c.index.max()) for c in evidence.cells.values())
-    out = {}
-    for key, cell in evidence.cells.items():
-        out[key] = np.full(size, np.nan)
-        out[key][cell.index] = cell.prediction == cell.label
-    return out
+def verdicts(baseline: Evidence, candidate: Evidence, limit: str, draws: int) -> Iterator[tuple[GateStatus, int]]:
+    """How the gate decides a growing sample, and after how many corrupted images."""
+    text = f'schema="edgesafe.policy/1"\n[stats]\nconfidence=0.99\n[[gate]]\nid="g"\nmetric="mpc"\nmax_drop="{limit}"\n'
+    policy, today = loads(text), datetime.date(2026, 1, 1)
+    entries = tuple(VariantEntry(id=v, method=v, ratio=0.0, seed=0, status="done") for v in ("baseline", "candidate"))
+    study = StudyRecord(
+        name="simulation", edgesafe="0", recipe={}, recipe_sha256=NONE, inputs={}, variants=entries,
+        data=DataIdentity(
+            name="x", classes=("a", "b"), shape=(1, 1, 3), train_n=0, validation_n=0, test_n=0, mean=(0.0,), std=(1.0,),
+            train_sha256=NONE, validation_sha256=NONE, test_sha256=NONE,
+        ),
+        host=Host(cpu="", cores=1, system="", python="", versions={}),
+    )  # fmt: skip
+
+    def measurements(name: str, found: Comparison | None, looks: object) -> Measurements:
+        metrics = {
+            "mpc": Measurement(
+                metric="mpc", estimate=0.5, low=0.5, high=0.5, se=0.0, n=10**6, method="", unit=Unit.FRACTION
+            )
+        }
+        return Measurements(
+            variant=name, baseline=None if found is None else "baseline", onnx_sha256=NONE, evidence_sha256=NONE,
+            test_sha256=NONE, metrics=metrics, differences={} if found is None else {"mpc": found}, meta={LOOKS: looks},
+        )  # fmt: skip
+
+    for draw in range(draws):
+        last: list[GateStatus] = []
+
+        def decided(evidence: Evidence, last: list[GateStatus] = last) -> bool:
+            one = measurements("candidate", difference(evidence, baseline), evidence.meta[LOOKS])
+            both = {"candidate": one, "baseline": measurements("baseline", None, 1)}
+            verdict = decide(policy, study, both, {}, baseline=None, today=today, options=Options(("candidate",)))
+            last.append(verdict.gates[0].status)
+            return last[-1] is not GateStatus.INCONCLUSIVE
+
+        found = escalation.collect(
+            escalation.StoredRunner(candidate), bench(baseline, seed=draw), baseline, Forget(), decided
+        )
+        yield last[-1], sum(len(cell.index) for cell in found.cells.values())
 
 
 def main() -> None:
@@ -61,66 +162,46 @@ def main() -> None:
     args = parser.parse_args()
     baseline, candidate = (from_bytes(p.read_bytes()) for p in (args.baseline, args.candidate))
     keys = sorted(baseline.cells)
-    pool = {k: baseline.cells[k].index for k in keys}
-    size = len(pool[keys[0]])
-    b, c = right(baseline), right(candidate)
-    mpc = [float(np.mean([r[k][pool[k]].mean() for k in keys])) for r in (b, c)]
-    units = size * len(keys)
-    changed = float(np.mean([(b[k][pool[k]] != c[k][pool[k]]).mean() for k in keys]))
+    size = len(baseline.cells[keys[0]].index)
+    mpc = [float(np.mean([right(e.cells[k]).mean() for k in keys])) for e in (baseline, candidate)]
+    truth = mpc[1] - mpc[0]
+    changed = float(np.mean([(right(baseline.cells[k]) != right(candidate.cells[k])).mean() for k in keys]))
     print(
         f"population: {len(keys)} cells x {size} images; mPC baseline {100 * mpc[0]:.2f} %,"
-        f" candidate {100 * mpc[1]:.2f} %,"
-        f" difference {100 * (mpc[1] - mpc[0]):+.2f} pp, right or wrong changed on {100 * changed:.2f} %"
+        f" candidate {100 * mpc[1]:.2f} %, difference {100 * truth:+.2f} pp,"
+        f" right or wrong changed on {100 * changed:.2f} %"
     )
-
-    def sample(per_cell: int, seed: int):
-        names, severities = sorted({k[0] for k in keys}), sorted({k[1] for k in keys})
-        return plan_cells("quick", names, severities, 1 + int(pool[keys[0]].max()), per_cell, seed, within=pool)
-
     for per_cell in (130, 440):
-        rows, paired = [], []
-        for draw in range(args.draws):
-            plan = sample(per_cell, draw)
-            design = design_of([plan[k] for k in keys], size)
-            first, second = [c[k][plan[k]] for k in keys], [b[k][plan[k]] for k in keys]
-            i = mean_over_cells(first, design).interval
-            rows.append((i.estimate, i.low, i.high, i.se))
-            i = paired_mean_over_cells(first, second, design, rate=True).interval
-            paired.append((i.estimate, i.low, i.high, i.se))
-        factor = math.sqrt((1 - per_cell / BENCHMARK) / (1 - per_cell / size))
-        line(f"alone, stratified, {per_cell} per cell", per_cell * len(keys), rows, mpc[1], factor)
-        line(f"paired, stratified, {per_cell} per cell", per_cell * len(keys), paired, mpc[1] - mpc[0], factor)
-
-    frame = frame_of(baseline)
-    after = np.concatenate([c[k][pool[k]] for k in keys])
-    strata = margin_strata(frame.margin)
-    for total in (1500, 2500, 3500):
         rows = []
         for draw in range(args.draws):
-            i = two_stage(strata, lambda u: after[u] - frame.right[u], total=total, seed=draw).interval
+            drawn = sampled(candidate, per_cell, draw)
+            i = mean_over_cells(
+                [right(drawn.cells[k]) for k in keys], design_of([drawn.cells[k].index for k in keys], size)
+            ).interval
             rows.append((i.estimate, i.low, i.high, i.se))
-        line("paired, two-stage by margin", total, rows, mpc[1] - mpc[0], 1.0)
-
-    for limit in (0.005, 0.01, 0.02):
-        truth = Decision.PASS if mpc[0] - mpc[1] <= limit else Decision.FAIL
-        verdicts, sizes = [], []
-        for draw in range(args.draws):
-
-            def worsening(n: int, draw: int = draw):
-                plan = sample(n, draw)
-                design = design_of([plan[k] for k in keys], size)
-                return paired_mean_over_cells(
-                    [b[k][plan[k]] for k in keys], [c[k][plan[k]] for k in keys], design, rate=True
-                ).interval
-
-            verdict, n, _ = escalate(worsening, (8, 16, 32, 64, 128, 256), limit)
-            verdicts.append(verdict)
-            sizes.append(n * len(keys))
-        wrong = np.mean([v not in (truth, Decision.INCONCLUSIVE) for v in verdicts])
-        open_ = np.mean([v is Decision.INCONCLUSIVE for v in verdicts])
+        line("alone", per_cell * len(keys), rows, mpc[1])
+    for name, sampling, budgets in (
+        ("cell", "cell", (9750,)),
+        ("margin", "margin", (1500, 2500, 5000, 9750)),
+        ("margin/440", "margin", (2500, 5000, 9750)),
+    ):
+        for budget in budgets:
+            rows = []
+            for draw in range(args.draws):
+                base = sampled(baseline, 440, draw) if "/" in name else baseline
+                here = bench(base, seed=draw, sampling=sampling, budget=budget)
+                found = escalation.collect(escalation.StoredRunner(candidate), here, base, Forget())
+                d = difference(found, base)
+                rows.append((d.estimate, d.low, d.high, d.se))
+            line(name, budget, rows, truth)
+    for limit in (0.5, 1.0, 2.0):
+        wanted = GateStatus.PASS if -truth <= limit / 100 else GateStatus.FAIL
+        statuses, sizes = zip(*verdicts(baseline, candidate, f"{limit}pp", args.draws), strict=True)
+        wrong = np.mean([s not in (wanted, GateStatus.INCONCLUSIVE) for s in statuses])
+        undecided = np.mean([s is GateStatus.INCONCLUSIVE for s in statuses])
         print(
-            f"escalation, limit {100 * limit:.1f} pp (truth: {truth}): wrong {wrong:.3f}, undecided {open_:.3f},"
-            f" inferences mean {np.mean(sizes):,.0f}, median {np.median(sizes):,.0f} of {units:,}",
+            f"escalation at 99 %, limit {limit:.1f} pp (truth: {wanted}): wrong {wrong:.3f}, undecided {undecided:.3f},"
+            f" corrupted images mean {np.mean(sizes):,.0f}, median {np.median(sizes):,.0f}",
             flush=True,
         )
 
