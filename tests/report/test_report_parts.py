@@ -67,7 +67,9 @@ def test_quality_and_cost_are_the_measurements(view: StudyView) -> None:
     quality, cost = quality_table(view, groups), cost_table(view, groups)
     for group, row in zip(groups, quality.rows, strict=True):
         m = view.measurements[group.first.id].metrics["accuracy"]
-        assert row[2].text == f"{m.estimate * 100:.2f}" and row[2].small == f"{m.low * 100:.2f}–{m.high * 100:.2f}"  # noqa: RUF001
+        assert row[2].text == f"{m.estimate * 100:.2f}" and row[2].small == (
+            f"{m.low * 100:.2f}–{m.high * 100:.2f}\nSE {m.se * 100:.2g}"  # noqa: RUF001
+        )
     by_name = {r[0].text: _texts(r) for r in cost.rows}
     assert "no speed-up" in by_name["weight 50 %"] and "1.60 times as fast" in by_name["filter 50 %"]
     assert by_name["baseline"][4] == "reference"

@@ -54,13 +54,19 @@ def test_json_holds_every_number(view: StudyView, files: ReportFiles) -> None:
 def test_csv_has_one_row_per_variant_and_metric(view: StudyView, files: ReportFiles) -> None:
     rows = list(csv.DictReader(io.StringIO(files.csv)))
     assert tuple(rows[0]) == CSV_COLUMNS
-    assert len(rows) == sum(len(m.metrics) + len(m.differences) for m in view.measurements.values())
+    derived = {v.id: v.derived for v in ResultsFile.model_validate_json(files.json).variants}
+    assert len(rows) == sum(len(m.metrics) + len(m.differences) + len(derived[i]) for i, m in view.measurements.items())
     for row in rows:
         m = view.measurements[row["variant"]]
-        source = m.metrics[row["metric"]] if row["kind"] == "value" else m.differences[row["metric"]]
+        source = {"value": m.metrics, "difference": m.differences, "derived": derived[row["variant"]]}[row["kind"]][
+            row["metric"]
+        ]
         assert float(row["estimate"]) == source.estimate
         assert (float(row["low"]) if row["low"] else None) == source.low
         assert int(row["n"]) == source.n and row["unit"] == source.unit
+        assert (float(row["se"]) if row["se"] else None) == source.se
+        assert row["population"] == source.population and row["interval_method"] == source.method
+        assert bool(row["confidence"]) == (source.low is not None)
 
 
 def test_refused_and_pending_variants_are_listed(small: StudyView) -> None:

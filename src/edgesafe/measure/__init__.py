@@ -8,6 +8,7 @@ Nothing here imports torch. The modules, from the file to the number:
     robustness     which images to corrupt, and the corrupted cells
     evidence       all cells of one file <-> bytes
     calibration    metrics as pure functions
+    selective      the risk among the images that a confidence threshold keeps
     clusters       covariances that respect which rows share an image
     bounds         intervals of rates, means, paired differences, means over cells
     intervals      of calibration errors: bootstrap, noise floor, paired

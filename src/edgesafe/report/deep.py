@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgesafe.records import Evidence, VariantRecord
+from edgesafe.report import svg
 from edgesafe.report.figures import reliability_panel
 from edgesafe.report.parts import Column, TablePart, Td
+from edgesafe.report.risk import Risk, RiskRow, risk_of
 from edgesafe.report.stats import cell_differences, reliability, tempered
 from edgesafe.report.svg import Panel
 from edgesafe.report.tables import heat_table, layer_table
@@ -15,7 +17,7 @@ from edgesafe.report.view import Group, StudyView
 from edgesafe.report.words import clean, sentence
 from edgesafe.sections import CORRUPTIONS
 
-__all__ = ["Deep", "deep_parts"]
+__all__ = ["Deep", "deep_parts", "risk_rows"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Deep:
     bins: TablePart | None
     heat: TablePart | None
     layers: TablePart | None
+    risks: tuple[Risk, Risk | None] | None  #: its own and its baseline's; None: no evidence
 
     @property
     def summary(self) -> str:
@@ -83,28 +86,43 @@ def deep_parts(view: StudyView, groups: Sequence[Group]) -> tuple[Deep, ...]:
         variant = next((v for v in group.members if v.id in view.evidence), None)
         layers = layer_table(group.first)
         if variant is None:
-            out.append(Deep(group, group.first.id, (), None, None, layers))
+            out.append(Deep(group, group.first.id, (), None, None, layers, None))
             continue
         evidence = baselines.get(variant.id) or view.evidence[variant.id]
         if group.is_baseline:
             baselines[variant.id] = evidence
+        base = view.baseline_of(variant)
+        if base is not None and (base.id == variant.id or base.id not in view.evidence):
+            base = None
+        if base is not None and base.id not in baselines:
+            baselines[base.id] = view.evidence[base.id]
         panels, bins = _reliability(f"rel-{k}", variant, evidence)
-        heat = _heat(view, group, variant, evidence, baselines)
-        out.append(Deep(group, variant.id, panels, bins, heat, layers))
+        heat = None if base is None else _heat(group, variant, evidence, baselines[base.id])
+        risks = (
+            risk_of(evidence.clean, view, variant.id),
+            None if base is None else risk_of(baselines[base.id].clean, view, base.id),
+        )
+        out.append(Deep(group, variant.id, panels, bins, heat, layers, risks))
     return tuple(out)
 
 
-def _heat(
-    view: StudyView, group: Group, variant: VariantRecord, evidence: Evidence, baselines: dict[str, Evidence]
-) -> TablePart | None:
+def risk_rows(parts: Sequence[Deep], series_of: Sequence[str]) -> tuple[RiskRow, ...]:
+    """What the risk-coverage figure draws of these groups: each in the colour and marker of its method."""
+    out = []
+    for part in parts:
+        if part.risks is None:
+            continue
+        k = series_of.index(part.group.series) if part.group.series in series_of else -1
+        look = (svg.INK, "o") if k < 0 else (svg.series(k), svg.MARKERS[k % len(svg.MARKERS)])
+        name = clean(part.group.label)
+        out.append(RiskRow(name if len(name) <= 24 else f"{name[:23]}…", *look, *part.risks))
+    return tuple(out)
+
+
+def _heat(group: Group, variant: VariantRecord, evidence: Evidence, baseline: Evidence) -> TablePart | None:
     """The paired differences of every cell, if both sides have cells."""
-    base = view.baseline_of(variant)
-    if base is None or base.id == variant.id or base.id not in view.evidence:
-        return None
-    if base.id not in baselines:
-        baselines[base.id] = view.evidence[base.id]
-    cells = cell_differences(evidence, baselines[base.id])
     name = clean(group.label) + (f", seed {variant.seed}" if len(group.members) > 1 else "")
+    cells = cell_differences(evidence, baseline)
     return heat_table(name, cells, CORRUPTIONS) if cells else None
 
 

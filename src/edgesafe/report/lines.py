@@ -10,7 +10,7 @@ from edgesafe.report import svg
 from edgesafe.report.parts import Column, FigurePart, TablePart, Td
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, Series, StudyView, Value
-from edgesafe.report.words import ABSENT, clean, interval, number, title
+from edgesafe.report.words import ABSENT, clean, estimate, number, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,7 +139,7 @@ def _cell(value: Value | None) -> Td:
     """A value with its interval, or "not measured"."""
     if value is None:
         return Td(ABSENT, kind="absent")
-    return Td(number(value.estimate, value.unit), interval(value))
+    return Td(number(value.estimate, value.unit), estimate(value))
 
 
 def _spread_note(groups: Sequence[Group]) -> str:

@@ -11,10 +11,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgesafe.errors import RefusedError
 from edgesafe.report import figures, lines, tables
-from edgesafe.report.deep import Deep, deep_parts
+from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
 from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_uri, verdict_box
 from edgesafe.report.results import to_csv, to_json, to_markdown
+from edgesafe.report.risk import METRIC, risk_figure
 from edgesafe.report.stats import BEST_RULE, Best, best, pareto
 from edgesafe.report.view import Group, ReportFiles, StudyView, grouped
 from edgesafe.report.widths import widths_figure
@@ -39,7 +40,7 @@ def make(view: StudyView) -> ReportFiles:
     """All four files. See `edgesafe.report.build`."""
     groups, series = grouped(view)
     points = pareto(groups, view)
-    chosen = best(points, view)
+    chosen, names = best(points, view), [s.name for s in series]
     context: dict[str, Any] = {
         "view": view,
         "groups": groups,
@@ -63,8 +64,8 @@ def make(view: StudyView) -> ReportFiles:
             if part is not None
         ],
         "profile": None if any(g.ratio > 0 for g in groups) else lines.profile_figure(view, groups),
-        "cost": figures.pareto_figure(points, [s.name for s in series]),
-        "widths": widths_figure(groups, [s.name for s in series]),
+        "cost": figures.pareto_figure(points, names),
+        "widths": widths_figure(groups, names),
         "provenance": tables.provenance_table(view),
         "provenance_facts": provenance_facts(view),
         "recipe": json.dumps(view.study.recipe, indent=1, sort_keys=True),
@@ -83,7 +84,7 @@ def make(view: StudyView) -> ReportFiles:
     template = environment.get_template("page.html.j2")
     page = ""
     for detail in _details(groups, chosen):
-        page = template.render(**context, **_detailed(view, deep, detail))
+        page = template.render(**context, **_detailed(view, deep, detail, names))
         if len(page.encode()) < MAX_BYTES:
             break
     else:
@@ -92,12 +93,17 @@ def make(view: StudyView) -> ReportFiles:
             where=view.study.name,
             fix="split the recipe into smaller studies",
         )
-    return ReportFiles(page, to_markdown(view, groups, chosen), to_csv(view, groups), to_json(view, groups, chosen))
+    extra = {d.variant: {METRIC: d.risks[0].measurement} for d in deep if d.risks is not None}
+    return ReportFiles(
+        page, to_markdown(view, groups, chosen), to_csv(view, groups, extra), to_json(view, groups, chosen, extra)
+    )
 
 
-def _detailed(view: StudyView, deep: Sequence[Deep], detail: Detail) -> dict[str, Any]:
+def _detailed(view: StudyView, deep: Sequence[Deep], detail: Detail, names: Sequence[str]) -> dict[str, Any]:
     """The parts that a large study shows for some variants only."""
+    risks = risk_rows([d for d in deep if d.group.key in detail.keys], names)
     return {
+        "risk": risk_figure(risks),
         "reliability": [d for d in deep if d.group.key in detail.keys and d.panels],
         "heat": [d.heat for d in deep if d.group.key in detail.keys and d.heat is not None],
         "layers": [d for d in deep if d.group.key in detail.layers and d.layers is not None],

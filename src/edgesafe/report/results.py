@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -32,6 +32,9 @@ __all__ = ["RESULTS_SCHEMA", "ResultsFile", "VariantResult", "json_schema", "to_
 
 RESULTS_SCHEMA = "edgesafe.results/1"
 
+Derived = Mapping[str, Mapping[str, Measurement]]
+"""By variant id and metric: what the page computes from stored evidence, of the seeds that it shows."""
+
 
 class VariantResult(Record):
     """One variant with all its numbers. `status` "refused" or "pending": it has none."""
@@ -54,6 +57,7 @@ class VariantResult(Record):
     lineage: Lineage | None = None
     measurements: dict[str, Measurement] = Field(default_factory=dict)
     differences: dict[str, Comparison] = Field(default_factory=dict)
+    derived: dict[str, Measurement] = Field(default_factory=dict)  #: computed for the page from stored evidence
 
 
 class ResultsFile(Record):
@@ -83,7 +87,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _variants(view: StudyView, groups: Sequence[Group]) -> tuple[VariantResult, ...]:
+def _variants(view: StudyView, groups: Sequence[Group], derived: Derived) -> tuple[VariantResult, ...]:
     """Every variant of the study, finished ones with their numbers."""
     out = []
     for g in groups:
@@ -108,6 +112,7 @@ def _variants(view: StudyView, groups: Sequence[Group]) -> tuple[VariantResult, 
                     lineage=v.lineage,
                     measurements=m.metrics if m else {},
                     differences=m.differences if m else {},
+                    derived=dict(derived.get(v.id, {})),
                 )
             )
     for e in view.unfinished():
@@ -120,7 +125,7 @@ def _variants(view: StudyView, groups: Sequence[Group]) -> tuple[VariantResult, 
     return tuple(out)
 
 
-def to_json(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) -> str:
+def to_json(view: StudyView, groups: Sequence[Group], best: Sequence[Best], derived: Derived) -> str:
     """results.json: sorted keys, ASCII, one trailing newline; the same study gives the same bytes."""
     results = ResultsFile(
         study=view.study.name,
@@ -129,7 +134,7 @@ def to_json(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) -> s
         digest=view.study.digest,
         data=view.study.data,
         host=view.study.host,
-        variants=_variants(view, groups),
+        variants=_variants(view, groups, derived),
         best=tuple(b.group.key for b in best),
         best_rule=BEST_RULE,
         verdict=view.verdict,
@@ -154,6 +159,8 @@ CSV_COLUMNS = (
     "unit",
     "interval_method",
     "baseline",
+    "population",
+    "noise_floor",
 )
 
 
@@ -163,8 +170,8 @@ def _guarded(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def to_csv(view: StudyView, groups: Sequence[Group]) -> str:
-    """results.csv: one row per variant and metric ("value") and per paired difference ("difference"); RFC 4180, LF."""
+def to_csv(view: StudyView, groups: Sequence[Group], derived: Derived) -> str:
+    """results.csv: a row per variant and metric ("value", "derived") and per paired difference; RFC 4180, LF."""
     buffer = io.StringIO()
     out = csv.writer(buffer, lineterminator="\n")
     out.writerow(CSV_COLUMNS)
@@ -173,14 +180,25 @@ def to_csv(view: StudyView, groups: Sequence[Group]) -> str:
         if measured is None:
             continue
         head = [_guarded(view.study.name), _guarded(v.id), _guarded(v.method), repr(v.ratio), v.seed]
-        both: list[tuple[str, Measurement | Comparison]] = [("value", m) for _, m in sorted(measured.metrics.items())]
-        both += [("difference", d) for _, d in sorted(measured.differences.items())]
-        for kind, m in both:
-            numbers = ["" if x is None else repr(x) for x in (m.estimate, m.low, m.high, m.se)]
+        all_of: list[tuple[str, Measurement | Comparison]] = [("value", m) for _, m in sorted(measured.metrics.items())]
+        all_of += [("difference", d) for _, d in sorted(measured.differences.items())]
+        all_of += [("derived", m) for _, m in sorted(derived.get(v.id, {}).items())]
+        for kind, m in all_of:
             base = _guarded(measured.baseline or "") if kind == "difference" else ""
-            row = [_guarded(m.metric), kind, *numbers, repr(m.confidence), m.n, m.unit.value, _guarded(m.method), base]
-            out.writerow([*head, *row])
+            out.writerow([*head, *_csv_cells(kind, m), base, _guarded(m.population), _csv_floor(m)])
     return buffer.getvalue()
+
+
+def _csv_cells(kind: str, m: Measurement | Comparison) -> list[str | int]:
+    """One number and how it was got; a number without an interval has no confidence."""
+    numbers = ["" if x is None else repr(x) for x in (m.estimate, m.low, m.high, m.se)]
+    level = "" if m.low is None and m.high is None else repr(m.confidence)
+    return [_guarded(m.metric), kind, *numbers, level, m.n, m.unit.value, _guarded(m.method)]
+
+
+def _csv_floor(m: Measurement | Comparison) -> str:
+    """The noise floor of a calibration error."""
+    return repr(m.noise_floor) if isinstance(m, Measurement) and m.noise_floor is not None else ""
 
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~&@])")

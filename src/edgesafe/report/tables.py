@@ -8,7 +8,7 @@ from edgesafe.records import LayerRecord, Parity, Unit, VariantRecord
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
-from edgesafe.report.words import ABSENT, STATUS, clean, interval, number, size, speed, title
+from edgesafe.report.words import ABSENT, STATUS, clean, estimate, number, size, speed, title
 
 __all__ = [
     "cost_table",
@@ -28,7 +28,7 @@ def _td(value: Value | None, *, signed: bool = False) -> Td:
     """A number and its interval."""
     if value is None:
         return _MISSING
-    return Td(number(value.estimate, value.unit, signed=signed), interval(value, signed=signed))
+    return Td(number(value.estimate, value.unit, signed=signed), estimate(value, signed=signed))
 
 
 def _count(group: Group, view: StudyView, metric: str, field: str) -> Td:
@@ -86,7 +86,8 @@ def _quality(value: Value | None) -> Td:
     shown = _td(value)
     if value is None or value.noise_floor is None:
         return shown
-    return Td(shown.text, f"{shown.small}\nfloor {number(value.noise_floor, value.unit)}")
+    joint = ", " if "\n" in shown.small else "\n"
+    return Td(shown.text, f"{shown.small}{joint}floor {number(value.noise_floor, value.unit)}")
 
 
 def cost_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
@@ -107,7 +108,7 @@ def cost_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
         elif ratio is None:
             row += [_MISSING, _MISSING]
         else:
-            row += [Td(number(ratio.estimate, ratio.unit), interval(ratio)), Td(speed(ratio))]
+            row += [_td(ratio), Td(speed(ratio))]
         row += [_file(g, view), _count(g, view, "size.params", "params"), _count(g, view, "macs", "macs")]
         rows.append((*row, _count(g, view, "sparsity", "sparsity")))
     return TablePart("Cost of all variants", tuple(columns), tuple(rows), "wide sticky")
@@ -131,7 +132,7 @@ def differences_table(view: StudyView, groups: Sequence[Group]) -> TablePart | N
             row.append(_MISSING if value is None else _judged(value, metric in _LESS_IS_BETTER))
         flips = g.difference(view, "flips") or g.value(view, "flips")
         if changed:
-            row.append(_MISSING if flips is None else Td(number(flips.estimate, flips.unit), interval(flips)))
+            row.append(_td(flips))
         rows.append(tuple(row))
     flip_head = (Column("Flips", "% of images"),) if changed else ()
     units = {"nll": "nats", "brier": "score"}
@@ -147,13 +148,14 @@ def differences_table(view: StudyView, groups: Sequence[Group]) -> TablePart | N
 def _judged(value: Value, less_is_better: bool) -> Td:
     """A difference in words and sign: worse, better, or within the interval of zero."""
     shown = number(value.estimate, value.unit, signed=True)
-    bounds = value.outer
-    if bounds is None or bounds[0] <= 0.0 <= bounds[1]:
-        return Td(shown, f"{interval(value, signed=True)}\nno clear change" if bounds else "no interval")
-    worse = (value.estimate > 0) == less_is_better
-    return Td(
-        shown, f"{interval(value, signed=True)}\n{'worse' if worse else 'better'}", "worse" if worse else "better"
-    )
+    bounds, small = value.outer, estimate(value, signed=True)
+    if bounds is None:
+        return Td(shown, "no interval")
+    joint = ", " if "\n" in small else "\n"
+    if bounds[0] <= 0.0 <= bounds[1]:
+        return Td(shown, f"{small}{joint}no clear change")
+    word = "worse" if (value.estimate > 0) == less_is_better else "better"
+    return Td(shown, f"{small}{joint}{word}", word)
 
 
 _STEPS = (0.01, 0.02, 0.05)  #: of the heat map's colours, fractions

@@ -132,6 +132,9 @@ class Value:
             deviation over seeds (as in the paper). None where the number is exact.
         seeds: how many seeds it rests on.
         outer: the outermost bounds of the seeds' own intervals; None where a seed has none.
+        se: standard error of one seed's estimate; None where the number is exact, and of a mean over seeds, whose
+            spread is `low` to `high`.
+        population: what the interval is about.
     """
 
     metric: str
@@ -144,6 +147,8 @@ class Value:
     method: str
     noise_floor: float | None = None
     outer: tuple[float, float] | None = None
+    se: float | None = None
+    population: str = ""
 
     @property
     def spread(self) -> str:
@@ -226,7 +231,20 @@ def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value |
     outer = (min(b[0] for b in bounds), max(b[1] for b in bounds)) if len(bounds) == k else None
     if k == 1:
         floor = first.noise_floor if isinstance(first, Measurement) else None
-        return Value(metric, first.estimate, first.low, first.high, first.unit, 1, first.n, first.method, floor, outer)
+        return Value(
+            metric,
+            first.estimate,
+            first.low,
+            first.high,
+            first.unit,
+            1,
+            first.n,
+            first.method,
+            floor,
+            outer,
+            first.se,
+            first.population,
+        )
     mean = sum(m.estimate for m in found) / k
     sd = sqrt(sum((m.estimate - mean) ** 2 for m in found) / (k - 1))
     exact = all(m.low is None for m in found) and sd == 0.0
@@ -242,6 +260,8 @@ def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value |
         "seeds",
         max(floors) if floors else None,
         outer,
+        None,
+        first.population,
     )
 
 

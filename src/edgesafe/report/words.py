@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from math import ceil, floor, log10
 
-from edgesafe.records import GateStatus, Unit
+from edgesafe.records import Comparison, GateStatus, Measurement, Unit
 from edgesafe.report.view import Value
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "TIMES",
     "amount",
     "clean",
+    "error",
+    "estimate",
     "interval",
     "number",
     "rule",
@@ -134,6 +136,23 @@ def interval(value: Value, *, signed: bool = False) -> str:
         return f"± {number((value.high - value.low) / 2, value.unit)}"
     low, high = (number(x, value.unit, signed=signed) for x in (value.low, value.high))
     return f"{low} to {high}" if signed or value.low < 0 else f"{low}–{high}"  # noqa: RUF001 (a range)
+
+
+def estimate(found: Value | Measurement | Comparison, *, signed: bool = False, digits: int | None = None) -> str:
+    """The small print of an estimate, on two lines: its interval and its standard error ("SE 0.28"), in its unit."""
+    if isinstance(found, Value):
+        shown = interval(found, signed=signed)
+    elif found.low is None or found.high is None:
+        shown = "exact"
+    else:
+        low, high = (number(x, found.unit, signed=signed, digits=digits) for x in (found.low, found.high))
+        shown = f"{low} to {high}" if signed or found.low < 0 else f"{low}–{high}"  # noqa: RUF001 (a range)
+    return shown if found.se is None else f"{shown}\nSE {error(found.se, found.unit)}"
+
+
+def error(se: float, unit: Unit) -> str:
+    """A standard error in its unit, two significant digits: fractions as percentage points."""
+    return f"{se * (100.0 if unit is Unit.FRACTION else 1.0):.2g}"
 
 
 def size(count: float) -> str:
