@@ -231,9 +231,9 @@ def assemble(
     )
 
 
-def exact(metric: str, value: float, unit: Unit) -> Measurement:
-    """A number that is counted, not estimated."""
-    return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit)
+def exact(metric: str, value: float, unit: Unit, population: str = "this file") -> Measurement:
+    """A number that is counted, not estimated, and what it is about."""
+    return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit, population=population)
 
 
 def other_file(classifier: OnnxClassifier, bench: Bench, suffix: str, beside: Evidence) -> dict[str, Measurement]:
@@ -276,9 +276,11 @@ def sizes(record: VariantRecord) -> dict[str, Measurement]:
     found["sparsity"] = exact("sparsity", record.sparsity, Unit.FRACTION)
     if record.macs is not None:
         found["macs"] = exact("macs", record.macs, Unit.COUNT)
-    proven = [check.max_abs_logit for check in record.parity if check.file == "model.onnx"]
+    proven = [check for check in record.parity if check.file == "model.onnx"]
     if proven:
-        found["parity.max_abs_logit"] = exact("parity.max_abs_logit", max(proven), Unit.LOGIT)
+        who = f"the {min(check.n for check in proven):,} images that it was compared on"
+        largest = max(check.max_abs_logit for check in proven)
+        found["parity.max_abs_logit"] = exact("parity.max_abs_logit", largest, Unit.LOGIT, who)
     return found
 
 

@@ -109,3 +109,12 @@ def test_results_hold_the_risk_with_its_interval_and_population(view: StudyView)
     for v in ResultsFile.model_validate_json(files.json).variants:
         assert v.derived[METRIC].estimate == pytest.approx(_naive(view.evidence[v.id].clean, 0.8)[0])
     assert files.csv.count(f",{METRIC},derived,") == len(view.variants)
+
+
+def test_of_many_variants_the_best_are_drawn_and_all_are_tabulated(view: StudyView) -> None:
+    groups, _ = grouped(view)
+    one = risk_rows(deep_parts(view, groups[:2]), [])[1]
+    rows = [dataclasses.replace(one, key=f"k{i}") for i in range(12)]
+    for best, drawn, said in (({"k3", "k7"}, 2, "Drawn: the best"), (set(), 9, "Drawn: the first 9")):
+        part = risk_figure(rows, best)
+        assert part is not None and len(part.panels) == drawn and len(part.table.rows) == 12 and said in part.note

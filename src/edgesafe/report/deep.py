@@ -115,7 +115,7 @@ def risk_rows(parts: Sequence[Deep], series_of: Sequence[str]) -> tuple[RiskRow,
         k = series_of.index(part.group.series) if part.group.series in series_of else -1
         look = (svg.INK, "o") if k < 0 else (svg.series(k), svg.MARKERS[k % len(svg.MARKERS)])
         name = clean(part.group.label)
-        out.append(RiskRow(name if len(name) <= 24 else f"{name[:23]}…", *look, *part.risks))
+        out.append(RiskRow(part.group.key, name if len(name) <= 24 else f"{name[:23]}…", *look, *part.risks))
     return tuple(out)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from edgesafe.records import Unit
 from edgesafe.report import svg
+from edgesafe.report.labels import label_points
 from edgesafe.report.parts import Column, FigurePart, TablePart, Td
 from edgesafe.report.stats import Pareto, Reliability
 from edgesafe.report.svg import Panel
-from edgesafe.report.words import ABSENT, amount, clean, number, sentences, size
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from edgesafe.report.words import ABSENT, amount, clean, estimate, number, sentences, size
 
 __all__ = ["pareto_figure", "reliability_panel"]
+
+LABEL = 28  #: characters of a name in the scatter
 
 
 def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
@@ -92,9 +91,13 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
     rows = tuple(
         (
             Td(clean(p.group.label)),
-            Td(number(p.accuracy.estimate, p.accuracy.unit)) if p.accuracy else Td(ABSENT, kind="absent"),
-            Td(f"{p.ratio:.3f}") if p.ratio is not None else Td(ABSENT, kind="absent"),
-            Td(size(p.file)) if p.file is not None else Td(ABSENT, kind="absent"),
+            Td(number(p.accuracy.estimate, p.accuracy.unit), estimate(p.accuracy))
+            if p.accuracy
+            else Td(ABSENT, kind="absent"),
+            Td(ABSENT, kind="absent")
+            if p.ratio is None
+            else Td(f"{p.ratio:.3f}", "reference" if p.timing is None else estimate(p.timing)),
+            Td(size(p.file), "exact") if p.file is not None else Td(ABSENT, kind="absent"),
             Td("no: another is at least as good in all three" if p.dominated else "yes"),
         )
         for p in points
@@ -110,16 +113,17 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
         "fig-cost",
         "What accuracy costs: latency and size",
         "Filled: on the Pareto front of accuracy, latency ratio and file size. Hollow: another variant is at least "
-        "as good in all three and better in one. Point estimates; see the table of results for intervals.",
-        tuple(panels),
+        "as good in all three and better in one. Point estimates; the table below has the intervals.",
+        tuple(panel for panel, _ in panels),
         TablePart("Accuracy, latency and size of each variant", heads, rows),
+        "Some points have no label for want of room; the table has all." if any(n for _, n in panels) else "",
     )
 
 
 def _scatter(
     name: str, heading: str, xlabel: str, points: Sequence[tuple[Pareto, float]], series_of: Sequence[str]
-) -> Panel:
-    """One accuracy-cost plot with a label at each point."""
+) -> tuple[Panel, int]:
+    """One accuracy-cost plot with a label at each point, and how many labels found no room."""
     with svg.frame(400, 300) as figure:
         ax = svg.axes(figure, (44, 40, 60, 34), grid="both")
         for p, x in points:
@@ -142,51 +146,12 @@ def _scatter(
         ax.locator_params(axis="both", nbins=6)
         ax.set_xlabel(xlabel, color=svg.MUTED, fontsize=12)
         ax.text(-36 / 296, 1.05, heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
-        _label_points(ax, [(x, p.accuracy.estimate * 100, clean(p.group.label)) for p, x in points if p.accuracy])
+        names = [clean(p.group.label) for p, _ in points]
+        shown = [name if len(name) <= LABEL else f"{name[: LABEL - 1]}…" for name in names]
+        missing = label_points(
+            ax, [(x, p.accuracy.estimate * 100, name) for (p, x), name in zip(points, shown, strict=True) if p.accuracy]
+        )
         words = [
             f"{p.group.label}: accuracy {p.accuracy.estimate * 100:.2f} % at {x:.3g}" for p, x in points if p.accuracy
         ]
-        return svg.draw(figure, name, heading, f"{xlabel}. {sentences(words)}")
-
-
-def _label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Labels beside the points, where they hit neither a point nor another label; left out where there is no room."""
-    spots = [tuple(ax.transData.transform((x, y))) for x, y, _ in points]
-    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in spots]
-    offsets = (
-        (9, 0, "left"),
-        (-9, 0, "right"),
-        (0, 12, "center"),
-        (0, -13, "center"),
-        (8, 11, "left"),
-        (8, -11, "left"),
-        (-8, 11, "right"),
-        (-8, -11, "right"),
-        (9, 20, "left"),
-        (9, -20, "left"),
-        (-9, -20, "right"),
-    )
-    for i, ((px, py), (x, y, text)) in enumerate(zip(spots, points, strict=True)):
-        others = [t for k, t in enumerate(taken) if k != i]
-        wide = 5.6 * len(text)
-        for dx, dy, side in offsets:
-            left = px + dx - {"left": 0.0, "right": wide, "center": wide / 2}[side]
-            box = (left, py + dy - 6, left + wide, py + dy + 6)
-            if box[0] >= 2 and box[2] <= 398 and not any(_overlap(box, t) for t in others):
-                taken.append(box)
-                ax.annotate(
-                    text,
-                    (x, y),
-                    xytext=(dx, dy),
-                    textcoords="offset points",
-                    ha=side,
-                    va="center",
-                    color=svg.MUTED,
-                    fontsize=11,
-                )
-                break
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    """Whether two boxes (left, bottom, right, top) share area."""
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+        return svg.draw(figure, name, heading, f"{xlabel}. {sentences(words)}"), missing

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgesafe.errors import RefusedError
 from edgesafe.report import figures, lines, tables
+from edgesafe.report.cautions import temperature_caution
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
 from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_uri, verdict_box
@@ -32,6 +33,7 @@ class Detail:
 
     keys: frozenset[str]  #: groups with reliability diagrams and heat maps
     layers: frozenset[str]  #: groups with layer tables
+    best: frozenset[str]  #: the best groups
     samples: bool = True
     left_out: str = ""
 
@@ -65,6 +67,7 @@ def make(view: StudyView) -> ReportFiles:
         ],
         "profile": None if any(g.ratio > 0 for g in groups) else lines.profile_figure(view, groups),
         "cost": figures.pareto_figure(points, names),
+        "caution": temperature_caution(view, groups),
         "widths": widths_figure(groups, names),
         "provenance": tables.provenance_table(view),
         "provenance_facts": provenance_facts(view),
@@ -103,7 +106,7 @@ def _detailed(view: StudyView, deep: Sequence[Deep], detail: Detail, names: Sequ
     """The parts that a large study shows for some variants only."""
     risks = risk_rows([d for d in deep if d.group.key in detail.keys], names)
     return {
-        "risk": risk_figure(risks),
+        "risk": risk_figure(risks, detail.best),
         "reliability": [d for d in deep if d.group.key in detail.keys and d.panels],
         "heat": [d.heat for d in deep if d.group.key in detail.keys and d.heat is not None],
         "layers": [d for d in deep if d.group.key in detail.layers and d.layers is not None],
@@ -116,10 +119,16 @@ def _details(groups: Sequence[Group], chosen: Sequence[Best]) -> Iterator[Detail
     """From everything to the least."""
     every = frozenset(g.key for g in groups)
     few = frozenset([b.group.key for b in chosen] + [g.key for g in groups if g.is_baseline])
-    yield Detail(every, every)
-    yield Detail(every, few, True, "the layer tables of all but the best variants")
-    yield Detail(few, few, True, "the diagrams, heat maps and layer tables of all but the best variants")
+    yield Detail(every, every, few)
+    yield Detail(every, few, few, True, "the layer tables of all but the best variants")
+    yield Detail(few, few, few, True, "the diagrams, heat maps and layer tables of all but the best variants")
     yield Detail(
-        few, few, False, "the sample images, and the diagrams, heat maps and layer tables of all but the best variants"
+        few,
+        few,
+        few,
+        False,
+        "the sample images, and the diagrams, heat maps and layer tables of all but the best variants",
     )
-    yield Detail(frozenset(), frozenset(), False, "sample images, reliability diagrams, heat maps and layer tables")
+    yield Detail(
+        frozenset(), frozenset(), few, False, "sample images, reliability diagrams, heat maps and layer tables"
+    )

@@ -24,6 +24,7 @@ from edgesafe.records import (
     Temperature,
     Verdict,
 )
+from edgesafe.report.cautions import temperature_caution
 from edgesafe.report.stats import BEST_RULE, Best, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
 from edgesafe.report.words import ABSENT, STATUS, clean, interval, number, size, speed
@@ -241,6 +242,9 @@ def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) 
     out += [f"| {' | '.join(_md_row(g, view))} |" for g in groups]
     if best:
         out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{BEST_RULE}</sub>"]
+    if (caution := temperature_caution(view, groups)) is not None:
+        out += ["", f"**! {caution.head}** {caution.reason} {caution.advice}", ""]  # no user's text
+        out += [f"- {_md(line)}" for line in caution.variants]
     if missing := view.unfinished():
         out += ["", f"Without a result: {', '.join(_md(e.id) for e in missing)}."]
     out += [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from edgesafe.report.words import ABSENT, clean, estimate, number
 __all__ = ["METRIC", "Risk", "RiskRow", "risk_figure", "risk_of"]
 
 METRIC = "risk@coverage.0.8"  #: of `Risk.measurement`
+MAX_PANELS = 9
 _DRAWN = np.arange(2, 101, 2) / 100.0  # coverages drawn; below 2 % a single image moves the line
 _PERCENT = f"{COVERAGE * 100:g} %"
 
@@ -47,6 +48,7 @@ class Risk:
 class RiskRow:
     """One variant in the figure: its name, its colour and marker, its curve and its baseline's."""
 
+    key: str  #: of its group
     label: str
     colour: str
     marker: str
@@ -78,11 +80,20 @@ def risk_of(cell: Cell, view: StudyView, variant: str) -> Risk:
     return Risk(risk_steps(cell.confidence, right), at, aurc(cell.confidence, right), metrics.get("aurc"), measurement)
 
 
-def risk_figure(rows: Sequence[RiskRow]) -> FigurePart | None:
-    """One panel per compressed variant, with its baseline; the baseline alone if there is nothing else."""
+def risk_figure(rows: Sequence[RiskRow], best: Collection[str] = ()) -> FigurePart | None:
+    """One panel per compressed variant, with its baseline; the baseline alone if there is nothing else.
+
+    Of more than nine variants only those whose keys are in `best` are drawn, or the first nine if none of them is; the
+    table has all.
+    """
     drawn = [row for row in rows if row.baseline is not None] or list(rows)
     if not drawn:
         return None
+    note = "Clean test images, before temperature. Images of equal confidence are kept or set aside together."
+    if len(drawn) > MAX_PANELS:
+        chosen = [row for row in drawn if row.key in best]
+        note += f" Drawn: the {'best' if chosen else f'first {MAX_PANELS}'} variants; the table has all."
+        drawn = chosen or drawn[:MAX_PANELS]
     curves = [r for row in drawn for r in (row.own, row.baseline) if r is not None]
     top = 105 * max(0.001, *(float(_curve(r)[1].max()) for r in curves))
     return FigurePart(
@@ -93,7 +104,7 @@ def risk_figure(rows: Sequence[RiskRow]) -> FigurePart | None:
         f"line, that is the mean risk over all coverages. Dots: {_PERCENT} coverage.",
         tuple(_panel(f"risk-{k}", row, top) for k, row in enumerate(drawn)),
         _table(rows),
-        "Clean test images, before temperature. Images of equal confidence are kept or set aside together.",
+        note,
     )
 
 

@@ -130,6 +130,7 @@ class Pareto:
     ratio: float | None  #: latency over the baseline's (1 for the baseline), timed in turns; None: not measured
     file: float | None  #: bytes of the ONNX file to ship: the sparse one where there is one
     dominated: bool
+    timing: Value | None = None  #: `ratio` with its interval; None for the baseline
 
 
 def shipped_bytes(group: Group, view: StudyView) -> float | None:
@@ -154,7 +155,14 @@ def pareto(groups: Sequence[Group], view: StudyView) -> tuple[Pareto, ...]:
     rows = [(g, g.value(view, "accuracy"), _ratio(g, view), shipped_bytes(g, view)) for g in groups]
     costs = [(None if a is None else -a.estimate, t, f) for _, a, t, f in rows]
     return tuple(
-        Pareto(g, a, t, f, any(_dominates(other, costs[i]) for j, other in enumerate(costs) if j != i))
+        Pareto(
+            g,
+            a,
+            t,
+            f,
+            any(_dominates(other, costs[i]) for j, other in enumerate(costs) if j != i),
+            None if g.is_baseline else g.value(view, "latency.ratio"),
+        )
         for i, (g, a, t, f) in enumerate(rows)
     )
 

@@ -60,6 +60,8 @@ _RC: Any = {
 _SVG = "{http://www.w3.org/2000/svg}"
 _LINK = "{http://www.w3.org/1999/xlink}href"
 _COLOUR = re.compile(r"#0b0[cde][0-9a-f]{2}")
+_POINT = re.compile(r"M-?[\d.]+ -?[\d.]+")
+_DEFAULT_TEXT = ("font-size:12px", "fill:var(--muted)")  # what the style sheet says of text in figures
 _NUMBER = re.compile(r"-?\d+\.\d+")
 _DROP_STYLE = re.compile(r"(?:font-family|font-style|stroke-linejoin|stroke-linecap): [^;]*(?:; |$)")
 
@@ -174,8 +176,8 @@ def _write(element: ET.Element, ids: dict[str, str], parts: list[str]) -> None:
         return
     if tag == "defs" and all(child.tag == f"{_SVG}style" for child in element):
         return
-    if tag == "path" and attributes.get("style") == "fill:none":
-        return
+    if tag == "path" and (attributes.get("style") == "fill:none" or _POINT.fullmatch(attributes.get("d", ""))):
+        return  # a line of one point: only its marker shows
     head = "".join(f' {key}="{escape(value)}"' for key, value in attributes.items())
     text = (element.text or "").strip("\n") if tag in ("text", "tspan") else ""
     if not len(element) and not text:
@@ -199,26 +201,42 @@ def _attributes(element: ET.Element, ids: dict[str, str]) -> dict[str, str]:
         elif value.startswith("url(#"):
             out[key] = f"url(#{ids[value[5:-1]]})"
         elif key == "style":
-            if style := _style(value):
+            if style := _style(value, element.tag == f"{_SVG}text"):
                 out["style"] = style
         elif key == "transform" and value.startswith("rotate(-0 "):
             continue
-        elif key in ("d", "x", "y", "transform", "width", "height", "points"):
+        elif key == "d":
+            out[key] = _path(value)
+        elif key in ("x", "y", "transform", "width", "height", "points"):
             out[key] = _short(value)
         else:
             out[key] = value
     return out
 
 
-def _style(value: str) -> str:
-    """Marker colours become CSS variables; fonts come from the page."""
+def _style(value: str, text: bool) -> str:
+    """Marker colours become CSS variables; fonts, and what is usual for text, come from the page."""
     value = _DROP_STYLE.sub("", value).rstrip("; ")
     value = _COLOUR.sub(lambda m: f"var(--{_NAMES[m.group()]})", value)
-    return _NUMBER.sub(_round, value).replace(": ", ":").replace("; ", ";")
+    value = _NUMBER.sub(_round, value).replace(": ", ":").replace("; ", ";")
+    return ";".join(p for p in value.split(";") if p not in _DEFAULT_TEXT) if text else value
+
+
+def _path(value: str) -> str:
+    """Path data without needless spaces and letters: a number pair after "M" or "L" means another "L"."""
+    short = re.sub(r" ?([A-Za-z]) ?", r"\1", _short(value))
+    drawing = ""
+
+    def join(match: re.Match[str]) -> str:
+        nonlocal drawing
+        same, drawing = match[1] == "L" and drawing in ("M", "L"), match[1]
+        return " " if same else match[1]
+
+    return re.sub(r"([A-Za-z])", join, short)
 
 
 def _short(value: str) -> str:
-    """At most one decimal in coordinates, single spaces."""
+    """At most two decimals in coordinates, single spaces."""
     return _NUMBER.sub(_round, " ".join(value.split()))
 
 

@@ -77,8 +77,17 @@ def quality_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
     """What each variant knows: accuracy, calibration, likelihood and robustness, each with its interval."""
     units = {"nll": "nats"}
     columns = [*_heads(view), *(Column(title(m), units.get(m, "%")) for m in _SHOWN)]
-    rows = [(*_head_cells(g, view), *(_quality(g.value(view, m)) for m in _SHOWN)) for g in groups]
+    rows = [(*_head_cells(g, view), *(_quality_cell(g, view, m) for m in _SHOWN)) for g in groups]
     return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
+
+
+def _quality_cell(group: Group, view: StudyView, metric: str) -> Td:
+    """A number; an ECE after temperature that is not below the one before says so."""
+    value, before = group.value(view, metric), group.value(view, "ece_em10_top1")
+    shown = _quality(value)
+    if metric != "ece_em10_top1.calibrated" or value is None or before is None or value.estimate < before.estimate:
+        return shown
+    return Td(shown.text, f"{shown.small}\nnot better than before", "worse")
 
 
 def _quality(value: Value | None) -> Td:

@@ -1,0 +1,77 @@
+"""What a reader must be told before shipping a file: a temperature that did not make calibration better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgesafe.records import VariantRecord
+from edgesafe.report.view import Group, StudyView
+from edgesafe.report.words import clean
+
+__all__ = ["TemperatureCaution", "temperature_caution"]
+
+_RAW, _CALIBRATED = "ece_em10_top1", "ece_em10_top1.calibrated"
+_NAMED = 8  # variants named in the text; the tables have all
+
+
+@dataclass(frozen=True)
+class TemperatureCaution:
+    """The variants whose calibrated file is not better calibrated than the plain one, and the likely reason."""
+
+    head: str
+    variants: tuple[str, ...]  #: "baseline-s0: ECE 5.29 % before, 6.58 % after temperature 0.58"
+    reason: str
+    advice: str
+
+
+def temperature_caution(view: StudyView, groups: Sequence[Group]) -> TemperatureCaution | None:
+    """None: every calibrated file that was measured has a smaller ECE on the test images than its plain file."""
+    both = [
+        (v, before.estimate, after.estimate)
+        for g in groups
+        for v in g.members
+        if (m := view.measurements.get(v.id)) is not None
+        and (before := m.metrics.get(_RAW)) is not None
+        and (after := m.metrics.get(_CALIBRATED)) is not None
+    ]
+    worse = [(v, before, after) for v, before, after in both if after >= before]
+    if not worse:
+        return None
+    lines = [_line(v, before, after) for v, before, after in worse[:_NAMED]]
+    if len(worse) > _NAMED:
+        lines.append(f"and {len(worse) - _NAMED} more: see the table of results")
+    return TemperatureCaution(
+        f"Temperature scaling did not improve calibration on {len(worse)} of {len(both)} variants.",
+        tuple(lines),
+        _reason(view, [v for v, _, _ in worse]),
+        "Do not ship model.calibrated.onnx of these variants. Fit the temperature on images that the weights never "
+        "saw, or set export.temperature = false.",
+    )
+
+
+def _line(variant: VariantRecord, before: float, after: float) -> str:
+    """One variant."""
+    fitted = "" if variant.temperature is None else f" {variant.temperature.value:.2f}"
+    return f"{clean(variant.id)}: ECE {before * 100:.2f} % before, {after * 100:.2f} % after temperature{fitted}"
+
+
+def _reason(view: StudyView, worse: Sequence[VariantRecord]) -> str:
+    """Why that can be: what the study knows about its weights."""
+    model = view.study.recipe.get("model")
+    given = isinstance(model, dict) and bool(model.get("weights"))
+    sharp = [v for v in worse if v.temperature is not None and v.temperature.value < 1.0]
+    if given:
+        out = (
+            "The likely reason: this study began with given weights, and the validation images that the temperature is "
+            "fitted on may have been among those that the weights were trained on. A network is sure and right on "
+            "images that it has seen, which misleads the fit: the temperature comes out too low."
+        )
+    else:
+        out = (
+            "The temperature is chosen for the smallest NLL on the validation images, not for the smallest ECE on the "
+            "test images. With few validation images, or with images that the network has seen, the two disagree."
+        )
+    if sharp:
+        out += f" Temperatures below 1 make the network surer still: {len(sharp)} of these {len(worse)} are."
+    return out
