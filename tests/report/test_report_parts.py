@@ -6,17 +6,20 @@ import dataclasses
 
 import numpy as np
 import pytest
-from report_synthetic import Plan, study
+from report_synthetic import LARGE, Plan, study
 
 from edgesafe.records import GateResult, GateStatus, Unit
-from edgesafe.report import StudyView, svg
+from edgesafe.report import ReportFiles, StudyView, svg
+from edgesafe.report.basis import basis_table
 from edgesafe.report.deep import deep_parts
-from edgesafe.report.forest import _failing_side, _rows, forest
+from edgesafe.report.forest import _axis_words, _failing_side, _rows, forest
+from edgesafe.report.head import lead
 from edgesafe.report.lines import Line, _draw_line
 from edgesafe.report.results import ResultsFile
-from edgesafe.report.stats import CellDifference
+from edgesafe.report.stats import CellDifference, best, pareto
 from edgesafe.report.tables import cost_table, differences_table, heat_table, layer_table, quality_table
 from edgesafe.report.view import Value, grouped
+from edgesafe.report.words import error
 from edgesafe.sections import CORRUPTIONS
 
 MINUS = "\u2212"
@@ -68,7 +71,7 @@ def test_quality_and_cost_are_the_measurements(view: StudyView) -> None:
     for group, row in zip(groups, quality.rows, strict=True):
         m = view.measurements[group.first.id].metrics["accuracy"]
         assert row[2].text == f"{m.estimate * 100:.2f}" and row[2].small == (
-            f"{m.low * 100:.2f}–{m.high * 100:.2f}\nSE {m.se * 100:.2g}"  # noqa: RUF001
+            f"{m.low * 100:.2f}–{m.high * 100:.2f}\nSE {error(m.se, Unit.FRACTION)}"  # noqa: RUF001
         )
     by_name = {r[0].text: _texts(r) for r in cost.rows}
     assert "no speed-up" in by_name["weight 50 %"] and "1.60 times as fast" in by_name["filter 50 %"]
@@ -216,3 +219,36 @@ def test_layer_tables_say_why_a_layer_was_left_alone(small: StudyView) -> None:
     assert "pruned" in notes and "classifier: never narrowed" in notes
     assert any("→" in row[2].text for row in table.rows)
     assert layer_table(small.variants[0]) is None
+
+
+def test_the_axis_of_a_family_names_no_single_member() -> None:
+    one = _gate("a", "max_drop 1.0pp", GateStatus.PASS, 0.0).model_copy(update={"metric": "mpc.corruption.fog"})
+    other = one.model_copy(update={"metric": "mpc.corruption.snow", "variant": "b"})
+    assert _axis_words([one, one]) == "mPC, fog, drop, pp"
+    assert _axis_words([one, other]) == "mPC, each variant's worst, drop, pp"
+
+
+def test_each_estimate_says_what_it_is_about(view: StudyView) -> None:
+    groups, _ = grouped(view)
+    table = basis_table(view, groups)
+    assert table is not None
+    rows = {row[0].text: _texts(row)[1:] for row in table.rows}
+    assert rows["Accuracy"] == ["synthetic", "800 images", "95 %, synthetic", "%"]
+    assert rows["Δ Accuracy"][2:] == ["95 %, paired normal", "pp"] and rows["NLL"][3] == "nats"
+    assert rows["Parameters"] == ["this file", "counted", "exact", "count"]
+    assert rows["Latency ratio"][0] == "not stated" and rows["Latency ratio"][1] == "1,024 runs"
+    assert basis_table(dataclasses.replace(view, measurements={}), groups) is None
+
+
+def test_the_first_screen_names_what_was_compressed_and_the_best(view: StudyView, files: ReportFiles) -> None:
+    groups, _ = grouped(view)
+    facts = dict(lead(view, groups))
+    assert facts["Network"] == "resnet20, 272 k parameters before compression"
+    assert facts["Compressed variants"] == (
+        "7, by method and share removed: weight 30, 50, 70 %; filter 30, 50 %; channel 30, 50 %"
+    )
+    many = study(Plan(variants=LARGE, n=60, corruptions=(), gated=False, evidence=False, layers=2))
+    assert "filter 10 to 80 % (8)" in dict(lead(many, grouped(many)[0]))["Compressed variants"]
+    box = files.html.split('<div class="chosen">')[1].split("</div>")[0]
+    assert box.count('href="#best"') == len(best(pareto(groups, view), view))
+    assert "ECE (expected calibration error)" in files.html and "pp: percentage points" in files.html

@@ -18,7 +18,7 @@ from edgesafe.report.lines import severities
 from edgesafe.report.stats import best, cell_differences, pareto, reliability, shipped_bytes, tempered
 from edgesafe.report.svg import spread_labels
 from edgesafe.report.view import StudyView, grouped
-from edgesafe.report.words import amount, clean, interval, number, rule, size, speed, title
+from edgesafe.report.words import amount, clean, error, interval, number, rule, size, speed, title
 
 
 def _cell(name: str, s: int, index: list[int], right: list[bool]) -> Cell:
@@ -212,6 +212,20 @@ def test_severities_come_from_what_is_measured(view: StudyView, ungated: StudyVi
 )
 def test_amounts(value: float, unit: Unit, shown: str) -> None:
     assert amount(value, unit) == shown
+
+
+@pytest.mark.parametrize(
+    ("se", "unit", "shown"),
+    [
+        (0.0028, Unit.FRACTION, "0.28"),
+        (0.01, Unit.FRACTION, "1.0"),
+        (0.123, Unit.FRACTION, "12"),
+        (0.0000487, Unit.MS, "0.000049"),
+        (0.0, Unit.NATS, "0"),
+    ],
+)
+def test_standard_errors_have_two_digits(se: float, unit: Unit, shown: str) -> None:
+    assert error(se, unit) == shown
 
 
 def test_signs() -> None:

@@ -10,7 +10,7 @@ from edgesafe.report import svg
 from edgesafe.report.parts import Column, FigurePart, TablePart, Td
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, MINUS, STATUS, amount, clean, number, rule, sentences, title
+from edgesafe.report.words import ABSENT, MINUS, STATUS, amount, clean, meanings, number, rule, sentences, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,7 +109,10 @@ def forest(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
         rows = _rows(gates, groups)
         drawn += len(rows)
         panels.append(_forest_panel(f"gate-{k}", rows))
-    note = "Bars are the bounds that the gate decided on; the dashed line is the limit; the tinted side fails."
+    levels = {g.confidence for g in shown if g.low is not None or g.high is not None}
+    level = next(iter(levels)) if len(levels) == 1 else None
+    sided = f" (each one-sided at {level * 100:g} %)" if level is not None else ""
+    note = f"Bars: the bounds that the gate decided on{sided}. Dashed line: the limit. Tinted: the side that fails."
     if len(shown) < len(view.verdict.gates):
         note += " A gate on many metrics (each corruption, say) shows each variant's worst; results.json has all."
     if drawn < len(shown):
@@ -117,11 +120,17 @@ def forest(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
     return FigurePart(
         "fig-gates",
         "Every gate: estimate, interval and limit",
-        "One panel per gate, one row per variant. A gate passes only if its whole interval is on the allowed side.",
+        "One panel per gate, one row per variant. A gate passes only if its whole interval is on the allowed side, and "
+        "fails only if all of it is beyond the limit.",
         tuple(panels),
         _gate_table(shown, groups),
-        note,
+        f"{note} {_words(shown)}".rstrip(),
     )
+
+
+def _words(gates: Sequence[GateResult]) -> str:
+    """What the abbreviations of these gates mean."""
+    return meanings([g.metric for g in gates], any(_unit_word(g) == "pp" for g in gates))
 
 
 def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePart:
@@ -155,7 +164,7 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
     gate, factor = rows[0][1], _scale(rows[0][1])
     width, height = 400, 66 + 21 * len(rows)
     with svg.frame(width, height) as figure:
-        ax = svg.axes(figure, (112, 34, 92, 32), grid="x")
+        ax = svg.axes(figure, (108, 34, 106, 32), grid="x")
         numbers = [x * factor for _, g in rows for x in (g.estimate, g.low, g.high, g.limit) if x is not None]
         low, high = (min([*numbers, 0.0]), max([*numbers, 0.0])) if numbers else (0.0, 1.0)
         if gate.unit in (Unit.RATIO, Unit.MS, Unit.BYTES) or (numbers and low > 0.5 * high):
@@ -165,6 +174,8 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks([])
         ax.locator_params(axis="x", nbins=5)
+        if not numbers:
+            ax.set_xticks([])
         for y, (label, g) in enumerate(rows):
             _forest_row(ax, y, label, g)
         if gate.limit is not None:
@@ -172,7 +183,7 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
             ax.axvline(at, color=svg.INK, linewidth=1.4, linestyle=(0, (4, 3)))
             ax.axvspan(*_failing_side(gate, at, ax.get_xlim()), color=svg.LIMIT, alpha=0.13, linewidth=0)
         ax.text(
-            -104 / 196,
+            -104 / 186,
             1 + 15 / (height - 66),
             clean(gate.id),
             transform=ax.transAxes,
@@ -182,17 +193,26 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
         )
         said = f"{rule(gate.rule)}{' (warning only)' if gate.level == 'warn' else ''}"
         ax.text(
-            1 + 84 / 196, 1 + 15 / (height - 66), said, transform=ax.transAxes, color=svg.MUTED, fontsize=12, ha="right"
+            1 + 102 / 186,
+            1 + 15 / (height - 66),
+            said,
+            transform=ax.transAxes,
+            color=svg.MUTED,
+            fontsize=12,
+            ha="right",
         )
-        ax.set_xlabel(_axis_words(gate), color=svg.MUTED, fontsize=12)
+        ax.set_xlabel(_axis_words([g for _, g in rows]), color=svg.MUTED, fontsize=12)
         words = [f"{label}: {g.message or STATUS[g.status][1]}" for label, g in rows]
         return svg.draw(figure, name, f"Gate {gate.id}: {title(gate.metric)}, {rule(gate.rule)}", sentences(words))
 
 
-def _axis_words(gate: GateResult) -> str:
-    """What the x axis shows."""
+def _axis_words(gates: Sequence[GateResult]) -> str:
+    """What the x axis shows. A gate on a family of metrics shows each variant's worst, which may differ."""
+    gate = gates[0]
     unit = _unit_word(gate)
     what = title(gate.metric)
+    if len({g.metric for g in gates}) > 1:
+        what = f"{title(gate.metric.partition('.')[0])}, each variant's worst"
     for word in ("drop", "increase", "ratio"):
         if word in gate.rule and word not in what.lower():
             what = f"{what}, {word}"
@@ -228,7 +248,8 @@ def _forest_row(ax: Axes, y: int, label: str, gate: GateResult) -> None:
         fontweight="bold",
     )
     if gate.estimate is None:
-        ax.annotate(ABSENT, (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", color=svg.MUTED)
+        said = ABSENT if gate.status is GateStatus.MISSING else "no decision possible"
+        ax.annotate(said, (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", color=svg.MUTED)
         return
     left, right = ax.get_xlim()
     low = left if gate.low is None else gate.low * factor

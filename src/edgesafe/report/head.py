@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesafe.errors import DataError
-from edgesafe.records import GateStatus, Verdict
+from edgesafe.records import GateStatus, Unit, Verdict
 from edgesafe.report.stats import Best
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, STATUS, TIMES, amount, clean, interval, size, speed
+from edgesafe.report.words import ABSENT, STATUS, TIMES, amount, clean, interval, number, size, speed
 
 __all__ = ["Card", "VerdictBox", "cards", "lead", "limits", "provenance_facts", "samples_uri", "verdict_box"]
 
@@ -48,9 +48,7 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     data, host = view.study.data, view.study.host
     nets = sorted({clean(v.arch) for v in view.variants})
     h, w, c = data.shape
-    counts = Counter(clean(g.series).replace("_", " ") for g in groups if not g.is_baseline)
     seeds = sorted({v.seed for v in view.variants})
-    made = ", ".join(f"{k} {TIMES} {name}" for name, k in counts.items()) or "the baseline alone"
     images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
     measured = f"{min(images):,}" if images else ABSENT
     meta = next((flat(m.meta) for m in view.measurements.values() if m.meta), {})
@@ -58,17 +56,41 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     provider = meta.get("target.provider", meta.get("provider", ""))
     runs = f"{clean(host.cpu)}" + (f", {threads} thread{'' if threads == '1' else 's'}" if threads else "")
     return (
-        ("Network", ", ".join(nets)),
+        ("Network", ", ".join(nets) + _weight_count(groups)),
         (
             "Data",
             f"{clean(data.name)}: {len(data.classes)} classes, {h}{TIMES}{w}{TIMES}{c} pixels, {measured} test images",
         ),
         (
             "Compressed variants" if any(v.surgery for v in view.variants) else "Audited files",
-            made + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else ""),
+            _made(groups) + (f"; {len(seeds)} seeds each" if len(seeds) > 1 else ""),
         ),
         ("Measured on", f"the ONNX files, on {runs}; onnxruntime{f', {provider}' if provider else ''}"),
     )
+
+
+def _weight_count(groups: Sequence[Group]) -> str:
+    """How large the uncompressed network is."""
+    base = next((g.first for g in groups if g.is_baseline), None)
+    return "" if base is None else f", {number(float(base.params), Unit.COUNT)} parameters before compression"
+
+
+def _made(groups: Sequence[Group]) -> str:
+    """The compressed variants by method: "7: weight 30, 50, 70 %; filter 30, 50 % removed"."""
+    by_series: dict[str, list[float]] = {}
+    for g in groups:
+        if not g.is_baseline:
+            by_series.setdefault(clean(g.series).replace("_", " "), []).append(g.ratio * 100)
+    if not by_series:
+        return "the baseline alone"
+    if not any(ratio > 0 for ratios in by_series.values() for ratio in ratios):
+        return ", ".join(f"{len(ratios)} {TIMES} {name}" for name, ratios in by_series.items())
+    parts = []
+    for name, ratios in by_series.items():
+        few = len(ratios) <= 4
+        shown = ", ".join(f"{r:g}" for r in ratios) if few else f"{min(ratios):g} to {max(ratios):g}"
+        parts.append(f"{name} {shown} %" + ("" if few else f" ({len(ratios)})"))
+    return f"{sum(len(r) for r in by_series.values())}, by method and share removed: {'; '.join(parts)}"
 
 
 def gate_command(view: StudyView) -> str:
@@ -99,10 +121,23 @@ def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
         icon,
         word.capitalize(),
         view.verdict.overall.value,
-        _count_words(view.verdict),
+        f"{_count_words(view.verdict)}{_why_refused(view.verdict)}",
         "",
         tuple(rows),
         tuple(clean(n) for n in view.verdict.notes),
+    )
+
+
+def _why_refused(verdict: Verdict) -> str:
+    """The first reason why a decision was refused: it is the policy or the data that must change, not the network."""
+    refused = [g for g in verdict.gates if g.status is GateStatus.REFUSED]
+    if not refused:
+        return ""
+    first = refused[0]
+    message = clean(first.message).removeprefix(f"REFUSED {first.id}: ").rstrip(".")
+    return (
+        " Refused: a decision would be invalid. The first reason: "
+        f"{clean(first.variant)}, {clean(first.id)}: {message}. All reasons are among the numbers of the figure below."
     )
 
 
@@ -197,7 +232,10 @@ def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
     ]
     if view.verdict is not None:
         facts.append(("Policy", clean(view.verdict.policy_sha256)))
-    facts += [(f"Measured with: {k.replace('_', ' ')}", ", ".join(sorted(v)[:4])) for k, v in sorted(seen.items())]
+    facts += [
+        (f"Measured with: {k.replace('_', ' ').replace('.', ', ')}", ", ".join(sorted(v)[:4]))
+        for k, v in sorted(seen.items())
+    ]
     return tuple(facts)
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgesafe.errors import RefusedError
 from edgesafe.report import figures, lines, tables
+from edgesafe.report.basis import basis_table
 from edgesafe.report.cautions import temperature_caution
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
@@ -18,7 +19,7 @@ from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_
 from edgesafe.report.results import to_csv, to_json, to_markdown
 from edgesafe.report.risk import METRIC, risk_figure
 from edgesafe.report.stats import BEST_RULE, Best, best, pareto
-from edgesafe.report.view import Group, ReportFiles, StudyView, grouped
+from edgesafe.report.view import Group, ReportFiles, Series, StudyView, grouped
 from edgesafe.report.widths import widths_figure
 from edgesafe.report.words import ABSENT, clean, size
 
@@ -41,41 +42,8 @@ class Detail:
 def make(view: StudyView) -> ReportFiles:
     """All four files. See `edgesafe.report.build`."""
     groups, series = grouped(view)
-    points = pareto(groups, view)
-    chosen, names = best(points, view), [s.name for s in series]
-    context: dict[str, Any] = {
-        "view": view,
-        "groups": groups,
-        "lead": lead(view, groups),
-        "verdict": verdict_box(view, groups),
-        "cards": cards(chosen),
-        "best_rule": BEST_RULE,
-        "compressed": sum(not g.is_baseline for g in groups),
-        "forest": forest(view, groups),
-        "quality": tables.quality_table(view, groups),
-        "cost_table": tables.cost_table(view, groups),
-        "differences": tables.differences_table(view, groups),
-        "unfinished": tables.unfinished_table(view),
-        "paper": [
-            part
-            for part in (
-                lines.ratio_figure(view, groups, series),
-                lines.severity_figure(view, groups, series, "mpc"),
-                lines.severity_figure(view, groups, series, "ece_em10_top1"),
-            )
-            if part is not None
-        ],
-        "profile": None if any(g.ratio > 0 for g in groups) else lines.profile_figure(view, groups),
-        "cost": figures.pareto_figure(points, names),
-        "caution": temperature_caution(view, groups),
-        "widths": widths_figure(groups, names),
-        "provenance": tables.provenance_table(view),
-        "provenance_facts": provenance_facts(view),
-        "recipe": json.dumps(view.study.recipe, indent=1, sort_keys=True),
-        "limits": limits(view),
-        "absent": ABSENT,
-        "clean": clean,
-    }
+    chosen, names = best(pareto(groups, view), view), [s.name for s in series]
+    context = _context(view, groups, series, chosen)
     deep = deep_parts(view, groups)
     environment = Environment(
         loader=PackageLoader("edgesafe.report"),
@@ -100,6 +68,47 @@ def make(view: StudyView) -> ReportFiles:
     return ReportFiles(
         page, to_markdown(view, groups, chosen), to_csv(view, groups, extra), to_json(view, groups, chosen, extra)
     )
+
+
+def _context(
+    view: StudyView, groups: Sequence[Group], series: Sequence[Series], chosen: Sequence[Best]
+) -> dict[str, Any]:
+    """The parts that every page shows."""
+    points, names = pareto(groups, view), [s.name for s in series]
+    return {
+        "view": view,
+        "groups": groups,
+        "lead": lead(view, groups),
+        "verdict": verdict_box(view, groups),
+        "cards": cards(chosen),
+        "best_rule": BEST_RULE,
+        "compressed": sum(not g.is_baseline for g in groups),
+        "forest": forest(view, groups),
+        "quality": tables.quality_table(view, groups),
+        "cost_table": tables.cost_table(view, groups),
+        "differences": tables.differences_table(view, groups),
+        "basis": basis_table(view, groups),
+        "unfinished": tables.unfinished_table(view),
+        "paper": [
+            part
+            for part in (
+                lines.ratio_figure(view, groups, series),
+                lines.severity_figure(view, groups, series, "mpc"),
+                lines.severity_figure(view, groups, series, "ece_em10_top1"),
+            )
+            if part is not None
+        ],
+        "profile": None if any(g.ratio > 0 for g in groups) else lines.profile_figure(view, groups),
+        "cost": figures.pareto_figure(points, names),
+        "caution": temperature_caution(view, groups),
+        "widths": widths_figure(groups, names),
+        "provenance": tables.provenance_table(view),
+        "provenance_facts": provenance_facts(view),
+        "recipe": json.dumps(view.study.recipe, indent=1, sort_keys=True),
+        "limits": limits(view),
+        "absent": ABSENT,
+        "clean": clean,
+    }
 
 
 def _detailed(view: StudyView, deep: Sequence[Deep], detail: Detail, names: Sequence[str]) -> dict[str, Any]:

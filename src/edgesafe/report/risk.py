@@ -130,7 +130,7 @@ def _panel(name: str, row: RiskRow, top: float) -> Panel:
             coverage, wrong = (v * 100 for v in _curve(risk))
             ax.plot(coverage, wrong, color=colour, linewidth=1.4 if label == "baseline" else 2.0)
             at = (risk.at.coverage * 100, risk.at.interval.estimate * 100)
-            ax.plot([at[0]], [at[1]], color=colour, marker=marker, markersize=7, markeredgewidth=0)
+            ax.plot([at[0]], [at[1]], color=colour, marker=marker, markersize=7, markeredgewidth=0, clip_on=False)
             ends.append((label, colour, float(wrong[-1])))
         places = svg.spread_labels([end for _, _, end in ends], 16 / (height - 106) * top)
         for (label, colour, end), y in zip(ends, places, strict=True):

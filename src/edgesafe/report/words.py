@@ -19,6 +19,7 @@ __all__ = [
     "error",
     "estimate",
     "interval",
+    "meanings",
     "number",
     "rule",
     "sentence",
@@ -63,6 +64,25 @@ _TITLES = {
     "aurc": "AURC",
     "ece_classwise": "Classwise ECE",
 }
+
+
+_MEANINGS = {
+    "mpc": "mPC (mean performance under corruption): accuracy averaged over all corruptions",
+    "ece_em10_top1": "ECE (expected calibration error): how far confidence is from accuracy, on average",
+    "nll": "NLL (negative log-likelihood, in nats): the penalty for unsure or wrong predictions",
+    "brier": "Brier score: the squared error of the probabilities",
+    "parity": "parity: how closely the ONNX file repeats the network it was exported from",
+    "latency": "latency ratio: time over the baseline's, below 1 is faster",
+    "macs": "MACs: multiply-accumulate operations per image",
+}
+
+
+def meanings(metrics: Iterable[str], points: bool) -> str:
+    """The abbreviations among the metrics, spelled out: for the place where they are first read."""
+    seen = {stem for metric in metrics for stem in _MEANINGS if metric.partition(".")[0] == stem}
+    out = [text for stem, text in _MEANINGS.items() if stem in seen]
+    out += ["pp: percentage points"] if points else []
+    return "; ".join(out) + "." if out else ""
 
 
 def clean(text: str) -> str:
@@ -152,7 +172,8 @@ def estimate(found: Value | Measurement | Comparison, *, signed: bool = False, d
 
 def error(se: float, unit: Unit) -> str:
     """A standard error in its unit, two significant digits: fractions as percentage points."""
-    return f"{se * (100.0 if unit is Unit.FRACTION else 1.0):.2g}"
+    shown = se * (100.0 if unit is Unit.FRACTION else 1.0)
+    return f"{shown:.{min(max(1 - floor(log10(shown)), 0), 9)}f}" if shown > 0.0 else "0"
 
 
 def size(count: float) -> str:

@@ -1,0 +1,79 @@
+"""What each estimate is about: its population, how many images or runs it rests on, and how its interval was got."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgesafe.records import Comparison, Measurement, Unit
+from edgesafe.report.parts import Column, TablePart, Td
+from edgesafe.report.view import Group, StudyView
+from edgesafe.report.words import clean, title
+
+__all__ = ["basis_table"]
+
+_VALUES = (
+    "accuracy",
+    "ece_em10_top1",
+    "ece_em10_top1.calibrated",
+    "nll",
+    "mpc",
+    "aurc",
+    "latency.p50_ms",
+    "latency.ratio",
+    "size.onnx_bytes",
+    "size.params",
+    "macs",
+    "sparsity",
+)
+_DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9", "flips")
+
+
+def basis_table(view: StudyView, groups: Sequence[Group]) -> TablePart | None:
+    """One row per metric of the tables, over all variants that have it. None: nothing is measured."""
+    measured = [m for g in groups for v in g.members if (m := view.measurements.get(v.id)) is not None]
+    rows = [_row(title(k), [m.metrics[k] for m in measured if k in m.metrics]) for k in _VALUES]
+    rows += [
+        _row(title(k) if k == "flips" else f"Δ {title(k)}", [m.differences[k] for m in measured if k in m.differences])
+        for k in _DIFFERENCES
+    ]
+    found = tuple(row for row in rows if row is not None)
+    if not found:
+        return None
+    heads = ("Estimate", "Population: what it speaks of", "Rests on", "Interval", "Unit")
+    return TablePart("What each estimate is about", tuple(Column(h) for h in heads), found, "basis")
+
+
+def _row(name: str, found: Sequence[Measurement | Comparison]) -> tuple[Td, ...] | None:
+    """One metric; where variants differ, all that occur."""
+    if not found:
+        return None
+    exact = all(m.low is None and m.high is None for m in found)
+    confidence = sorted({m.confidence for m in found})
+    levels = " and ".join(f"{c * 100:g} %" for c in confidence)
+    methods = _several(m.method.replace("-", " ") for m in found)
+    unit = found[0].unit.value
+    if found[0].unit is Unit.FRACTION:
+        unit = "pp" if name.startswith("Δ") else "%"
+    return (
+        Td(name),
+        Td(_several(m.population or ("this file" if exact else "not stated") for m in found)),
+        Td("counted" if exact else _rests(found)),
+        Td("exact" if exact else f"{levels}, {methods}"),
+        Td(unit),
+    )
+
+
+def _rests(found: Sequence[Measurement | Comparison]) -> str:
+    """Images or runs; images that come in many corruptions count once."""
+    rows = sorted({m.n for m in found})
+    shown = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
+    details = found[0].details
+    if "images" in details and "cells" in details:
+        return f"{shown} pictures: {details['images']:,.0f} images in {details['cells']:,.0f} cells"
+    return f"{shown} {'runs' if found[0].metric.startswith('latency') else 'images'}"
+
+
+def _several(texts: Iterable[str]) -> str:
+    """The different texts, at most three."""
+    seen = sorted({clean(t) for t in texts})
+    return "; or ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else "")
