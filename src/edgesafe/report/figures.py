@@ -19,9 +19,9 @@ LABEL = 28  #: characters of a name in the scatter
 
 def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
     """Accuracy against confidence with the gap to the diagonal, and the histogram of confidence beneath."""
-    width, height, mass = 336, 350, bins.bins
+    width, height, mass = 344, 360, bins.bins
     with svg.frame(width, height) as figure:
-        ax = svg.axes(figure, (58, 126, 22, 32))
+        ax = svg.axes(figure, (66, 132, 24, 34))
         ax.plot([0, 1], [0, 1], color=svg.MUTED, linewidth=1.2, linestyle=(0, (4, 3)))
         nan = float("nan")
         xs = [v for c in mass.confidence for v in (c, c, nan)]
@@ -42,19 +42,21 @@ def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
         ax.set_ylim(0, 1)
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["", "", "", "", ""])
         ax.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
-        ax.set_ylabel("accuracy", color=svg.MUTED, fontsize=12, labelpad=0)
-        ax.text(-54 / 256, 1.06, heading, transform=ax.transAxes, color=svg.INK, fontsize=13.5, fontweight="bold")
+        ax.set_ylabel("accuracy", color=svg.MUTED, fontsize=14, labelpad=0)
+        ax.text(-62 / 254, 1.06, heading, transform=ax.transAxes, color=svg.INK, fontsize=15, fontweight="bold")
         said = f"ECE {amount(bins.ece, Unit.FRACTION)}"
-        ax.text(0.04, 0.93, said, transform=ax.transAxes, color=svg.INK, fontsize=12)
-        under = svg.axes(figure, (58, 40, 22, 236))
+        ax.text(0.04, 0.91, said, transform=ax.transAxes, color=svg.INK, fontsize=14)
+        under = svg.axes(figure, (66, 44, 24, 242))
         under.stairs(bins.histogram * 100, [k / 20 for k in range(21)], fill=True, color=svg.series(5), alpha=0.75)
         under.set_xlim(0, 1)
+        for one in (ax, under):
+            one.tick_params(labelsize=14)  # two stand side by side in a card, at three quarters of their size
         under.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
         top = max(float(bins.histogram.max()) * 100, 1.0)
         under.set_ylim(0, top)
         under.set_yticks([0, top], ["", f"{top:.0f} %"])
-        under.text(0.04, 0.8, "share of images", transform=under.transAxes, color=svg.MUTED, fontsize=11.5)
-        under.set_xlabel("confidence of the prediction", color=svg.MUTED, fontsize=12)
+        under.text(0.04, 0.74, "share of images", transform=under.transAxes, color=svg.MUTED, fontsize=14)
+        under.set_xlabel("confidence of the prediction", color=svg.MUTED, fontsize=14)
         worst = int(abs(mass.accuracy - mass.confidence).argmax())
         text = (
             f"{said}. {len(mass.confidence)} bins of equal mass; largest gap at confidence "
