@@ -25,7 +25,7 @@ _SHOWN = ("accuracy", "ece_em10_top1", "ece_em10_top1.calibrated", "nll", "mpc")
 
 
 def _td(value: Value | None, *, signed: bool = False) -> Td:
-    """A number and its interval."""
+    """A number, its interval and its standard error."""
     if value is None:
         return _MISSING
     return Td(number(value.estimate, value.unit, signed=signed), estimate(value, signed=signed))
