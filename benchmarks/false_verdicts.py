@@ -1,53 +1,145 @@
-"""How often a gate on 1,000 images decides otherwise than all test images would: paired intervals against point values.
+"""How often a gate on 1,000 images decides otherwise than all test images would: the product's gate and point values.
 
     python benchmarks/false_verdicts.py BASELINE/evidence.npz CANDIDATE/evidence.npz... [--subsets 1000] [--images 1000]
 
-Truth is the verdict on all clean images of the evidence. `point`: the candidate's value on the subset against the
-baseline's on the same subset. `other`: against the baseline's on another subset, as when the two were measured in
-different jobs. `edgesafe`: pass if the upper bound of the paired difference (one-sided, --confidence) is within the
-limit, fail if the lower is above it, otherwise inconclusive, which is not a verdict. "flip": two subsets differ.
+Truth is the verdict of the point values of all clean images of the evidence. Three ways to decide on a random subset:
+
+* other: the candidate's value against the baseline's on another subset, as when two jobs drew their own images;
+* point: against the baseline's on the same subset;
+* edgesafe: `measure.summary.compare` on the subset's evidence and `gate.decide.decide` with a policy of that one gate
+  (several gates at once are more cautious still: Holm's correction), at each of --confidence.
+
+"wrong": the verdict differs from the truth; inconclusive is no verdict. "flip": two subsets get opposite verdicts.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgesafe.measure.bounds import Interval, paired_difference, z_value
+from edgesafe.gate.decide import decide
+from edgesafe.gate.policy import Policy, loads
 from edgesafe.measure.calibration import ece_equal_mass
 from edgesafe.measure.evidence import from_bytes
-from edgesafe.measure.intervals import paired_bootstrap_ece
-from edgesafe.measure.sampling import Decision, decide
-from edgesafe.records import Cell
+from edgesafe.measure.summary import compare
+from edgesafe.records import Comparison, DataIdentity, Evidence, GateStatus, Measurements, StudyRecord, VariantEntry
 
-LIMITS = {"accuracy drop": (0.005, 0.01, 0.02), "ECE rise": (0.002, 0.005), "NLL rise": (0.01, 0.02)}
+BASE, CANDIDATE, TEST = "baseline-s0", "candidate", "sha256:test"
+GATES = (
+    ("accuracy", "max_drop", "0.5pp"),
+    ("accuracy", "max_drop", "1.0pp"),
+    ("accuracy", "max_drop", "2.0pp"),
+    ("ece_em10_top1", "max_increase", "0.2pp"),
+    ("ece_em10_top1", "max_increase", "0.5pp"),
+    ("nll", "max_increase", "0.01nats"),
+    ("nll", "max_increase", "0.02nats"),
+    ("high_conf_error@0.9", "max_increase", "0.5pp"),
+)
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Net:
-    cell: Cell
+class Rule:
+    """One gate, as policies at each confidence."""
 
-    @property
-    def right(self) -> np.ndarray:
-        return (self.cell.prediction == self.cell.label).astype(float)
-
-    def column(self, metric: str) -> np.ndarray:
-        return 1 - self.right if metric == "accuracy drop" else self.cell.nll
-
-    def value(self, metric: str, rows: np.ndarray) -> float:
-        if metric == "ECE rise":
-            return ece_equal_mass(self.cell.confidence[rows], self.right[rows]).value
-        return float(self.column(metric)[rows].mean())
+    metric: str
+    text: str
+    sign: float  # of a worsening
+    limit: float
+    policies: tuple[Policy, ...]
 
 
-def interval(candidate: Net, baseline: Net, metric: str, rows: np.ndarray, seed: int) -> Interval:
-    if metric != "ECE rise":
-        return paired_difference(candidate.column(metric)[rows], baseline.column(metric)[rows])
-    pairs = [(net.cell.confidence[rows], net.right[rows]) for net in (candidate, baseline)]
-    return paired_bootstrap_ece(pairs[0], pairs[1], replicates=200, seed=seed).interval
+def rules(confidences: list[float]) -> list[Rule]:
+    found = []
+    for metric, rule, limit in GATES:
+        text = 'schema = "edgesafe.policy/1"\n[stats]\nconfidence = {}\n[[gate]]\nid = "g"\n'
+        text += f'metric = "{metric}"\n{rule} = "{limit}"\n'
+        policies = tuple(loads(text.format(c)) for c in confidences)
+        value = policies[0].gates[0].clauses[0].limit.value
+        found.append(Rule(metric, f"{metric} {rule} {limit}", -1.0 if rule == "max_drop" else 1.0, value, policies))
+    return found
+
+
+def subset(evidence: Evidence, rows: NDArray[np.int64]) -> Evidence:
+    """The clean rows with these numbers."""
+    names = ("index", "label", "prediction", "confidence", "nll", "margin")
+    cell = replace(evidence.clean, **{name: getattr(evidence.clean, name)[rows] for name in names})
+    return replace(evidence, clean=cell, logits=evidence.logits[rows], cells={})
+
+
+def values(evidence: Evidence) -> Metrics:
+    """The point values that a gate without intervals compares."""
+    cell = evidence.clean
+    right = cell.prediction == cell.label
+    return {
+        "accuracy": float(right.mean()),
+        "ece_em10_top1": ece_equal_mass(cell.confidence, right).value,
+        "nll": float(cell.nll.mean()),
+        "high_conf_error@0.9": float((~right & (cell.confidence > 0.9)).mean()),
+    }
+
+
+def measured(name: str, differences: dict[str, Comparison]) -> Measurements:
+    return Measurements(
+        variant=name,
+        baseline=BASE if differences else None,
+        onnx_sha256=f"sha256:{name}",
+        evidence_sha256="sha256:evidence",
+        test_sha256=TEST,
+        metrics={},
+        differences=differences,
+        meta={"corruption.generator": "none"},
+    )
+
+
+STUDY = StudyRecord.model_construct(
+    name="subsets",
+    data=DataIdentity.model_construct(test_sha256=TEST),
+    variants=tuple(
+        VariantEntry(id=one, method=method, ratio=0.0, seed=0, status="done")
+        for one, method in ((BASE, "baseline"), (CANDIDATE, "weight"))
+    ),
+)
+
+
+def verdict(policy: Policy, differences: dict[str, Comparison]) -> GateStatus:
+    """What `edgesafe gate` says of a study with these paired differences."""
+    both = {BASE: measured(BASE, {}), CANDIDATE: measured(CANDIDATE, differences)}
+    return decide(policy, STUDY, both, {}, baseline=None, today=date(2026, 1, 1)).gates[0].status
+
+
+def samples(net: Evidence, base: Evidence, count: int, images: int) -> list[tuple[Metrics, Metrics, dict]]:
+    """Candidate's and baseline's values, and the paired differences, of random subsets."""
+    rng, found = np.random.default_rng(0), []
+    for seed in range(count):
+        rows = np.sort(rng.choice(len(base.clean.index), images, replace=False))
+        one, two = subset(net, rows), subset(base, rows)
+        found.append((values(one), values(two), compare(one, two, seed=seed)))
+    return found
+
+
+def report(rule: Rule, truth: float, drawn: list[tuple[Metrics, Metrics, dict]], confidences: list[float]) -> str:
+    bad = truth > rule.limit
+    limit = rule.limit + 1e-9  # 5 of 1,000 images is 0.5 pp, also in floating point
+    mine = np.array([rule.sign * one[rule.metric] for one, _, _ in drawn])
+    theirs = np.array([rule.sign * two[rule.metric] for _, two, _ in drawn])
+    parts = [f"{rule.text}, true {truth:+.4f} ({'FAIL' if bad else 'PASS'})"]
+    for name, against in (("other", np.roll(theirs, 1)), ("point", theirs)):
+        wrong = float(np.mean((mine - against > limit) != bad))
+        parts.append(f"{name} wrong {wrong:.3f} flip {2 * wrong * (1 - wrong):.3f}")
+    for confidence, policy in zip(confidences, rule.policies, strict=True):
+        found = [verdict(policy, differences) for _, _, differences in drawn]
+        passed, failed = (sum(v is s for v in found) / len(found) for s in (GateStatus.PASS, GateStatus.FAIL))
+        parts.append(
+            f"edgesafe {confidence} wrong {passed if bad else failed:.3f} flip {2 * passed * failed:.3f}"
+            f" inconclusive {1 - passed - failed:.3f}"
+        )
+    return " | ".join(parts)
 
 
 def main() -> None:
@@ -56,37 +148,20 @@ def main() -> None:
     parser.add_argument("candidates", type=Path, nargs="+")
     parser.add_argument("--subsets", type=int, default=1000)
     parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--confidence", type=float, default=0.95, help="one-sided, of each bound")
+    parser.add_argument("--confidence", type=float, nargs="+", default=[0.99, 0.95], help="one-sided, of each bound")
     args = parser.parse_args()
-    z = z_value(2 * args.confidence - 1)
-    base = Net(from_bytes(args.baseline.read_bytes()).clean)
-    n = len(base.cell.index)
-    print(f"{args.subsets} subsets of {args.images} of {n} images, without replacement; bounds at {args.confidence}")
+    base = from_bytes(args.baseline.read_bytes())
+    n = len(base.clean.index)
+    print(f"{args.subsets} subsets of {args.images} of {n} images, without replacement")
     for path in args.candidates:
-        net = Net(from_bytes(path.read_bytes()).clean)
-        assert (net.cell.index == base.cell.index).all(), "evidence of other images"
-        rng = np.random.default_rng(0)
-        subsets = [rng.choice(n, args.images, replace=False) for _ in range(args.subsets)]
-        for metric, limits in LIMITS.items():
-            true = net.value(metric, np.arange(n)) - base.value(metric, np.arange(n))
-            found = [interval(net, base, metric, rows, j) for j, rows in enumerate(subsets)]
-            mine = np.array([net.value(metric, rows) for rows in subsets])
-            theirs = np.roll([base.value(metric, rows) for rows in subsets], 1)
-            for limit in limits:
-                bad = true > limit
-                point = np.mean([(i.estimate > limit) != bad for i in found])
-                other = np.mean((mine - theirs > limit) != bad)
-                verdicts = [decide(i.estimate, i.se, limit, z) for i in found]
-                share = {d: float(np.mean([v is d for v in verdicts])) for d in Decision}
-                print(
-                    f"{path.parent.name}/{path.stem} {metric} true {true:+.4f} limit {limit:.3f}"
-                    f" ({'FAIL' if bad else 'PASS'}): other wrong {other:.3f} flip {2 * other * (1 - other):.3f}"
-                    f" | point wrong {point:.3f} flip {2 * point * (1 - point):.3f}"
-                    f" | edgesafe wrong {share[Decision.PASS if bad else Decision.FAIL]:.3f}"
-                    f" pass {share[Decision.PASS]:.3f} fail {share[Decision.FAIL]:.3f}"
-                    f" inconclusive {share[Decision.INCONCLUSIVE]:.3f}",
-                    flush=True,
-                )
+        net = from_bytes(path.read_bytes())
+        truth = {metric: value - values(base)[metric] for metric, value in values(net).items()}
+        drawn = samples(net, base, args.subsets, args.images)
+        for rule in rules(args.confidence):
+            print(
+                path.parent.name, report(rule, rule.sign * truth[rule.metric], drawn, args.confidence), sep=": ",
+                flush=True,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

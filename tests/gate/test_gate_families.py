@@ -105,7 +105,7 @@ def test_holm_keeps_one_alarm_among_many_from_standing():
     assert among.p_value == pytest.approx(0.15)
     assert "p=0.15 after Holm's correction" in among.message
     assert "is not surely within 2 pp" in among.message
-    plain = policy(FAMILY, head='[stats]\ncorrection = "none"')
+    plain = policy(FAMILY, head='[stats]\nconfidence = 0.95\ncorrection = "none"')
     assert only(judge(plain, *_family(drop, 0, 0, 0, 0))).status is FAIL
 
 

@@ -244,7 +244,7 @@ def test_markdown_with_very_long_messages_and_notes():
 def test_markdown_of_the_example():
     text = outputs.to_markdown(VERDICT)
     assert text.startswith("## ⛔ edgesafe gate: refused\n")
-    assert "| ❌ | `weight-r0.50-s0` | `g1` | FAIL g1: mpc drop 2.00 pp \\[1.84, 2.16\\] &gt; 1.0 pp" in text
+    assert "| ❌ | `weight-r0.50-s0` | `g1` | FAIL g1: mpc drop 2.00 pp \\[1.77, 2.23\\] &gt; 1.0 pp" in text
     assert "`g5` (warn)" in text
     assert text.index("`g1`") < text.index("`g0`")  # what passed comes last
 

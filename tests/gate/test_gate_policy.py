@@ -60,8 +60,8 @@ def test_the_smallest_and_largest_settings():
 
 
 def test_defaults():
-    found = policy(GATE)
-    assert (found.variants, found.data.min_samples, found.stats.confidence) == (("*",), 1, 0.95)
+    found = policy(GATE, head="")
+    assert (found.variants, found.data.min_samples, found.stats.confidence) == (("*",), 1, 0.99)
     assert (found.stats.on_inconclusive, found.stats.correction, found.gates[0].level) == ("fail", "holm", "error")
 
 

@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 from edgesafe.errors import NothingEvaluated
 from edgesafe.gate.metrics import Basis, Rule, info, is_family, members
-from edgesafe.gate.policy import Clause, Gate, Policy
+from edgesafe.gate.policy import DEFAULT_CONFIDENCE, Clause, Gate, Policy
 from edgesafe.gate.readings import Problem, Reading, Subject, metrics_of, read, valid
 from edgesafe.gate.units import Limit, canonical, show, show_limit
 from edgesafe.gate.words import NOUNS
@@ -23,8 +23,7 @@ __all__ = ["check", "init"]
 
 POWER = 0.8  #: how often a gate should be decided, by convention
 _NORMAL = NormalDist()
-_CONFIDENCE = 0.95
-_Z = _NORMAL.inv_cdf(_CONFIDENCE)
+_Z = _NORMAL.inv_cdf(DEFAULT_CONFIDENCE)
 #: Spread of a paired difference where no candidate was measured, as a share of the baseline's own: the least gain from
 #: pairing that was seen on a ResNet-20 and its sparse versions (variance ratio 1.8, at 60 % sparsity).
 _PAIRED_SHARE = 0.75
@@ -94,7 +93,7 @@ def init(study: StudyRecord, measurements: Mapping[str, Measurements]) -> str:
         f"min_samples = {_least_n(base, others)}",
         "",
         "[stats]",
-        f"confidence = {_CONFIDENCE}  # one-sided, of each bound",
+        f"confidence = {DEFAULT_CONFIDENCE}  # one-sided, of each bound",
         'on_inconclusive = "fail"',
         'correction = "holm"',
         "",
