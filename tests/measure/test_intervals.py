@@ -300,25 +300,3 @@ def test_coverage_is_not_grossly_wrong(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS, "ece-bootstrap", "paired-ece-bootstrap"])
 def test_coverage(kind: str) -> None:
     assert 0.93 <= coverage(kind, 2000, 2) <= 0.97
-
-
-@pytest.mark.slow
-@pytest.mark.data
-@pytest.mark.parametrize("temperature", [1.0, 1.8, 2.386, 3.0, 4.0])
-def test_ece_coverage_on_real_confidences(shared_data: Path, temperature: float) -> None:
-    """The 10,000 tempered rows are the population: over-confident, nearly calibrated (2.386) and under-confident."""
-    from edgesafe.measure.probabilities import softmax64
-
-    with np.load(shared_data / "ece_cases.npz", allow_pickle=False) as data:
-        probs = softmax64(data["logits_r20"].astype(np.float64) / temperature)
-        right = (probs.argmax(1) == data["y"]).astype(float)
-    confidence = probs.max(1)
-    truth = ece_equal_mass(confidence, right).value
-    rng = np.random.default_rng(5)
-    design = design_of([np.arange(2000)], 10**9)
-    hits = 0
-    for trial in range(1000):
-        rows = rng.integers(0, 10_000, 2000)
-        i = ece_interval(confidence[rows], right[rows], design, seed=trial)
-        hits += i.low <= truth <= i.high
-    assert 0.925 <= hits / 1000 <= 0.985

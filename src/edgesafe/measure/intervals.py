@@ -6,6 +6,7 @@ All intervals are two-sided at `confidence`. Which population an interval is abo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 from edgesafe.errors import DataError
 from edgesafe.measure.bounds import Interval, mean_interval, paired_difference, wilson, z_value
 from edgesafe.measure.calibration import BINS, check_pairs, equal_mass_bins
-from edgesafe.measure.clusters import Design, covariance, folded_low, gap_rows, gaussian_noise
+from edgesafe.measure.clusters import Design, covariance, gap_rows, gaussian_noise
+from edgesafe.measure.folding import folded_interval
 
 __all__ = [
     "Interval",
@@ -72,11 +74,8 @@ def draw_counts(rng: np.random.Generator, n: int) -> NDArray[np.int64]:
 def _ece_from_noise(
     gaps: NDArray[np.float64], noise: NDArray[np.float64], confidence: float, n: int, method: str
 ) -> Interval:
-    total = float(np.abs(gaps).sum())
-    se = float(np.abs(gaps + noise).sum(axis=1).std(ddof=1))
-    low = folded_low(gaps, noise, confidence)
-    high = min(1.0, total + z_value(confidence) * se)
-    return Interval(total, low, high, se, confidence, n, method)
+    low, high, se = folded_interval(gaps, noise, confidence)
+    return Interval(float(np.abs(gaps).sum()), low, min(1.0, high), se, confidence, n, method)
 
 
 def bootstrap_ece(
@@ -91,8 +90,8 @@ def bootstrap_ece(
     """Interval of `ece_equal_mass` over independent images.
 
     An ECE is biased upwards by its noise, and a percentile bootstrap doubles that bias: near perfect calibration it
-    covers the truth almost never (decision 052). Here the lower end inverts the bootstrap as a test (`folded_low`) and
-    reaches 0 when the value is within the noise; the upper end is the estimate plus z bootstrap standard errors.
+    covers the truth almost never (decision 052). Here both ends invert the bootstrap as a test (`folding`): the lower
+    one reaches 0 when the value is within the noise, the upper one is the estimate plus z standard errors above it.
 
     Args:
         confidence: (n,), in [0, 1].
@@ -110,7 +109,7 @@ def bootstrap_ece(
     sampler = Resampler(c, k, bins)
     draws = np.stack([sampler.gaps(draw_counts(rng, len(c))) for _ in range(replicates)])
     gaps = sampler.gaps(np.ones(len(c), np.int64))
-    return _ece_from_noise(gaps, draws - draws.mean(axis=0), level, len(c), "bootstrap")
+    return _ece_from_noise(gaps, draws, level, len(c), "bootstrap")
 
 
 def ece_interval(
@@ -213,13 +212,13 @@ def paired_bootstrap_ece(
     n = _same_length(a[0], b[0])
     rng = np.random.Generator(np.random.PCG64(seed))
     first, second = Resampler(*a, bins), Resampler(*b, bins)
-    draws = np.empty(replicates)
+    one = np.ones(n, np.int64)
+    gaps = first.gaps(one), second.gaps(one)
+    draws = (np.empty((replicates, len(gaps[0]))), np.empty((replicates, len(gaps[1]))))
     for r in range(replicates):
         counts = draw_counts(rng, n)
-        draws[r] = np.abs(first.gaps(counts)).sum() - np.abs(second.gaps(counts)).sum()
-    one = np.ones(n, np.int64)
-    values = float(np.abs(first.gaps(one)).sum()), float(np.abs(second.gaps(one)).sum())
-    return PairedEce(_normal(values[0] - values[1], float(draws.std(ddof=1)), level, n, "paired-bootstrap"), values)
+        draws[0][r], draws[1][r] = first.gaps(counts), second.gaps(counts)
+    return _paired_from_noise(gaps, (draws[0] - gaps[0], draws[1] - gaps[1]), level, n, "paired-bootstrap")
 
 
 def paired_ece(
@@ -240,10 +239,9 @@ def paired_ece(
     n = _same_length(a[0], b[0])
     rows = np.concatenate([gap_rows(*a, bins), gap_rows(*b, bins)], axis=1)
     gaps = rows.sum(axis=0)
-    noisy = np.abs(gaps + gaussian_noise(covariance(rows, design, design.by), REPLICATES, seed))
-    values = float(np.abs(gaps[:bins]).sum()), float(np.abs(gaps[bins:]).sum())
-    se = float((noisy[:, :bins].sum(axis=1) - noisy[:, bins:].sum(axis=1)).std(ddof=1))
-    return PairedEce(_normal(values[0] - values[1], se, level, n, f"paired-cluster-{design.by}"), values)
+    noise = gaussian_noise(covariance(rows, design, design.by), REPLICATES, seed)
+    both = (gaps[:bins], gaps[bins:]), (noise[:, :bins], noise[:, bins:])
+    return _paired_from_noise(*both, level, n, f"paired-cluster-{design.by}")
 
 
 def _same_length(a: NDArray[np.float64], b: NDArray[np.float64]) -> int:
@@ -252,6 +250,33 @@ def _same_length(a: NDArray[np.float64], b: NDArray[np.float64]) -> int:
     return len(a)
 
 
-def _normal(estimate: float, se: float, level: float, n: int, method: str) -> Interval:
-    half = z_value(level) * se
-    return Interval(estimate, estimate - half, estimate + half, se, level, n, method)
+def _paired_from_noise(
+    gaps: tuple[NDArray[np.float64], NDArray[np.float64]],
+    noise: tuple[NDArray[np.float64], NDArray[np.float64]],
+    level: float,
+    n: int,
+    method: str,
+) -> PairedEce:
+    """Difference of two sums of |gap| from the ends of each and their correlation (MOVER, Zou & Donner 2008).
+
+    Within the noise each ECE is biased, and so is their difference where one is more so than the other: a normal
+    interval missed above up to three times as often as it should (decision 052). Far above the noise this is normal.
+    """
+    centred = [e - e.mean(axis=0) for e in noise]
+    sums = [np.abs(g + e).sum(axis=1) for g, e in zip(gaps, centred, strict=True)]
+    values = float(np.abs(gaps[0]).sum()), float(np.abs(gaps[1]).sum())
+    estimate, se = values[0] - values[1], float((sums[0] - sums[1]).std(ddof=1))
+    if se == 0.0:  # the same predictions: nothing differs, whatever the images
+        return PairedEce(Interval(estimate, estimate, estimate, se, level, n, method), values)
+    (low_a, high_a, se_a), (low_b, high_b, se_b) = (
+        folded_interval(g, e, level) for g, e in zip(gaps, centred, strict=True)
+    )
+    spread = se_a * se_b
+    r = float(np.clip((se_a**2 + se_b**2 - se**2) / (2.0 * spread), -1.0, 1.0)) if spread > 0.0 else 0.0
+    below = _combined(values[0] - low_a, high_b - values[1], r)
+    above = _combined(high_a - values[0], values[1] - low_b, r)
+    return PairedEce(Interval(estimate, estimate - below, estimate + above, se, level, n, method), values)
+
+
+def _combined(a: float, b: float, r: float) -> float:
+    return math.sqrt(max(0.0, a * a + b * b - 2.0 * r * a * b))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgesafe.errors import NothingEvaluated, RefusedError
 from edgesafe.measure import calibration, temperature
@@ -17,27 +16,20 @@ from edgesafe.measure.clusters import Design, design_of
 from edgesafe.measure.comparison import compare, flips
 from edgesafe.measure.intervals import (
     Interval,
-    Resampler,
     bootstrap_ece,
-    draw_counts,
     ece_interval,
     ece_noise_floor,
     mean_interval,
     wilson,
-    z_value,
 )
 from edgesafe.measure.margin import is_drawn
 from edgesafe.measure.margin_metrics import summarise_cells
 from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
+from edgesafe.measure.reported import aurc_interval, classwise_interval
 from edgesafe.records import Cell, Evidence, Measurement, Unit
 
 __all__ = ["calibrated", "compare", "flips", "summarise"]
-
-_REPLICATES = 200  # of the report-only metrics' standard errors (5 % accurate); gated ones use 1,000
-
-
-_OfCounts = Callable[[NDArray[np.int64]], float]  # a metric of a bootstrap sample, given as counts per row
 
 
 @dataclass(frozen=True)
@@ -129,44 +121,25 @@ def _ece(metric: str, cell: Cell, scope: _Scope) -> Measurement:
 
 
 def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
-    """Metrics for the eye: estimate plus or minus z bootstrap standard errors; no coverage is claimed for them."""
+    """Metrics for the eye. The largest bin error has no interval that covers as it says (see `reported`)."""
     cell = evidence.clean
-    right = (cell.prediction == cell.label).astype(np.float64)
-    probs = softmax64(evidence.logits)
-    n, k = probs.shape
-    classes = [
-        Resampler(probs[:, j], (cell.label == j).astype(np.float64), calibration.CLASSWISE_BINS) for j in range(k)
-    ]
-
-    def top_1(metric: Callable[[NDArray[np.float64], NDArray[np.float64]], float]) -> _OfCounts:
-        return lambda counts: metric(np.repeat(cell.confidence, counts), np.repeat(right, counts))
-
-    functions: dict[str, tuple[float, Unit, _OfCounts]] = {
-        "mce": (calibration.mce(cell.confidence, right), Unit.FRACTION, top_1(calibration.mce)),
-        "ece_classwise": (
-            calibration.classwise_ece(probs, cell.label),
-            Unit.FRACTION,
-            lambda w: float(np.mean([np.abs(c.gaps(w)).sum() for c in classes])),
+    right = cell.prediction == cell.label
+    level, who = scope.confidence, scope.population
+    classwise = classwise_interval(softmax64(evidence.logits), cell.label, level=level, seed=scope.seed)
+    area = aurc_interval(cell.confidence, right, level=level)
+    return {
+        "mce": Measurement(
+            metric="mce",
+            estimate=calibration.mce(cell.confidence, right),
+            confidence=level,
+            n=len(right),
+            method="largest bin, no interval",
+            unit=Unit.FRACTION,
+            population=who,
         ),
-        "aurc": (calibration.aurc(cell.confidence, right), Unit.SCORE, top_1(calibration.aurc)),
+        "ece_classwise": _measurement("ece_classwise", classwise, Unit.FRACTION, who),
+        "aurc": _measurement("aurc", area, Unit.SCORE, who),
     }
-    rng = np.random.Generator(np.random.PCG64(scope.seed))
-    weights = [draw_counts(rng, n) for _ in range(_REPLICATES)]
-    half = z_value(scope.confidence)
-    out = {}
-    for name, (value, unit, function) in functions.items():
-        se = float(np.std([function(w) for w in weights], ddof=1))
-        interval = Interval(
-            value,
-            max(0.0, value - half * se),
-            min(1.0, value + half * se),
-            se,
-            scope.confidence,
-            n,
-            "bootstrap-normal",
-        )
-        out[name] = _measurement(name, interval, unit, scope.population)
-    return out
 
 
 def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
