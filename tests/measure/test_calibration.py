@@ -18,20 +18,27 @@ from edgesafe.measure import calibration as cal
 from edgesafe.measure.probabilities import cell_from_logits, check_probabilities, log_softmax64, softmax64
 
 OWN = "own equal-mass, ties kept together"
-LIBRARIES = ("netcal ECE(equal_intervals=False)", "torch-uncertainty AdaptiveCalibrationError l1")
-# Where a library splits ties, or cuts the remainder elsewhere, it computes another quantity: reference, section 1.2.
-SAME_DEFINITION = {
-    LIBRARIES[0]: {"r20_raw_f64", "r20_T", "hand_4x2", "tiny_n5"},
-    LIBRARIES[1]: {
-        "r20_raw_f64",
-        "r20_T",
-        "r20_T_n9997",
-        "r20_T_n1003",
-        "r20_raw_f64_M15",
-        "r20_T_M15",
-        "hand_4x2",
-        "all_conf_1",
-    },
+NETCAL, TU = "netcal ECE(equal_intervals=False)", "torch-uncertainty AdaptiveCalibrationError l1"
+UNCAL = "uncertainty-calibration get_ece_em(M)"  # the one library that keeps ties together as we do
+# What each library computes in each of the 14 cases, by the reference's section 1.2: "same", our number; "edges", bins
+# between numpy.quantile's edges, closed on the left; "ties", array_split through runs of equal confidence, so that the
+# number depends on the order of rows; "none", it raised or gave no finite number.
+SAME, EDGES, TIES, NONE = "same", "edges", "ties", "none"
+GOLDEN: dict[str, tuple[str, str, int]] = {  # netcal, torch-uncertainty, our number of bins
+    "r20_raw_f64": (SAME, SAME, 10),
+    "r20_raw_f32": (NONE, SAME, 7),
+    "r20_T": (SAME, SAME, 10),
+    "r20_T_n9997": (EDGES, SAME, 10),
+    "r20_T_n1003": (EDGES, SAME, 10),
+    "r20_T_f16probs": (EDGES, TIES, 9),
+    "r20_raw_f64_M15": (SAME, SAME, 15),
+    "r20_T_M15": (EDGES, SAME, 15),
+    "tiny_n5": (SAME, NONE, 5),
+    "tiny_n1": (NONE, NONE, 1),
+    "all_equal_conf": (NONE, TIES, 1),
+    "all_conf_1": (NONE, SAME, 1),
+    "uniform_rows": (NONE, TIES, 6),
+    "hand_4x2": (SAME, SAME, 2),
 }
 
 
@@ -49,23 +56,42 @@ def golden_probabilities(name: str, data: Any, temperature: float) -> tuple[NDAr
     return probs[:n], labels[:n]
 
 
+def quantile_edges_ece(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int) -> float:
+    """netcal's definition, to show that where it differs from ours it is the definition that differs."""
+    edges = np.unique(np.quantile(confidence, np.linspace(0, 1, bins + 1)))
+    which = np.clip(np.searchsorted(edges, confidence, side="right") - 1, 0, len(edges) - 2)
+    return float(np.abs(np.bincount(which, correct - confidence)).sum() / len(confidence))
+
+
 @pytest.mark.data
-def test_golden_cases(shared_data: Path) -> None:
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_cases(shared_data: Path, name: str) -> None:
     cases = json.loads((shared_data / "ece_cases.json").read_text())
     temperature = cases.pop("_meta")["temperature"]
-    compared = dict.fromkeys(LIBRARIES, 0)
+    assert set(cases) == set(GOLDEN)  # every case of the file is here
+    netcal, tu, bins_used = GOLDEN[name]
+    bins, values = cases[name]["bins"], cases[name]["values"]
     with np.load(shared_data / "ece_cases.npz", allow_pickle=False) as data:
-        for name, case in cases.items():
-            probs, labels = golden_probabilities(name, data, temperature)
-            confidence, correct = probs.max(1), probs.argmax(1) == labels
-            value = cal.ece_equal_mass(confidence, correct, case["bins"]).value
-            assert value == pytest.approx(case["values"][OWN], abs=1e-12), name
-            for library in LIBRARIES:
-                if name in SAME_DEFINITION[library]:
-                    assert value == pytest.approx(case["values"][library], abs=1e-6), (name, library)
-                    compared[library] += 1
-    assert len(cases) == 14
-    assert all(compared.values())
+        probs, labels = golden_probabilities(name, data, temperature)
+    confidence, correct = probs.max(1), probs.argmax(1) == labels
+    result = cal.ece_equal_mass(confidence, correct, bins)
+    assert result.value == pytest.approx(values[OWN], abs=1e-12)
+    assert result.bins_used == bins_used
+    assert result.few_images == (len(labels) < 100 * bins)
+    assert result.value == pytest.approx(values[UNCAL], abs=1e-6)
+    for library, kind in ((NETCAL, netcal), (TU, tu)):
+        other = values[library]
+        if kind == NONE:
+            assert other is None or str(other).startswith("ERR"), library
+        elif kind == SAME:
+            assert result.value == pytest.approx(other, abs=1e-6), library
+        else:
+            assert abs(result.value - other) > 1e-6, library
+        if kind == EDGES:
+            assert quantile_edges_ece(confidence, correct, bins) == pytest.approx(other, abs=1e-6)
+    for seed in range(3):
+        p = np.random.default_rng(seed).permutation(len(labels))
+        assert cal.ece_equal_mass(confidence[p], correct[p], bins).value == pytest.approx(result.value, abs=1e-12)
 
 
 @pytest.mark.data
@@ -184,18 +210,29 @@ def test_reliability_bins_hold_every_image(kind: Any) -> None:
         )
 
 
+@given(st.integers(2, 5), st.integers(1, 60), st.integers(0, 10_000), st.booleans())
+def test_classwise_ece_ignores_order(classes: int, n: int, seed: int, tied: bool) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(0, 3, (n, classes)).astype(float) if tied else rng.normal(size=(n, classes))
+    probs, labels, p = softmax64(logits), rng.integers(0, classes, n), rng.permutation(n)
+    assert cal.classwise_ece(probs[p], labels[p]) == pytest.approx(cal.classwise_ece(probs, labels), abs=1e-12)
+
+
 OK = np.full((4, 2), 0.5)
 Y = np.zeros(4, np.int64)
 NAN, INF = OK.copy(), OK.copy()
 NAN[1, 0], INF[2, 1] = np.nan, np.inf
+# All that the reference's section 1.3 lists as malformed, and more.
 MALFORMED: list[tuple[str, NDArray[Any], NDArray[Any], type[EdgesafeError], str]] = [
     ("NaN row", NAN, Y, NonFiniteError, "1 of 4 rows"),
     ("infinity", INF, Y, NonFiniteError, "1 of 4 rows"),
+    ("minus infinity", -INF, Y, NonFiniteError, "1 of 4 rows"),
     ("no images", OK[:0], Y[:0], NothingEvaluated, "no images"),
     ("one class", np.ones((4, 1)), Y, DataError, "1 class"),
     ("rows x 1.1", OK * 1.1, Y, RefusedError, "differs from 1"),
     ("logits", np.array([[5.0, -3.0]] * 4), Y, RefusedError, "logits"),
     ("label 12 of 2", OK, np.array([0, 1, 12, 0]), DataError, "labels run from 0 to 12"),
+    ("label 12 of 10", np.full((4, 10), 0.1), np.array([0, 1, 12, 0]), DataError, "the network has 10 classes"),
     ("label -1", OK, np.array([0, 1, -1, 0]), DataError, "labels run from -1"),
     ("too few labels", OK, Y[:3], DataError, "shape"),
     ("float labels", OK, Y.astype(float), DataError, "not an integer"),
@@ -213,6 +250,19 @@ def test_malformed_probabilities_are_refused(
             function(probs, labels)
         assert words in str(caught.value)
         assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("name", "logits", "labels", "error", "words"),
+    [m for m in MALFORMED if m[3] is not RefusedError],  # rows that do not sum to 1 are good logits
+    ids=[m[0] for m in MALFORMED if m[3] is not RefusedError],
+)
+def test_malformed_logits_are_refused(
+    name: str, logits: NDArray[Any], labels: NDArray[Any], error: type[EdgesafeError], words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        cal.nll(logits, labels)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
