@@ -1,7 +1,9 @@
 """Writing a policy from what was measured (`init`), and saying which gates a sample can decide (`check`).
 
 Power, with spread s (standard error), limit L, true value d, one-sided confidence g: a gate passes with probability
-Phi((L - d) / s - z(g)) and fails with Phi((d - L) / s - z(g)); what is left is inconclusive.
+Phi((L - d) / s - z(g)) and fails with Phi((d - L) / s - z(g)); what is left is inconclusive. That is of one gate alone:
+Holm's correction makes the failures of several gates together rarer, and passes not at all. Held against simulation in
+`tests/gate/test_gate_power.py`.
 """
 
 from __future__ import annotations
@@ -251,12 +253,12 @@ def _told(item: Reading, clause: Clause, z: float) -> tuple[str, str]:
     text = f"{item.metric}{NOUNS[item.rule]} {told}{unit}, limit {show_limit(clause.limit)}, "
     text += f"spread {told_spread}{unit} (n={item.n:,}); were that the truth: "
     text += f"pass {passes:.0%}, fail {fails:.0%} of samples"
-    if max(passes, fails) >= POWER:
-        return "ok", text
-    if excess == 0.0:
+    if excess == 0.0 and spread > 0.0:
         return "weak", f"{text}; it stands at its limit"
-    needed = math.ceil(item.n * ((z + _NORMAL.inv_cdf(POWER)) * spread / excess) ** 2)
-    return "weak", f"{text}; n of about {needed:,} decides in {POWER:.0%}"
+    if spread > 0.0:
+        needed = math.ceil(item.n * ((z + _NORMAL.inv_cdf(POWER)) * spread / excess) ** 2)
+        text += f"; n of about {needed:,} decides in {POWER:.0%}"
+    return ("ok" if max(passes, fails) >= POWER else "weak"), text
 
 
 def _power(room: float, spread: float, z: float) -> float:
