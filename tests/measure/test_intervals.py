@@ -299,4 +299,5 @@ def test_coverage_is_not_grossly_wrong(kind: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*KINDS, "ece-bootstrap", "paired-ece-bootstrap"])
 def test_coverage(kind: str) -> None:
-    assert 0.93 <= coverage(kind, 2000, 2) <= 0.97
+    """Paired ECEs of nearly equal networks cover more than 97 %: decision 052 says where, by how much, and why."""
+    assert 0.93 <= coverage(kind, 2000, 2) <= (1.0 if kind.startswith("paired-ece") else 0.97)
