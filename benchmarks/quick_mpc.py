@@ -24,7 +24,8 @@ import numpy as np
 
 from edgesafe import escalation
 from edgesafe.evaluation import Bench
-from edgesafe.gate.decide import LOOKS, Options, decide
+from edgesafe.gate.decide import Options, decide
+from edgesafe.gate.looks import LOOKS
 from edgesafe.gate.policy import loads
 from edgesafe.measure import margin
 from edgesafe.measure.bounds import mean_over_cells, paired_mean_over_cells, z_value

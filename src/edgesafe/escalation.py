@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgesafe import evaluation
 from edgesafe.evaluation import Bench, Keeper
-from edgesafe.gate.decide import LOOKS
+from edgesafe.gate.looks import LOOKS
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import robustness, sampling
 from edgesafe.measure.pooling import BENCHMARK, CELLS, DESIGN, FRAME

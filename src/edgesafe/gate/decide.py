@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from statistics import NormalDist
 
-from edgesafe.errors import ExitCode, IntegrityError, NothingEvaluated, RefusedError
-from edgesafe.gate import waivers, words
+from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
+from edgesafe.gate import looks, waivers, words
 from edgesafe.gate.lock import Lock, verify
 from edgesafe.gate.metrics import is_family, members
 from edgesafe.gate.multiplicity import holm
@@ -25,9 +25,7 @@ from edgesafe.gate.readings import Problem, Reading, Subject, metrics_of, read, 
 from edgesafe.gate.subjects import check, select, subject
 from edgesafe.records import GateResult, GateStatus, Measurements, StudyRecord, VariantEntry, VariantRecord, Verdict
 
-__all__ = ["LOOKS", "Options", "decide"]
-
-LOOKS = "sample.looks"  # in measurements.meta: how often the sample could have been judged while it grew
+__all__ = ["Options", "decide"]
 
 _DECIDED = (GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE, GateStatus.WAIVED)
 _PRECEDENCE = (
@@ -108,6 +106,7 @@ def decide(
     results: list[GateResult] = []
     used: set[tuple[str, str]] = set()
     hashes: dict[str, str] = {}
+    judged: list[tuple[Subject, Policy]] = []
     for entry in entries:
         one = subject(entry, measurements, variants, baseline)
         if one is None:
@@ -116,13 +115,8 @@ def decide(
         check(one, study, policy)
         _check_lock(one, policy, options)
         hashes[one.id] = one.candidate.onnx_sha256
-        notes += _sampled(one)
-        each = _each_look(policy, one)
-        if each is not policy:
-            notes.append(
-                f"'{one.id}' was measured on a growing sample, judged up to {one.candidate.meta[LOOKS]} times: "
-                f"each bound holds at {each.stats.confidence:.2%}, together {policy.stats.confidence:.2%}"
-            )
+        each = looks.each(policy, one)
+        judged.append((one, each))
         results += _judge(one, gates, each, today, used)
     overall, code = _overall(results)
     return Verdict(
@@ -133,35 +127,15 @@ def decide(
         gates=tuple(results),
         overall=overall,
         exit_code=int(code),
-        notes=(*notes, *left_out, *waivers.notes(policy, used, today), *_warnings(policy, results)),
+        notes=(
+            *notes,
+            *left_out,
+            *looks.notes(judged, policy),
+            *waivers.notes(policy, used, today),
+            *_warnings(policy, results),
+        ),
         candidates=hashes,
     )
-
-
-def _sampled(one: Subject) -> list[str]:
-    """Says so, if bounds on corrupted images are about the fixed benchmark only."""
-    meta = one.candidate.meta
-    if meta.get("sample.design") not in ("cell", "margin"):
-        return []
-    return [
-        f"'{one.id}' was measured on a sample of the corrupted images: bounds on them are about this fixed benchmark, "
-        'not about new images; what ships should also pass in full (mode = "full")'
-    ]
-
-
-def _each_look(policy: Policy, one: Subject) -> Policy:
-    """The policy for one of several looks at a growing sample: together they err as seldom as it asks (Bonferroni).
-
-    Raises:
-        IntegrityError: a number of looks that is none.
-    """
-    looks = one.candidate.meta.get(LOOKS, 1)
-    if type(looks) is not int or looks < 1:
-        raise IntegrityError(f"{LOOKS} is {looks!r}", where=one.id, fix="measure again")
-    if looks == 1:
-        return policy
-    confidence = 1.0 - (1.0 - policy.stats.confidence) / looks
-    return replace(policy, stats=policy.stats.model_copy(update={"confidence": confidence}))
 
 
 def _check_lock(one: Subject, policy: Policy, options: Options) -> None:

@@ -111,7 +111,7 @@ def forest(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
         panels.append(_forest_panel(f"gate-{k}", rows))
     levels = {g.confidence for g in shown if g.low is not None or g.high is not None}
     level = next(iter(levels)) if len(levels) == 1 else None
-    sided = f" (each one-sided at {level * 100:g} %)" if level is not None else ""
+    sided = f" (each one-sided at {level * 100:.4g} %)" if level is not None else ""
     note = f"Bars: the bounds that the gate decided on{sided}. Dashed line: the limit. Tinted: the side that fails."
     if len(shown) < len(view.verdict.gates):
         note += " A gate on many metrics (each corruption, say) shows each variant's worst; results.json has all."
