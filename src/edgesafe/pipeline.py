@@ -150,18 +150,21 @@ def _baseline(run: Run, seed: int) -> nn.Module:
 
 
 def _slimmed(run: Run, section: CompressSection, seed: int, baseline: nn.Module) -> nn.Module:
-    """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales."""
+    """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales.
+
+    Epochs, rate and penalty are the block's slim_*; images, batches and augmentation are those of its recovery.
+    """
     if section.slim_epochs == 0:
         return baseline
     if not any(isinstance(module, nn.BatchNorm2d) for module in baseline.modules()):
         return baseline  # prune.prune refuses it and says why
-    slim = run.recipe.recover
+    slim = _recover_section(run, section)
     plan = replace(
         _fit_plan(slim, seed), epochs=section.slim_epochs, lr=section.slim_lr, milestones=(), bn_l1=section.slim_l1
     )
     key = stage_key(what="slim", plan=plan.__dict__, images=slim.images, baseline=_weights_hash(baseline), **_data(run))
     kept = Kept(run.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
-    _fit(run, baseline, plan, _Training("slimming (L1 on BN scales)", _recovery_images(run), kept))
+    _fit(run, baseline, plan, _Training("slimming (L1 on BN scales)", _recovery_images(run, slim), kept))
     return baseline.eval()
 
 
@@ -197,17 +200,19 @@ def _recovered(
     run: Run, plan: VariantPlan, model: nn.Module, masks: Mapping[str, torch.Tensor] | None, name: str = "recover"
 ) -> tuple[nn.Module, dict[str, Any]]:
     """BatchNorm re-estimation, then fine-tuning."""
-    section = run.recipe.recover
+    section = _recover_section(run, plan.section)
     layers = recover.reestimate_batchnorm(model, run.bundle.train, run.normalise, images=section.bn_images)
     recovery: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
     if section.epochs:
         key = stage_key(
             what="recover", section=section.model_dump(), start=_weights_hash(model), seed=plan.seed, **_data(run)
         )
-        images = _recovery_images(run)
+        images = _recovery_images(run, section)
         training = _Training("fine-tuning", images, Kept(run.study, plan.id, name, key))
         losses = _fit(run, model, _fit_plan(section, plan.seed), training, masks)
-        recovery |= {"images": len(images), "loss": losses[-1]}
+        recovery |= {"images": len(images), "lr": section.lr, "loss": losses[-1]}
+        if section.milestones:
+            recovery["milestones"] = ", ".join(map(str, section.milestones))
     return model.eval(), recovery
 
 
@@ -229,10 +234,14 @@ def _fit(
         )
 
 
-def _recovery_images(run: Run) -> ImageSet:
+def _recover_section(run: Run, block: CompressSection | None) -> RecoverSection:
+    """A block's own recovery, or the recipe's."""
+    return run.recipe.recover if block is None or block.recover is None else block.recover
+
+
+def _recovery_images(run: Run, section: RecoverSection) -> ImageSet:
     """What fine-tuning and slimming train on."""
-    wanted = run.recipe.recover.images
-    return run.bundle.train if wanted is None else data.first(run.bundle.train, wanted)
+    return run.bundle.train if section.images is None else data.first(run.bundle.train, section.images)
 
 
 def _fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:

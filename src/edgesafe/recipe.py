@@ -168,7 +168,7 @@ def from_flags(flags: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recip
 
 
 def parse(plain: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
-    """Build a recipe from plain values, with the target's values filled in from its file.
+    """Build a recipe from plain values, with the target's values filled in from its file, and a block's from [recover].
 
     Raises:
         RecipeError: with the dotted key and, for an unknown key, the nearest known one.
@@ -182,9 +182,18 @@ def parse(plain: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
         )
     values["target"] = _resolve_target(values.get("target", {}))
     try:
-        return Recipe.model_validate(values)
+        made = Recipe.model_validate(values)
     except ValidationError as error:
         raise _explain(error, Recipe, where) from None
+    return made.model_copy(update={"compress": tuple(_with_recovery(block, made.recover) for block in made.compress)})
+
+
+def _with_recovery(block: CompressSection, shared: RecoverSection) -> CompressSection:
+    """A block whose own recovery, if it has one, is whole: keys that it does not give are those of [recover]."""
+    if block.recover is None:
+        return block
+    own = {key: getattr(block.recover, key) for key in block.recover.model_fields_set}
+    return block.model_copy(update={"recover": shared.model_copy(update=own)})
 
 
 def _resolve_target(section: object) -> dict[str, Any]:
@@ -263,6 +272,8 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Recip
     given = "" if isinstance(first["input"], Mapping) or not key else f" (given: {first['input']!r})"
     if key.endswith("method") and first["input"] == "usn":
         message = "method usn is not in this version"
+    if first["type"] == "model_type":
+        message = "must be a table"
     fix = "edgesafe compress --show-recipe prints every key"
     if ".ratios" in key:
         fix = "a ratio lies between 0 and 1, both excluded, for example 0.5"
@@ -300,10 +311,14 @@ def dump_toml(recipe: Recipe) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """A plain value as TOML text."""
+    """A plain value as TOML text; TOML has no "none", so such a key of a table is left out."""
     if isinstance(value, dict):
-        inner = ", ".join(f"{json.dumps(k)} = {toml_value(v)}" for k, v in value.items())
+        inner = ", ".join(f"{_toml_key(k)} = {toml_value(v)}" for k, v in value.items() if v is not None)
         return "{" + inner + "}"
     if isinstance(value, list):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

@@ -132,6 +132,22 @@ class DataSection(Section):
     args: dict[str, Any] = Field(default_factory=dict)  #: for `module:factory` data sets
 
 
+class RecoverSection(Section):
+    """[recover]: BatchNorm re-estimation, then fine-tuning. epochs = 0 and bn_images = 0: pruned only."""
+
+    bn_images: int = Field(default=2000, ge=0)
+    epochs: int = Field(default=1, ge=0)
+    images: int | None = Field(default=None, ge=1)  #: fine-tune on so many training images; None: all
+    lr: Positive = 0.001
+    milestones: tuple[int, ...] = ()
+    gamma: Positive = 0.1
+    momentum: NonNegative = 0.9
+    weight_decay: NonNegative = 1e-4
+    batch_size: int = Field(default=64, ge=2)
+    augment: bool = True
+    flip: bool = True
+
+
 class CompressSection(Section):
     """[[compress]]."""
 
@@ -149,6 +165,7 @@ class CompressSection(Section):
     slim_epochs: int = Field(default=1, ge=0)  #: method channel: epochs of training with the L1 penalty on BN scales
     slim_l1: NonNegative = 1e-4  #: its weight: 1e-4 for VGG, 1e-5 for ResNet in the paper
     slim_lr: Positive = 0.01
+    recover: RecoverSection | None = None  #: what differs from [recover] for these variants; `recipe` fills in the rest
 
     @model_validator(mode="after")
     def _ratios_or_budget(self) -> Self:
@@ -170,22 +187,6 @@ class TrainSection(Section):
     weight_decay: NonNegative = 1e-4
     batch_size: int = Field(default=64, ge=2)
     augment: bool = True  #: random crop (padding 4) and, if `flip`, horizontal flip
-    flip: bool = True
-
-
-class RecoverSection(Section):
-    """[recover]: BatchNorm re-estimation, then fine-tuning. epochs = 0 and bn_images = 0: pruned only."""
-
-    bn_images: int = Field(default=2000, ge=0)
-    epochs: int = Field(default=1, ge=0)
-    images: int | None = Field(default=None, ge=1)  #: fine-tune on so many training images; None: all
-    lr: Positive = 0.001
-    milestones: tuple[int, ...] = ()
-    gamma: Positive = 0.1
-    momentum: NonNegative = 0.9
-    weight_decay: NonNegative = 1e-4
-    batch_size: int = Field(default=64, ge=2)
-    augment: bool = True
     flip: bool = True
 
 

@@ -75,8 +75,9 @@ name = "host-1t"
 
 
 def test_what_is_printed_is_the_same_recipe(tmp_path: Path) -> None:
+    own = "compress.1={method='filter', budget={macs=0.5}, recover={lr=0.5}}"
     for source in sorted(QUICK.parent.glob("*.toml")):
-        first = recipe.load(source, ["data.args.note='a \"b\" c'"])
+        first = recipe.load(source, ["data.args.note='a \"b\" c'", own])
         path = tmp_path / source.name
         path.write_text(recipe.dump_toml(first), encoding="utf-8")
         assert recipe.load(path) == first
@@ -98,6 +99,41 @@ def test_set_overrides_any_key() -> None:
     assert changed.evaluate.mode == "quick"
     assert changed.data.root == "/some where"
     assert [p.id for p in recipe.variants(changed)][2] == "narrow-r0.50-s0"
+
+
+def test_a_blocks_recovery_is_the_recipes_but_for_the_keys_that_it_gives(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("""
+name = "r"
+model.arch = "smallnet"
+data.name = "digits"
+[recover]
+epochs = 4
+images = 700
+lr = 0.02
+milestones = [3]
+[[compress]]
+method = "weight"
+ratios = [0.3]
+recover = { epochs = 1, lr = 0.001 }
+[[compress]]
+method = "filter"
+ratios = [0.5]
+[[compress]]
+method = "channel"
+ratios = [0.5]
+[compress.recover]
+milestones = []
+""")
+    first, second, third = recipe.load(path).compress
+    shared = recipe.load(path).recover
+    assert first.recover == shared.model_copy(update={"epochs": 1, "lr": 0.001})
+    assert second.recover is None
+    assert third.recover == shared.model_copy(update={"milestones": ()})
+    assert (first.recover.images, first.recover.milestones) == (700, (3,))
+    changed = recipe.load(path, ["recover.images=50", "compress.0.recover.lr=0.5", "compress.1.recover.epochs=0"])
+    recoveries = [block.recover for block in changed.compress if block.recover is not None]
+    assert [(r.images, r.epochs, r.lr) for r in recoveries] == [(50, 1, 0.5), (50, 0, 0.02), (50, 4, 0.02)]
 
 
 def test_set_can_add_a_block_and_a_target_value() -> None:
@@ -131,6 +167,10 @@ def test_set_can_add_a_block_and_a_target_value() -> None:
         ('compress=[{method="filter", budget={mcas=0.5}}]', "did you mean 'macs'"),
         ('compress=[{method="filter"}]', "ratios, or a budget"),
         ("compress.9.method=weight", "count from 0"),
+        ("compress.0.recover.epcohs=1", "compress.0.recover.epcohs: unknown key; did you mean 'epochs'?"),
+        ("compress.0.recover.lr=0", "compress.0.recover.lr: Input should be greater than 0"),
+        ("compress.0.recover=gently", "compress.0.recover: must be a table"),
+        ("recover.lr=0", "quickstart: recover.lr"),
         ("compress.0.label=baseline", "something else"),
         ("target.name=raspberry-pi", "host-1t"),
         ("target.nmae=host-1t", "did you mean 'name'?"),

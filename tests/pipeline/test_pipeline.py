@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from edgesafe import pipeline, recipe, store
 from edgesafe.data import sets
 from edgesafe.errors import IntegrityError, StoreError
 from edgesafe.measure import evidence as evidence_files
+from edgesafe.progress import Silent
 
 from .conftest import TINY
 
@@ -187,6 +190,51 @@ def test_a_refused_variant_does_not_stop_the_others(tmp_path: Path) -> None:
     assert status["baseline-s0"][0] == "done"
     assert status["filter-r0.10-s0"][0] == "refused"
     assert "round_to" in status["filter-r0.10-s0"][1]
+
+
+SHORT = [
+    *TINY, "train.epochs=1", "evaluate.corruptions=none", "evaluate.latency=false", "export.temperature=false",
+    'compress=[{method="weight", ratios=[0.5]}, {method="filter", ratios=[0.5]}]',
+]  # fmt: skip
+
+
+def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same study twice, one block recovered otherwise: the other block's keys and files are the same."""
+    keys: list[dict[str, str]] = []
+    real = store.StudyWriter.put_stage
+
+    def put(self: store.StudyWriter, owner: str, name: str, key: str, content: bytes) -> None:
+        keys[-1][f"{owner} {name}"] = key
+        real(self, owner, name, key, content)
+
+    monkeypatch.setattr(store.StudyWriter, "put_stage", put)
+    done = []
+    for folder, own in (("same", []), ("other", ["compress.0.recover={epochs=1, lr=0.0005}"])):
+        keys.append({})
+        done.append(pipeline.compress(recipe.load(None, [*SHORT, *own]), tmp_path / folder))
+    same, other = done
+    assert set(keys[0]) == set(keys[1])
+    assert {name.split()[0] for name in keys[0] if keys[0][name] != keys[1][name]} == {"weight-r0.50-s0"}
+    for variant in same.done():
+        before, after = (s.variant(variant).artefact("model.onnx") for s in done)
+        assert (before == after) is (variant != "weight-r0.50-s0")
+    used = other.variant("weight-r0.50-s0").recovery
+    assert (used["epochs"], used["lr"], used["images"]) == (1, 0.0005, 120)
+    assert other.variant("filter-r0.50-s0").recovery["lr"] == 0.01
+
+
+def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> None:
+    block = 'compress=[{method="channel", ratios=[0.3], recover={epochs=0, images=50}}]'
+    trained: list[str] = []
+
+    class Heard(Silent):
+        def stage(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+            trained.append(f"{title} {total}")
+            return super().stage(title, total)
+
+    study = pipeline.compress(recipe.load(None, [*SHORT, block]), tmp_path / "s", Heard())
+    assert "slimming (L1 on BN scales) 50" in trained
+    assert study.variant("channel-r0.30-s0").recovery == {"bn_images": 64, "epochs": 0}
 
 
 def test_corruptions_none_and_quick(tmp_path: Path) -> None:
