@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgesafe import cutting, data, evaluation, measuring, models, recover, shipping
+from edgesafe import cutting, data, evaluation, measuring, models, shipping
 from edgesafe.bookkeeping import Files, Kept, host, input_hashes
 from edgesafe.errors import RefusedError
 from edgesafe.evaluation import Bench, Setting, Timing
@@ -32,19 +32,18 @@ from edgesafe.records import (
     DataBundle,
     DataIdentity,
     Evidence,
-    ImageSet,
     Lineage,
     Measurement,
     StudyRecord,
     VariantEntry,
     VariantRecord,
 )
-from edgesafe.recover import FitPlan, Normalisation
-from edgesafe.sections import CompressSection, Method, RecoverSection, TrainSection
+from edgesafe.recover import Normalisation
+from edgesafe.sections import CompressSection, Method
 from edgesafe.shipping import Exported, Order
 from edgesafe.storage import sha256_bytes, sha256_file, stage_key
 from edgesafe.store import StudyWriter
-from edgesafe.surgery import rebuild
+from edgesafe.training import Recovery, Trainer, weights_hash
 
 __all__ = ["compress"]
 
@@ -67,6 +66,13 @@ class Run:
     def normalise(self) -> Normalisation:
         """Of the data set."""
         return Normalisation(self.bundle.mean, self.bundle.std)
+
+    @property
+    def trainer(self) -> Trainer:
+        """Every training depends on the training images, their normalisation and the files the study starts from."""
+        bundle = self.bundle
+        basis = {"train": bundle.train.sha256, "mean": bundle.mean, "std": bundle.std, "inputs": self.inputs}
+        return Trainer(bundle, self.study, self.progress, basis, familiar=self.recipe.model.weights is not None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -141,31 +147,16 @@ def _baseline(run: Run, seed: int) -> nn.Module:
     if section.weights is not None:
         models.load_weights(model, Path(section.weights))
         return model.eval()
-    train = run.recipe.train
-    key = stage_key(what="train", seed=seed, model=section.model_dump(), section=train.model_dump(), **_data(run))
-    plan = _fit_plan(train, seed)
-    kept = Kept(run.study, f"baseline-s{seed}.train", "fit", key)
-    _fit(run, model, plan, _Training("training the baseline", run.bundle.train, kept))
-    return model.eval()
+    return run.trainer.baseline(model, section, run.recipe.train, seed)
 
 
 def _slimmed(run: Run, section: CompressSection, seed: int, baseline: nn.Module) -> nn.Module:
-    """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales.
-
-    Epochs, rate and penalty are the block's slim_*; images, batches and augmentation are those of its recovery.
-    """
+    """Network slimming's sparsity training, which prepares the baseline for method channel."""
     if section.slim_epochs == 0:
         return baseline
     if not any(isinstance(module, nn.BatchNorm2d) for module in baseline.modules()):
         return baseline  # prune.prune refuses it and says why
-    slim = _recover_section(run, section)
-    plan = replace(
-        _fit_plan(slim, seed), epochs=section.slim_epochs, lr=section.slim_lr, milestones=(), bn_l1=section.slim_l1
-    )
-    key = stage_key(what="slim", plan=plan.__dict__, images=slim.images, baseline=_weights_hash(baseline), **_data(run))
-    kept = Kept(run.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
-    _fit(run, baseline, plan, _Training("slimming (L1 on BN scales)", _recovery_images(run, slim), kept))
-    return baseline.eval()
+    return run.trainer.slim(baseline, section, section.recover or run.recipe.recover, seed)
 
 
 def _pruned(run: Run, plan: VariantPlan, baseline: nn.Module) -> PruneOutcome | None:
@@ -193,63 +184,17 @@ def _pruned(run: Run, plan: VariantPlan, baseline: nn.Module) -> PruneOutcome | 
 
 def _between_steps(run: Run, plan: VariantPlan, model: nn.Module) -> nn.Module:
     """Recovery after a step that is not the last."""
-    return _recovered(run, plan, model, None, f"recover-{_weights_hash(model)[7:23]}")[0]
+    return _recovered(run, plan, model, None, f"recover-{weights_hash(model)[7:23]}")[0]
 
 
 def _recovered(
     run: Run, plan: VariantPlan, model: nn.Module, masks: Mapping[str, torch.Tensor] | None, name: str = "recover"
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """BatchNorm re-estimation, then fine-tuning."""
-    section = _recover_section(run, plan.section)
-    layers = recover.reestimate_batchnorm(model, run.bundle.train, run.normalise, images=section.bn_images)
-    recovery: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
-    if section.epochs:
-        key = stage_key(
-            what="recover", section=section.model_dump(), start=_weights_hash(model), seed=plan.seed, **_data(run)
-        )
-        images = _recovery_images(run, section)
-        training = _Training("fine-tuning", images, Kept(run.study, plan.id, name, key))
-        losses = _fit(run, model, _fit_plan(section, plan.seed), training, masks)
-        recovery |= {"images": len(images), "lr": section.lr, "loss": losses[-1]}
-        if section.milestones:
-            recovery["milestones"] = ", ".join(map(str, section.milestones))
-    return model.eval(), recovery
-
-
-@dataclass(frozen=True)
-class _Training:
-    """One training: what it is called, on which images, and where its state is kept."""
-
-    title: str
-    images: ImageSet
-    kept: Kept
-
-
-def _fit(
-    run: Run, model: nn.Module, plan: FitPlan, training: _Training, masks: Mapping[str, torch.Tensor] | None = None
-) -> list[float]:
-    with run.progress.stage(training.title, plan.epochs * len(training.images)) as advance:
-        return recover.fit(
-            model, training.images, run.normalise, plan, masks=masks, checkpoints=training.kept, progress=advance
-        )
-
-
-def _recover_section(run: Run, block: CompressSection | None) -> RecoverSection:
-    """A block's own recovery, or the recipe's."""
-    return run.recipe.recover if block is None or block.recover is None else block.recover
-
-
-def _recovery_images(run: Run, section: RecoverSection) -> ImageSet:
-    """What fine-tuning and slimming train on."""
-    return run.bundle.train if section.images is None else data.first(run.bundle.train, section.images)
-
-
-def _fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
-    return FitPlan(
-        epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
-        momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
-        augment=section.augment, flip=section.flip, seed=seed,
-    )  # fmt: skip
+    """BatchNorm re-estimation, then fine-tuning, as the block or the recipe says."""
+    shared, block = run.recipe.recover, plan.section
+    own = None if block is None else block.recover
+    key = "recover" if block is None else f"compress.{run.recipe.compress.index(block)}.recover"
+    return run.trainer.recover(model, masks, Recovery(own or shared, key, plan.seed, plan.id, name))
 
 
 # --------------------------------------------------------------------------------------------------------- export
@@ -347,15 +292,6 @@ def _latency(run: Run, plan: VariantPlan) -> dict[str, Measurement]:
 
 
 # --------------------------------------------------------------------------------------------------------- hashes
-
-
-def _data(run: Run) -> dict[str, Any]:
-    """What training depends on besides its own section."""
-    return {"train": run.identity.train_sha256, "mean": run.bundle.mean, "std": run.bundle.std, "inputs": run.inputs}
-
-
-def _weights_hash(model: nn.Module) -> str:
-    return sha256_bytes(rebuild.save_bytes(model, sparse=False, metadata={}))
 
 
 def _baseline_hash(run: Run, plan: VariantPlan) -> str:

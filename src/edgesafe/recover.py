@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
 
-__all__ = ["Checkpoints", "FitPlan", "Normalisation", "fit", "reestimate_batchnorm"]
+__all__ = ["Best", "Checkpoints", "FitPlan", "Normalisation", "Parts", "accuracy", "fit", "reestimate_batchnorm"]
 
 _BN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_JUDGED = 250  # images per forward pass where nothing is learned
 _PAD = 4  # of the random crop, as in He et al. 2015 and the benchmark study
 
 
@@ -67,6 +68,75 @@ class Checkpoints(Protocol):
 
     def save(self, state: bytes) -> None:
         """Keep a state."""
+
+
+class Parts(Checkpoints, Protocol):
+    """Checkpoints that can keep something beside the state."""
+
+    def get(self, name: str) -> bytes | None:
+        """What was kept under that name, or None."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep it."""
+
+
+class Best:
+    """Checkpoints that also keep the best network by a score, the start (epoch 0) included; the latest wins a tie.
+
+    The best is kept before the state is, so a training that stops between the two does that epoch again, with the same
+    result.
+
+    Args:
+        model: at its start; `fit` trains this very object.
+        score: higher is better; must leave the network as it is.
+        parts: where state and best are kept.
+    """
+
+    def __init__(self, model: nn.Module, score: Callable[[nn.Module], float], parts: Parts) -> None:
+        self._model, self._score, self._parts = model, score, parts
+        self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.first = self._value = score(model)
+        self._epoch = 0
+        kept = parts.get("best")
+        tensors = _tensors(kept) if kept is not None else {}
+        if tensors:
+            start = self._state
+            self._take(tensors)
+            model.load_state_dict(self._state)
+            self._value = score(model)
+            model.load_state_dict(start)
+
+    def load(self) -> bytes | None:
+        """The last state."""
+        return self._parts.load()
+
+    def save(self, state: bytes) -> None:
+        """Keep a state, and see whether it is the best."""
+        value = self._score(self._model)
+        if value >= self._value:
+            self._value = value
+            self._take(load_tensors(state))
+            self._parts.put("best", state)
+        self._parts.save(state)
+
+    def restore(self) -> int:
+        """Make the network what it was at its best; gives the epoch, 0 for the start."""
+        self._model.load_state_dict(self._state)
+        return self._epoch
+
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        self._state, self._epoch = _weights(tensors), len(tensors["losses"])
+
+
+def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation) -> float:
+    """Share of images that are classified right, in PyTorch: to judge a training, not to report. Leaves eval mode."""
+    model.eval()
+    images, right = torch.from_numpy(data.images), 0
+    with torch.no_grad():
+        for start in range(0, len(data), _JUDGED):
+            predicted = model(normalise(images[start : start + _JUDGED])).argmax(1)
+            right += int((predicted == torch.from_numpy(data.labels[start : start + _JUDGED])).sum())
+    return right / len(data)
 
 
 def fit(
@@ -237,14 +307,23 @@ def _state(model: nn.Module, optimiser: torch.optim.SGD, losses: list[float]) ->
 
 def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoints | None) -> list[float]:
     data = checkpoints.load() if checkpoints is not None else None
-    if data is None:
+    tensors = _tensors(data) if data is not None else {}
+    if not tensors:
         return []
-    try:
-        tensors = load_tensors(data)
-    except SafetensorError:
-        return []  # a damaged state is not used: the training starts again and ends the same
-    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    model.load_state_dict(_weights(tensors))
     for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
         if f"momentum.{position}" in tensors:
             optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{position}"]
     return [float(value) for value in tensors["losses"]]
+
+
+def _tensors(state: bytes) -> dict[str, Tensor]:
+    """Of a state; none if it is damaged: then it is not used, and the training starts again and ends the same."""
+    try:
+        return load_tensors(state)
+    except SafetensorError:
+        return {}
+
+
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}

@@ -137,6 +137,7 @@ class RecoverSection(Section):
 
     bn_images: int = Field(default=2000, ge=0)
     epochs: int = Field(default=1, ge=0)
+    keep: Literal["last", "best"] = "last"  #: best: the epoch, 0 included, that is best on the validation images
     images: int | None = Field(default=None, ge=1)  #: fine-tune on so many training images; None: all
     lr: Positive = 0.001
     milestones: tuple[int, ...] = ()

@@ -46,6 +46,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "progress": (set(), {"rich"}),
     "bookkeeping": ({"storage", "store"}, set()),
     "cutting": ({"data", "deploy", "evaluation", "prune", "recover"}, {"torch"}),
+    "training": ({"bookkeeping", "data", "progress", "recover", "storage", "store", "surgery"}, {"torch"}),
     "shipping": ({"bookkeeping", "data", "deploy", "measure", "surgery"}, {"torch"}),
     "sensing": ({"data", "deploy", "measure", "models", "progress", "prune", "recipe"}, {"torch"}),
     "gating": ({"storage", "store", "gate", "measure"}, set()),

@@ -1,6 +1,7 @@
 """Training: what is random, what is held, what stops it."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -220,3 +221,70 @@ def test_the_schedule_divides_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     recover.fit(net(), images(16), NORMAL, plan(epochs=5, milestones=(2, 4)))
     assert all(math.isclose(a, b) for a, b in zip(rates, [0.05, 0.05, 0.005, 0.005, 0.0005], strict=True))
+
+
+class Store(Memory):
+    """Memory that keeps parts, too; `stop_before_state`: dies between the best and the state."""
+
+    def __init__(self, stop_after: int = 99, *, stop_before_state: int = 99) -> None:
+        super().__init__(stop_after)
+        self.stop_before_state = stop_before_state
+        self.parts: dict[str, bytes] = {}
+
+    def get(self, name: str) -> bytes | None:
+        return self.parts.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        self.parts[name] = data
+
+    def save(self, state: bytes) -> None:
+        if len(self.states) + 1 == self.stop_before_state:
+            raise KeyboardInterrupt
+        super().save(state)
+
+
+def scripted(scores: list[float]) -> Callable[[nn.Module], float]:
+    """A score that depends on how often BatchNorm has learned: the epoch, at 3 batches each."""
+    return lambda model: scores[int(model[1].num_batches_tracked) // 3]
+
+
+@pytest.mark.parametrize(
+    ("scores", "wanted"),
+    [([0.9, 0.1, 0.5, 0.4], 0), ([0.1, 0.6, 0.5, 0.4], 1), ([0.1, 0.6, 0.6, 0.4], 2), ([0.5, 0.5, 0.1, 0.5], 3)],
+)
+@pytest.mark.parametrize("stop", [{}, {"stop_after": 1}, {"stop_after": 2}, {"stop_before_state": 2}])
+def test_the_best_epoch_is_kept_the_start_included(scores: list[float], wanted: int, stop: dict[str, int]) -> None:
+    reference = net()
+    if wanted:
+        recover.fit(reference, images(), NORMAL, plan(epochs=wanted))
+    kept = Store(**stop)
+    try:
+        model = net()
+        best = recover.Best(model, scripted(scores), kept)
+        recover.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
+        assert not stop
+    except KeyboardInterrupt:
+        kept.stop_after = kept.stop_before_state = 99
+        model = net()
+        best = recover.Best(model, scripted(scores), kept)
+        recover.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
+    assert best.restore() == wanted
+    assert best.first == scores[0]
+    assert same(state(model), state(reference))
+
+
+def test_a_damaged_best_is_not_used() -> None:
+    kept = Store()
+    kept.put("best", b"not safetensors")
+    best = recover.Best(net(), scripted([0.5]), kept)
+    assert best.restore() == 0
+
+
+def test_accuracy_is_the_share_of_right_answers_and_changes_nothing() -> None:
+    model, data = net().train(), images(300)
+    before = state(model)
+    got = recover.accuracy(model, data, NORMAL)
+    assert not model.training
+    assert same(state(model), before)
+    predicted = model(NORMAL(torch.from_numpy(data.images))).argmax(1).numpy()
+    assert got == (predicted == data.labels).mean()

@@ -198,6 +198,39 @@ SHORT = [
 ]  # fmt: skip
 
 
+class Heard(Silent):
+    """Remembers what was said, and the stages with their totals."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+    def stage(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        self.said.append(f"{title} {total}")
+        return super().stage(title, total)
+
+
+def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: Path) -> None:
+    blocks = (
+        'compress=[{method="weight", label="last", ratios=[0.3], recover={lr=2.0, epochs=1, images=400}},'
+        ' {method="weight", label="best", ratios=[0.3], recover={lr=2.0, epochs=1, images=400, keep="best"}}]'
+    )
+    heard = Heard()
+    study = pipeline.compress(recipe.load(None, [*SHORT, blocks, "train.epochs=4"]), tmp_path / "s", heard)
+    last, best = (study.variant(f"{name}-r0.30-s0").recovery for name in ("last", "best"))
+    assert last["validation_accuracy_after"] < last["validation_accuracy_before"]
+    assert last["validation_accuracy_before"] == best["validation_accuracy_before"]
+    assert (best["kept_epoch"], best["validation_accuracy_after"]) == (0, best["validation_accuracy_before"])
+    assert best["validation_images"] == 197
+    warned = [line for line in heard.said if "fine-tuning lowered" in line]
+    assert len(warned) == 1
+    assert "compress.0.recover.lr" in warned[0]
+    assert "given weights" not in warned[0]  # none are given
+    assert any("set compress.1.recover.epochs = 0" in line for line in heard.said)
+
+
 def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same study twice, one block recovered otherwise: the other block's keys and files are the same."""
     keys: list[dict[str, str]] = []
@@ -225,15 +258,9 @@ def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch
 
 def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> None:
     block = 'compress=[{method="channel", ratios=[0.3], recover={epochs=0, images=50}}]'
-    trained: list[str] = []
-
-    class Heard(Silent):
-        def stage(self, title: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
-            trained.append(f"{title} {total}")
-            return super().stage(title, total)
-
-    study = pipeline.compress(recipe.load(None, [*SHORT, block]), tmp_path / "s", Heard())
-    assert "slimming (L1 on BN scales) 50" in trained
+    heard = Heard()
+    study = pipeline.compress(recipe.load(None, [*SHORT, block]), tmp_path / "s", heard)
+    assert "slimming (L1 on BN scales) 50" in heard.said
     assert study.variant("channel-r0.30-s0").recovery == {"bn_images": 64, "epochs": 0}
 
 
