@@ -72,7 +72,8 @@ class Run:
         """Every training depends on the training images, their normalisation and the files the study starts from."""
         bundle = self.bundle
         basis = {"train": bundle.train.sha256, "mean": bundle.mean, "std": bundle.std, "inputs": self.inputs}
-        return Trainer(bundle, self.study, self.progress, basis, familiar=self.recipe.model.weights is not None)
+        familiar = self.recipe.model.weights is not None and self.recipe.data.validation_from == "train"
+        return Trainer(bundle, self.study, self.progress, basis, familiar)
 
     @property
     def shape(self) -> tuple[int, int, int]:

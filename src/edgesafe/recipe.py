@@ -68,6 +68,11 @@ class Recipe(Section):
                 raise ValueError(f"evaluate.corruptions: unknown {unknown}; known: {', '.join(CORRUPTIONS)}")
         elif names not in ("all", "none") and not names.startswith("dir:"):
             raise ValueError(f"evaluate.corruptions = '{names}': use all, none, a list of names, or dir:PATH")
+        elif names.startswith("dir:") and self.data.validation_from == "test":
+            raise ValueError(
+                f"evaluate.corruptions = '{names}' with data.validation_from = 'test': the directory holds every test "
+                "image, also those held out for validation; use generated corruptions, or validation_from = 'train'"
+            )
         return self
 
     def resolved(self) -> dict[str, Any]:

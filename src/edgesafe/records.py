@@ -79,7 +79,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataBundle:
-    """A data set, split. `validation` never overlaps `train`; `test` is touched by measuring only."""
+    """A data set, split. `validation` overlaps neither `train` nor `test`; `test` is touched by measuring only."""
 
     name: str
     classes: tuple[str, ...]

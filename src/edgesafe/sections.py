@@ -126,7 +126,8 @@ class DataSection(Section):
     root: str = "data"
     mean: tuple[float, ...] | None = None  #: per channel, of pixels in [0, 1]; default: the data set's own
     std: tuple[Positive, ...] | None = None
-    validation: int | None = Field(default=None, ge=0)  #: images held out of train; default: the data set's own
+    validation: int | None = Field(default=None, ge=0)  #: images held out; default: the data set's own
+    validation_from: Literal["train", "test"] = "train"  #: "test": for given weights, which may know all of train
     train_images: int | None = Field(default=None, ge=1)  #: use only the first so many (after the split); None: all
     test_images: int | None = Field(default=None, ge=1)
     args: dict[str, Any] = Field(default_factory=dict)  #: for `module:factory` data sets

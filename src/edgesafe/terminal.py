@@ -47,7 +47,14 @@ def print_study(study: StudyReader) -> None:
     if worse:
         console.print(
             f"warning: temperature made the ECE worse on {', '.join(worse)}: do not ship model.calibrated.onnx there. "
-            "Were the validation images among those that the given weights were trained on?"
+            "Were the validation images among those that the given weights were trained on? "
+            'data.validation_from = "test" takes them out of the test set instead'
+        )
+    if study.record.recipe.get("data", {}).get("validation_from") == "test":
+        left = f"{study.record.data.test_n:,} test images that are left"
+        console.print(
+            f"validation images were taken out of the test set, and all numbers rest on the {left}: "
+            "do not compare them with numbers on the whole test set"
         )
     if study.record.digest:
         console.print(f"study {study.root}, digest {study.record.digest[:23]}…")

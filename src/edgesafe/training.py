@@ -123,7 +123,11 @@ class Trainer:
 
     def _loss_said(self, before: float, after: float, key: str) -> str:
         n = len(self.bundle.validation)
-        doubt = " (the given weights may have been trained on these images)" if self.familiar else ""
+        doubt = (
+            ' (the given weights may have been trained on these images; data.validation_from = "test" takes others)'
+            if self.familiar
+            else ""
+        )
         return (
             f"fine-tuning lowered the accuracy on {n:,} validation images from {before:.2%} to {after:.2%}{doubt}: "
             f'lower {key}.lr, or set {key}.epochs = 0 or {key}.keep = "best"'

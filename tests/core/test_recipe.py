@@ -181,6 +181,8 @@ def test_set_can_add_a_block_and_a_target_value() -> None:
         ("evaluate.corruptions=most", "dir:PATH"),
         ("evaluate.severities=[6]", "severities"),
         ("export.opset=13", "opset"),
+        ("data.validation_from=tset", "'train' or 'test'"),
+        ('data={name="cifar10", validation_from="test"}\nevaluate.corruptions=dir:c', "held out for validation"),
         ("name=../evil", "name"),
         ("schema=edgesafe.recipe/9", "edgesafe.recipe/1"),
         ("recover.lr=inf", "lr"),
@@ -191,7 +193,7 @@ def test_set_can_add_a_block_and_a_target_value() -> None:
 )
 def test_a_wrong_recipe_says_what_where_and_what_to_do(override: str, says: str) -> None:
     with pytest.raises(EdgesafeError) as caught:
-        recipe.load(None, [override])
+        recipe.load(None, override.splitlines())
     message = str(caught.value)
     assert caught.value.exit_code == ExitCode.USAGE
     assert says in message

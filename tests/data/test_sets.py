@@ -84,6 +84,28 @@ def test_npz_loads_and_is_normalised_by_its_own_figures(tmp_path: Path) -> None:
     assert data.identity(bundle).shape == (8, 8, 3)
 
 
+def test_validation_from_test_leaves_the_rest_of_test_to_measure_on(tmp_path: Path) -> None:
+    path = str(write_npz(tmp_path / "d.npz"))
+    whole = data.load(DataSection(name="npz", root=path))
+    section = DataSection(name="npz", root=path, validation=5, validation_from="test")
+    bundle = data.load(section)
+    assert (len(bundle.train), len(bundle.validation), len(bundle.test)) == (40, 5, 7)
+    parts = [{x.tobytes() for x in part.images} for part in (bundle.validation, bundle.test)]
+    assert not parts[0] & parts[1]
+    assert parts[0] | parts[1] == {x.tobytes() for x in whole.test.images}
+    rest, out = arrays.split(12, [5], where="x")
+    assert (bundle.test.images == whole.test.images[rest]).all()
+    assert (bundle.validation.labels == whole.test.labels[out]).all()
+    known, other = data.identity(whole), data.identity(bundle)
+    assert other.name == "npz (5 of 12 test images held out)"
+    assert other.test_n == 7
+    for key in ("train_sha256", "validation_sha256", "test_sha256"):
+        assert getattr(known, key) != getattr(other, key)
+    assert data.identity(data.load(section)) == other
+    short = data.load(section.model_copy(update={"test_images": 3})).test
+    assert (short.images == bundle.test.images[:3]).all()  # the first of those that are left
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -123,11 +145,14 @@ def test_a_truncated_npz_is_an_error_not_a_traceback(tmp_path: Path, keep: int) 
 
 def test_limits_and_unknown_names(tmp_path: Path) -> None:
     path = str(write_npz(tmp_path / "d.npz"))
+    own = str(write_npz(tmp_path / "v.npz", x_val=np.zeros((4, 8, 8, 3), np.uint8), y_val=np.arange(4)))
     assert len(data.load(DataSection(name="npz", root=path, test_images=5)).test) == 5
     for section, says in [
         (DataSection(name="npz", root=path, test_images=13), "13 images asked for, 12 there"),
         (DataSection(name="npz", root=path, validation=40), "held out"),
         (DataSection(name="npz", root=path, validation=0), "no validation"),
+        (DataSection(name="npz", root=path, validation=12, validation_from="test"), "12 images .* held out of 12"),
+        (DataSection(name="npz", root=own, validation_from="test"), "brings its own validation"),
         (DataSection(name="npz", root=path, mean=(0.5,)), "1 means"),
         (DataSection(name="cifra10"), "did you mean 'cifar10'"),
         (DataSection(name="cifar10", root=str(tmp_path)), "edgesafe fetch cifar10"),

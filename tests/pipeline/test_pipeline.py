@@ -265,8 +265,11 @@ def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> N
 
 
 def test_corruptions_none_and_quick(tmp_path: Path) -> None:
-    none = pipeline.compress(recipe.load(None, [*TINY, "compress=[]", "evaluate.corruptions=none"]), tmp_path / "none")
-    assert "mpc" not in none.measurements("baseline-s0").metrics
+    plain = [*TINY, "compress=[]", "evaluate.corruptions=none", "data.validation_from=test"]
+    none = pipeline.compress(recipe.load(None, plain), tmp_path / "none")
+    metrics = none.measurements("baseline-s0").metrics
+    assert "mpc" not in metrics
+    assert metrics["accuracy"].population == "digits (197 of 600 test images held out) test set, 80 images"
     quick = [*TINY, 'compress=[{method="weight", ratios=[0.5]}]', "evaluate.mode=quick", "evaluate.images_per_cell=10"]
     study = pipeline.compress(recipe.load(None, quick), tmp_path / "quick")
     cells = evidence_files.from_bytes(study.evidence_bytes("weight-r0.50-s0")).cells

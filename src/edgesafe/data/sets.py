@@ -31,7 +31,7 @@ class RawData:
     test: tuple[object, object]
     classes: tuple[str, ...]
     validation: tuple[object, object] | None = None
-    hold_out: int = 0  #: images held out of train if the recipe does not say
+    hold_out: int = 0  #: images held out if the recipe does not say
     mean: tuple[float, ...] | None = None  #: None: computed from train
     std: tuple[float, ...] | None = None
     licence: str = ""
@@ -40,8 +40,10 @@ class RawData:
 def load(section: DataSection) -> DataBundle:
     """Load, check, split and hash the data set of a recipe.
 
-    The validation images are chosen by a fixed permutation that depends only on the size of the training set, so that
-    they are the same for every seed and every run. `mean` and `std` default to the data set's own figures.
+    The validation images are chosen by a fixed permutation that depends only on the size of the set that they are held
+    out of, so that they are the same for every seed and every run. Held out of test, they are no test images any more:
+    the bundle's name says so, since numbers on the rest are not those of the whole test set. `mean` and `std` default
+    to the data set's own figures.
 
     Raises:
         DataError: unknown name, missing or damaged files, no images, wrong shapes or labels.
@@ -53,16 +55,19 @@ def load(section: DataSection) -> DataBundle:
         raise DataError(f"{k} class", where=where, fix="a classifier needs at least two")
     train = arrays.image_set(*raw.train, num_classes=k, where=f"{where}, train")
     test = arrays.image_set(*raw.test, num_classes=k, where=f"{where}, test")
+    name = section.name
     if raw.validation is not None:
-        validation = arrays.image_set(*raw.validation, num_classes=k, where=f"{where}, validation")
-    else:
-        held = raw.hold_out if section.validation is None else section.validation
-        if held == 0:
+        if section.validation_from == "test":
             raise DataError(
-                "no validation images", where="data.validation", fix="hold out some of train, for example 500"
+                "the data set brings its own validation images", where="data.validation_from", fix="leave the key out"
             )
-        rest, out = arrays.split(len(train), [held], where="data.validation")
-        train, validation = (_take(train, index, k, where) for index in (rest, out))
+        validation = arrays.image_set(*raw.validation, num_classes=k, where=f"{where}, validation")
+    elif section.validation_from == "test":
+        whole = len(test)
+        test, validation = _held_out(test, section, raw, k)
+        name = f"{name} ({len(validation):,} of {whole:,} test images held out)"
+    else:
+        train, validation = _held_out(train, section, raw, k)
     if section.train_images is not None:
         train = _first(train, section.train_images, k, "data.train_images")
     if section.test_images is not None:
@@ -73,7 +78,7 @@ def load(section: DataSection) -> DataBundle:
             f"train, validation and test have different shapes: {sorted(shapes)}", where=where, fix="resize them"
         )
     mean, std = _normalisation(section, raw, train)
-    return DataBundle(section.name, raw.classes, mean, std, train, validation, test, raw.licence)
+    return DataBundle(name, raw.classes, mean, std, train, validation, test, raw.licence)
 
 
 def identity(bundle: DataBundle) -> DataIdentity:
@@ -85,6 +90,17 @@ def identity(bundle: DataBundle) -> DataIdentity:
         train_sha256=bundle.train.sha256, validation_sha256=bundle.validation.sha256, test_sha256=bundle.test.sha256,
         mean=bundle.mean, std=bundle.std,
     )  # fmt: skip
+
+
+def _held_out(images: ImageSet, section: DataSection, raw: RawData, k: int) -> tuple[ImageSet, ImageSet]:
+    """A set without its validation images, and those; each in the set's order."""
+    held = raw.hold_out if section.validation is None else section.validation
+    if held == 0:
+        fix = f"hold out some of {section.validation_from}, for example 500"
+        raise DataError("no validation images", where="data.validation", fix=fix)
+    rest, out = arrays.split(len(images), [held], where="data.validation")
+    where = f"data '{section.name}'"
+    return _take(images, rest, k, where), _take(images, out, k, where)
 
 
 def _take(images: ImageSet, index: NDArray[np.int64], k: int, where: str) -> ImageSet:
