@@ -95,7 +95,7 @@ class Best:
     def __init__(self, model: nn.Module, score: Callable[[nn.Module], float], parts: Parts) -> None:
         self._model, self._score, self._parts = model, score, parts
         self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self.first = self._value = score(model)
+        self._value = score(model)
         self._epoch = 0
         kept = parts.get("best")
         tensors = _tensors(kept) if kept is not None else {}

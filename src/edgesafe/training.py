@@ -91,47 +91,51 @@ class Trainer:
         return baseline.eval()
 
     def recover(self, model: nn.Module, masks: Masks | None, how: Recovery) -> tuple[nn.Module, dict[str, Any]]:
-        """BatchNorm re-estimation, then fine-tuning, judged on the validation images before and after."""
+        """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images."""
         section = how.section
+        pruned = self._score(model) if section.bn_images or section.epochs else None
         layers = recover.reestimate_batchnorm(model, self.bundle.train, self.normalise, images=section.bn_images)
         done: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
+        if pruned is None:
+            return model.eval(), done
+        before = after = self._score(model) if layers else pruned
+        done |= {"validation_images": len(self.bundle.validation), "validation_accuracy_pruned": pruned}
         if section.epochs:
-            done |= self._tune(model, masks, how)
+            done |= self._tune(model, masks, how) | {"validation_accuracy_before": before}
+            after = self._score(model)
+        done["validation_accuracy_after"] = after
+        if after < before:
+            fix = f'lower {how.key}.lr, or set {how.key}.epochs = 0 or {how.key}.keep = "best"'
+            self._warn("fine-tuning", before, after, fix)
+        if before < pruned and after < pruned:
+            self._warn("BatchNorm re-estimation", pruned, before, f"set {how.key}.bn_images = 0")
+        if done.get("kept_epoch") == 0:
+            self.progress.note(f"  no epoch was better than none on the validation images: set {how.key}.epochs = 0")
         return model.eval(), done
 
     def _tune(self, model: nn.Module, masks: Masks | None, how: Recovery) -> dict[str, Any]:
-        section, images, held_out = how.section, self._images(how.section), self.bundle.validation
+        section, images = how.section, self._images(how.section)
         start = weights_hash(model)
         key = stage_key(what="recover", section=section.model_dump(), start=start, seed=how.seed, **self.basis)
         kept = Kept(self.study, how.owner, how.name, key)
         best = Best(model, self._score, kept) if section.keep == "best" else None
-        before = best.first if best is not None else self._score(model)
         losses = self._fit(model, _plan(section, how.seed), _Training("fine-tuning", images, best or kept), masks)
         done: dict[str, Any] = {"images": len(images), "lr": section.lr, "loss": losses[-1]}
         if section.milestones:
             done["milestones"] = ", ".join(map(str, section.milestones))
         if best is not None:
             done["kept_epoch"] = best.restore()
-        after = self._score(model)
-        done |= {"validation_images": len(held_out), "validation_accuracy_before": before}
-        done |= {"validation_accuracy_after": after}
-        if after < before:
-            self.progress.note(f"  warning: {self._loss_said(before, after, how.key)}")
-        elif done.get("kept_epoch") == 0:
-            self.progress.note(f"  no epoch was better than none on the validation images: set {how.key}.epochs = 0")
         return done
 
-    def _loss_said(self, before: float, after: float, key: str) -> str:
-        n = len(self.bundle.validation)
+    def _warn(self, what: str, before: float, after: float, fix: str) -> None:
         doubt = (
             ' (the given weights may have been trained on these images; data.validation_from = "test" takes others)'
             if self.familiar
             else ""
         )
-        return (
-            f"fine-tuning lowered the accuracy on {n:,} validation images from {before:.2%} to {after:.2%}{doubt}: "
-            f'lower {key}.lr, or set {key}.epochs = 0 or {key}.keep = "best"'
-        )
+        n = len(self.bundle.validation)
+        lost = f"by {round((before - after) * n):,} of {n:,} validation images, from {before:.2%} to {after:.2%}"
+        self.progress.note(f"  warning: {what} lowered the accuracy {lost}{doubt}: {fix}")
 
     def _score(self, model: nn.Module) -> float:
         return recover.accuracy(model, self.bundle.validation, self.normalise)

@@ -215,7 +215,8 @@ class Heard(Silent):
 def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: Path) -> None:
     blocks = (
         'compress=[{method="weight", label="last", ratios=[0.3], recover={lr=2.0, epochs=1, images=400}},'
-        ' {method="weight", label="best", ratios=[0.3], recover={lr=2.0, epochs=1, images=400, keep="best"}}]'
+        ' {method="weight", label="best", ratios=[0.3], recover={lr=2.0, epochs=1, images=400, keep="best"}},'
+        ' {method="weight", label="as", ratios=[0.3], recover={bn_images=0, epochs=0}}]'
     )
     heard = Heard()
     study = pipeline.compress(recipe.load(None, [*SHORT, blocks, "train.epochs=4"]), tmp_path / "s", heard)
@@ -226,6 +227,7 @@ def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: 
     assert best["validation_images"] == 197
     warned = [line for line in heard.said if "fine-tuning lowered" in line]
     assert len(warned) == 1
+    assert study.variant("as-r0.30-s0").recovery == {"bn_images": 0, "epochs": 0}
     assert "compress.0.recover.lr" in warned[0]
     assert "given weights" not in warned[0]  # none are given
     assert any("set compress.1.recover.epochs = 0" in line for line in heard.said)
@@ -261,7 +263,10 @@ def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> N
     heard = Heard()
     study = pipeline.compress(recipe.load(None, [*SHORT, block]), tmp_path / "s", heard)
     assert "slimming (L1 on BN scales) 50" in heard.said
-    assert study.variant("channel-r0.30-s0").recovery == {"bn_images": 64, "epochs": 0}
+    recovery = study.variant("channel-r0.30-s0").recovery
+    assert set(recovery) == {
+        "bn_images", "epochs", "validation_images", "validation_accuracy_pruned", "validation_accuracy_after",
+    }  # fmt: skip
 
 
 def test_corruptions_none_and_quick(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""What recovery says of itself; that it trains right is tested with whole studies, in tests/pipeline."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgesafe.progress import Silent
+from edgesafe.records import DataBundle, ImageSet
+from edgesafe.sections import RecoverSection
+from edgesafe.training import Recovery, Trainer
+
+HALF = (0.5, 0.5, 0.5)
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def trainer(heard: Heard, *, familiar: bool) -> Trainer:
+    images = ImageSet(np.zeros((200, 8, 8, 3), np.uint8), np.zeros(200, np.int64), "x")
+    bundle = DataBundle("d", ("a", "b"), HALF, HALF, images, images, images)
+    return Trainer(bundle, None, heard, {}, familiar)  # type: ignore[arg-type]  # no state is kept without an epoch
+
+
+@pytest.mark.parametrize(
+    ("scores", "familiar", "says"),
+    [
+        (
+            [0.915, 0.88],
+            False,
+            "lowered the accuracy by 7 of 200 validation images, from 91.50% to 88.00%: set compress.1",
+        ),
+        (
+            [0.915, 0.88],
+            True,
+            'these images; data.validation_from = "test" takes others): set compress.1.recover.bn_images',
+        ),
+        ([0.88, 0.88], True, None),
+        ([0.15, 0.40], False, None),
+    ],
+)
+def test_a_batchnorm_re_estimation_that_hurts_is_said(
+    monkeypatch: pytest.MonkeyPatch, scores: list[float], familiar: bool, says: str | None
+) -> None:
+    left = iter(scores)
+    monkeypatch.setattr(Trainer, "_score", lambda *_: next(left))
+    heard = Heard()
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    how = Recovery(RecoverSection(epochs=0, bn_images=100), "compress.1.recover", 0, "v")
+    _, done = trainer(heard, familiar=familiar).recover(net, None, how)
+    assert done == {
+        "bn_images": 100, "epochs": 0, "validation_images": 200,
+        "validation_accuracy_pruned": scores[0], "validation_accuracy_after": scores[1],
+    }  # fmt: skip
+    assert len(heard.said) == (says is not None)
+    assert says is None or says in heard.said[0]
+
+
+def test_no_recovery_is_not_judged() -> None:
+    heard, net = Heard(), nn.Linear(2, 2)
+    weight = net.weight.clone()
+    _, done = trainer(heard, familiar=False).recover(
+        net, None, Recovery(RecoverSection(epochs=0, bn_images=0), "recover", 0, "v")
+    )
+    assert done == {"bn_images": 0, "epochs": 0}
+    assert torch.equal(net.weight, weight)
