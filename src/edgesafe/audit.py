@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesafe import corruptions, data, evaluation, foreign, measuring, recipe, store
+from edgesafe import corruptions, data, evaluation, foreign, judging, measuring, recipe, store
 from edgesafe.bookkeeping import host, input_hashes
 from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
 from edgesafe.evaluation import Setting, Timing
@@ -80,6 +80,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> s
     progress = progress or Silent()
     resolved = recipe.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
     resolved = resolved.model_copy(update={"compress": (), "name": f"{request.model.stem}-audit"})
+    judging.check(resolved.evaluate.policy)
     bundle = data.load(resolved.data)
     identity = data.identity(bundle)
     known = _known(request.baseline)

@@ -18,6 +18,7 @@ from edgesafe.errors import EdgesafeError, ExitCode, RecipeError, UsageError
 
 if TYPE_CHECKING:
     from edgesafe import gating
+    from edgesafe.progress import Progress
     from edgesafe.recipe import Recipe
 
 __all__ = ["app", "main", "run"]
@@ -35,6 +36,7 @@ app.add_typer(policy_app, name="policy")
 
 StudyArgument = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
 OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Start over; a study that is there is moved aside.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -62,7 +64,7 @@ def compress(
     recipe: Annotated[Path | None, typer.Argument(metavar="[RECIPE]", help="TOML file. None: the quickstart.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")] = None,
     out: OutOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over; a study that is there is moved aside.")] = False,
+    fresh: FreshOption = False,
     model: Annotated[str | None, typer.Option(help="Architecture, if there is no recipe file.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file of that model.")] = None,
     data: Annotated[
@@ -81,12 +83,11 @@ def compress(
     if show_recipe:
         print(recipes.dump_toml(resolved), end="")
         return
-    from edgesafe import progress, store, terminal
+    from edgesafe import progress, terminal
 
     target = out or Path("export") / resolved.name
     say = progress.for_terminal()
-    if fresh and (aside := store.set_aside(target)) is not None:
-        say.note(f"the study that was there is now {aside}")
+    _start_over(fresh, target, say)
     pipeline = _needs("edgesafe.pipeline", "compress")
     study = pipeline.compress(resolved, target, say)
     terminal.print_study(study)
@@ -95,6 +96,14 @@ def compress(
         reasons = "; ".join(f"{entry.id} ({entry.reason})" for entry in refused)
         print(f"edgesafe: refused {len(refused)} of {len(study.record.variants)} variants: {reasons}", file=sys.stderr)
         raise _Done(ExitCode.REFUSED)
+
+
+def _start_over(fresh: bool, target: Path, say: Progress) -> None:
+    """Move a study that is there aside, if that was asked for."""
+    from edgesafe import store
+
+    if fresh and (aside := store.set_aside(target)) is not None:
+        say.note(f"the study that was there is now {aside}")
 
 
 def _recipe(path: Path | None, overrides: list[str], flags: dict[str, Any]) -> Recipe:
@@ -179,6 +188,7 @@ def evaluate(
         int | None, typer.Option(min=1000, help="Corrupted images to measure at most (mode quick).")
     ] = None,
     out: OutOption = None,
+    fresh: FreshOption = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="evaluate.*, data.*, target.*")
     ] = None,
@@ -198,7 +208,9 @@ def evaluate(
     given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
     overrides = (*given, *(set_ or ()))
     request = audit.Request(model, baseline, data, root, layout, outputs, *channels, overrides=overrides)
-    terminal.print_study(audit.evaluate(request, target, progress.for_terminal()))
+    say = progress.for_terminal()
+    _start_over(fresh, target, say)
+    terminal.print_study(audit.evaluate(request, target, say))
     if policy is not None:
         _decide(gating.Request(target, policy, ("candidate-s0",), no_baseline=baseline is None), {})
 

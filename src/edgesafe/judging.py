@@ -12,7 +12,18 @@ from edgesafe.gate import policy as policies
 from edgesafe.gate.decide import Options, decide
 from edgesafe.records import GateResult, GateStatus, Measurements, StudyRecord, VariantRecord, Verdict
 
-__all__ = ["Judge", "undecided"]
+__all__ = ["Judge", "check", "undecided"]
+
+
+def check(policy: str | None) -> None:
+    """Refuses a policy that could not be judged by, before hours of measuring; None: there is none.
+
+    Raises:
+        PolicyError: it cannot be read, or is not one.
+    """
+    if policy is not None:
+        path = Path(policy)
+        locks.for_policy(policies.load(path), path)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgesafe import cutting, data, evaluation, measuring, models, shipping
-from edgesafe.bookkeeping import Files, Kept, host, input_hashes
+from edgesafe import cutting, data, evaluation, judging, measuring, models, shipping
+from edgesafe.bookkeeping import Files, host, input_hashes
 from edgesafe.errors import RefusedError
 from edgesafe.evaluation import Bench, Setting, Timing
 from edgesafe.measure.session import OnnxClassifier
@@ -41,7 +41,7 @@ from edgesafe.records import (
 from edgesafe.recover import Normalisation
 from edgesafe.sections import CompressSection, Method
 from edgesafe.shipping import Exported, Order
-from edgesafe.storage import sha256_bytes, sha256_file, stage_key
+from edgesafe.storage import sha256_file
 from edgesafe.store import StudyWriter
 from edgesafe.training import Recovery, Trainer, weights_hash
 
@@ -97,6 +97,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     """
     progress = progress or Silent()
     torch.set_num_threads(_CORES)
+    judging.check(recipe.evaluate.policy)
     bundle = data.load(recipe.data)
     identity = data.identity(bundle)
     bench = evaluation.prepare(bundle.test, identity, recipe.evaluate)

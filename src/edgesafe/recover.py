@@ -208,11 +208,26 @@ def fit(
 
 
 def reestimate_batchnorm(
-    model: nn.Module, data: ImageSet, normalise: Normalisation, *, images: int, batch_size: int = 250
+    model: nn.Module,
+    data: ImageSet,
+    normalise: Normalisation,
+    *,
+    images: int,
+    view: FitPlan | None = None,
+    batch_size: int = 250,
 ) -> int:
     """Replace the running statistics of every BatchNorm by plain averages over training images.
 
-    Only statistics change; weights do not. The images are the first `images` of the set, not augmented.
+    Only statistics change; weights do not. They must be of images as training showed them: those of unaugmented images
+    cost a ResNet-20 that was trained on random crops 2.9 points of accuracy (decision 006).
+
+    Args:
+        model: changed in place.
+        data: its first `images` are used.
+        normalise: of the data set.
+        images: how many; 0: nothing happens.
+        view: crops and flips of the training, whose seed decides them; None: images as they are.
+        batch_size: images at a time.
 
     Returns:
         Number of BatchNorm layers re-estimated (0: the net has none, nothing happened).
@@ -230,6 +245,8 @@ def reestimate_batchnorm(
     with torch.no_grad():
         for start in range(0, len(x), batch_size):
             part = x[start : start + batch_size]
+            if view is not None:
+                part = _augment(part, view, _generator(view.seed, 0, f"statistics{start}"))
             if len(part) > 1:
                 model(normalise(part))
     for layer, momentum in zip(layers, momenta, strict=True):

@@ -94,7 +94,9 @@ class Trainer:
         """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images."""
         section = how.section
         pruned = self._score(model) if section.bn_images or section.epochs else None
-        layers = recover.reestimate_batchnorm(model, self.bundle.train, self.normalise, images=section.bn_images)
+        layers = recover.reestimate_batchnorm(
+            model, self.bundle.train, self.normalise, images=section.bn_images, view=_plan(section, how.seed)
+        )
         done: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
         if pruned is None:
             return model.eval(), done

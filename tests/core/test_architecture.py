@@ -37,7 +37,18 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "audit": (
-        {"bookkeeping", "corruptions", "data", "evaluation", "foreign", "measure", "measuring", "progress", "recipe"}
+        {
+            "bookkeeping",
+            "corruptions",
+            "data",
+            "evaluation",
+            "foreign",
+            "judging",
+            "measure",
+            "measuring",
+            "progress",
+            "recipe",
+        }
         | {"storage", "store"},
         {"numpy"},
     ),

@@ -178,6 +178,22 @@ def test_batchnorm_statistics_are_the_plain_averages() -> None:
     assert recover.reestimate_batchnorm(model, data, NORMAL, images=0) == 0
 
 
+def test_batchnorm_statistics_are_of_images_as_training_shows_them() -> None:
+    """Crops out of a black border make the images darker, so the means must move; the same seed, the same crops."""
+    data = images(400)
+    found = {}
+    for name, view in (("plain", None), ("off", plan(augment=False)), ("crops", plan()), ("again", plan())):
+        model = net()
+        recover.reestimate_batchnorm(model, data, NORMAL, images=400, view=view)
+        found[name] = model[1].running_mean
+    assert torch.equal(found["plain"], found["off"])
+    assert torch.equal(found["crops"], found["again"])
+    dark = recover.Normalisation(NORMAL.mean, NORMAL.std)(torch.zeros(1, *data.images.shape[1:], dtype=torch.uint8))
+    black = net()[0](dark).mean((0, 2, 3))
+    towards = (found["crops"] - found["plain"]) * (black - found["plain"])
+    assert (towards > 0).all()
+
+
 def test_normalisation_is_what_torchvision_does() -> None:
     from torchvision.transforms import v2
 
