@@ -104,7 +104,9 @@ def _explanation(measured: Measurements) -> list[str]:
 
 def _sampled(measured: Sequence[Measurements]) -> list[str]:
     """Which mPCs come from a sample of the corrupted images."""
-    found = [m for m in measured if m.meta.get("sample.design") in ("cell", "margin") and "mpc" in m.metrics]
+    found = [
+        m for m in measured if "mpc" in m.metrics and m.metrics["mpc"].population.startswith("the fixed benchmark")
+    ]
     if not found:
         return []
     names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in found)

@@ -71,6 +71,8 @@ def test_a_foreign_file_against_a_study_until_it_is_decided(
     verdict = gating.judge(gating.Request(out, rules))
     assert verdict.exit_code == 0  # decided the same from what was stored
     assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
+    for page in ("index.html", "report.md"):
+        assert "Measured on a sample of the corrupted images" in (tmp_path / "r" / page).read_text()
 
 
 def test_a_limit_that_is_surely_broken_fails(measured: Path, tmp_path: Path) -> None:

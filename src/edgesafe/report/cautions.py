@@ -1,4 +1,4 @@
-"""What a reader must be told before shipping a file: a temperature that did not make calibration better."""
+"""What a reader must be told: a temperature that did not help, corrupted images that were sampled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgesafe.records import VariantRecord
 from edgesafe.report.view import Group, StudyView
 from edgesafe.report.words import clean
 
-__all__ = ["TemperatureCaution", "temperature_caution"]
+__all__ = ["TemperatureCaution", "sampled_note", "temperature_caution"]
 
 _RAW, _CALIBRATED = "ece_em10_top1", "ece_em10_top1.calibrated"
 _NAMED = 8  # variants named in the text; the tables have all
@@ -46,7 +46,27 @@ def temperature_caution(view: StudyView, groups: Sequence[Group]) -> Temperature
         tuple(lines),
         _reason(view, [v for v, _, _ in worse]),
         "Do not ship model.calibrated.onnx of these variants. Fit the temperature on images that the weights never "
-        "saw, or set export.temperature = false.",
+        'saw (data.validation_from = "test" holds some of the test images out), or set export.temperature = false.',
+    )
+
+
+def sampled_note(view: StudyView, groups: Sequence[Group]) -> str | None:
+    """Which variants saw only a sample of the corrupted images, and what their intervals are then about; None: none."""
+    members = [v.id for g in groups for v in g.members]
+    sampled = [
+        f"{clean(name)} ({metric.n:,})"
+        for name in members
+        if (m := view.measurements.get(name)) is not None
+        and (metric := m.metrics.get("mpc")) is not None
+        and metric.population.startswith("the fixed benchmark")
+    ]
+    if not sampled:
+        return None
+    named = ", ".join(sampled[:_NAMED]) + (f" and {len(sampled) - _NAMED} more" if len(sampled) > _NAMED else "")
+    return (
+        f"Measured on a sample of the corrupted images, their number in brackets: {named}. Intervals of mPC and of all "
+        "other numbers over corrupted images are then about this fixed benchmark (what measuring all of it would "
+        "give), not about new images."
     )
 
 

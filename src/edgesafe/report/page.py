@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgesafe.errors import RefusedError
 from edgesafe.report import figures, lines, tables
 from edgesafe.report.basis import basis_table
-from edgesafe.report.cautions import temperature_caution
+from edgesafe.report.cautions import sampled_note, temperature_caution
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
 from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_uri, verdict_box
@@ -101,6 +101,7 @@ def _context(
         "profile": None if any(g.ratio > 0 for g in groups) else lines.profile_figure(view, groups),
         "cost": figures.pareto_figure(points, names),
         "caution": temperature_caution(view, groups),
+        "sampled": sampled_note(view, groups),
         "widths": widths_figure(groups, names),
         "provenance": tables.provenance_table(view),
         "provenance_facts": provenance_facts(view),

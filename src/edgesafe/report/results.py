@@ -24,7 +24,7 @@ from edgesafe.records import (
     Temperature,
     Verdict,
 )
-from edgesafe.report.cautions import temperature_caution
+from edgesafe.report.cautions import sampled_note, temperature_caution
 from edgesafe.report.stats import BEST_RULE, Best, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
 from edgesafe.report.words import ABSENT, STATUS, clean, interval, number, size, speed
@@ -242,6 +242,8 @@ def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) 
     out += [f"| {' | '.join(_md_row(g, view))} |" for g in groups]
     if best:
         out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{BEST_RULE}</sub>"]
+    if (note := sampled_note(view, groups)) is not None:
+        out += ["", _md(note)]
     if (caution := temperature_caution(view, groups)) is not None:
         out += ["", f"**! {caution.head}** {caution.reason} {caution.advice}", ""]  # no user's text
         out += [f"- {_md(line)}" for line in caution.variants]
