@@ -132,7 +132,7 @@ def test_coverage(candidate: Evidence, base: Evidence) -> None:
 def test_coverage_of_calibration_errors(candidate: Evidence, base: Evidence) -> None:
     truth, own = compare(candidate, base), summarise(candidate, population=WHO)
     hits: list[tuple[bool, bool]] = []
-    for seed in range(300):
+    for seed in range(150):
         drawn = sample(candidate, base, 1500, seed)
         d, m = compare(drawn, base), summarise(drawn, population=WHO, baseline=base)
         for metric in ("ece_em10_top1.severity.5", "ece_em10_top1.corruption.fog"):
