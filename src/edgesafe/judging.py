@@ -58,7 +58,10 @@ class Judge:
         if not settled:
             self.told(f"  {seen}: open: {', '.join(dict.fromkeys(r.id for r in open_))}")
             return False
-        self.told(f"  {seen}: {verdict.overall.value}")
+        missing = ", ".join(dict.fromkeys(r.id for r in verdict.gates if r.status is GateStatus.MISSING and r.blocking))
+        self.told(
+            f"  {seen}: {verdict.overall.value}{f' (more images do not mend that): {missing}' if missing else ''}"
+        )
         return True
 
     def names(self, *suffixes: str) -> bool:
