@@ -82,8 +82,14 @@ def test_example_policies_load_and_fit_the_schema(path):
     _validator("policy").validate(tomllib.loads(path.read_text(encoding="utf-8")))
 
 
-def test_there_are_three_example_policies():
-    assert [path.stem for path in POLICIES] == ["pull-request", "quickstart", "release"]
+def test_there_are_four_example_policies():
+    assert [path.stem for path in POLICIES] == ["audit", "pull-request", "quickstart", "release"]
+
+
+def test_the_policy_for_audits_asks_for_nothing_that_only_compress_knows():
+    audit = next(load(path) for path in POLICIES if path.stem == "audit")
+    known_of_any_file = {"accuracy", "mpc", "nll", "ece_em10_top1", "high_conf_error@0.9", "latency.ratio"}
+    assert {gate.metric for gate in audit.gates} == known_of_any_file
 
 
 def test_the_documented_policies_load():
