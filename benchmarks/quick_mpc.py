@@ -29,6 +29,7 @@ from edgesafe.gate.looks import LOOKS
 from edgesafe.gate.policy import loads
 from edgesafe.measure import margin
 from edgesafe.measure.bounds import mean_over_cells, paired_mean_over_cells, z_value
+from edgesafe.measure.cells import rightness
 from edgesafe.measure.clusters import design_of
 from edgesafe.measure.evidence import from_bytes
 from edgesafe.measure.pooling import BENCHMARK, DESIGN, benchmark_of
@@ -81,10 +82,6 @@ def sampled(baseline: Evidence, per_cell: int, seed: int) -> Evidence:
     return Evidence(baseline.clean, baseline.logits, runner.corrupted(wanted), meta)
 
 
-def right(cell: object) -> np.ndarray:
-    return (cell.prediction == cell.label).astype(float)
-
-
 def difference(candidate: Evidence, baseline: Evidence) -> Comparison:
     """The paired difference of mPC alone, as `compare` computes it."""
     if margin.is_drawn(candidate):
@@ -97,7 +94,7 @@ def difference(candidate: Evidence, baseline: Evidence) -> Comparison:
         same = runner.corrupted({k: candidate.cells[k].index for k in keys})
         design = design_of([candidate.cells[k].index for k in keys], benchmark_of(candidate))
         i = paired_mean_over_cells(
-            [right(candidate.cells[k]) for k in keys], [right(same[k]) for k in keys], design, rate=True
+            [rightness(candidate.cells[k]) for k in keys], [rightness(same[k]) for k in keys], design, rate=True
         ).interval
     return Comparison(metric="mpc", unit=Unit.FRACTION, candidate=0.0, baseline=0.0, **i.fields())
 
@@ -164,9 +161,9 @@ def main() -> None:
     baseline, candidate = (from_bytes(p.read_bytes()) for p in (args.baseline, args.candidate))
     keys = sorted(baseline.cells)
     size = len(baseline.cells[keys[0]].index)
-    mpc = [float(np.mean([right(e.cells[k]).mean() for k in keys])) for e in (baseline, candidate)]
+    mpc = [float(np.mean([rightness(e.cells[k]).mean() for k in keys])) for e in (baseline, candidate)]
     truth = mpc[1] - mpc[0]
-    changed = float(np.mean([(right(baseline.cells[k]) != right(candidate.cells[k])).mean() for k in keys]))
+    changed = float(np.mean([(rightness(baseline.cells[k]) != rightness(candidate.cells[k])).mean() for k in keys]))
     print(
         f"population: {len(keys)} cells x {size} images; mPC baseline {100 * mpc[0]:.2f} %,"
         f" candidate {100 * mpc[1]:.2f} %, difference {100 * truth:+.2f} pp,"
@@ -177,7 +174,7 @@ def main() -> None:
         for draw in range(args.draws):
             drawn = sampled(candidate, per_cell, draw)
             i = mean_over_cells(
-                [right(drawn.cells[k]) for k in keys], design_of([drawn.cells[k].index for k in keys], size)
+                [rightness(drawn.cells[k]) for k in keys], design_of([drawn.cells[k].index for k in keys], size)
             ).interval
             rows.append((i.estimate, i.low, i.high, i.se))
         line("alone", per_cell * len(keys), rows, mpc[1])

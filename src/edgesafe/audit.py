@@ -161,8 +161,8 @@ def _on_known(bench_: evaluation.Bench, known: _Known | None) -> evaluation.Benc
         raise RefusedError(
             "was measured on a sample by another's margins", where="--baseline", fix="give a study's baseline"
         )
-    here = {"test_sha256": bench_.test.sha256} | {f"corruption.{k}": v for k, v in bench_.identity.items()}
-    same_pixels(here, {k: v for k, v in evidence.meta.items() if k == "test_sha256" or k.startswith("corruption.")})
+    here = evidence_files.make_meta(test_sha256=bench_.test.sha256, onnx_sha256="", corruption=bench_.identity)
+    same_pixels(here, evidence.meta)
     missing = [f"{name} {severity}" for name, severity in bench_.cells if (name, severity) not in evidence.cells]
     if missing:
         raise NothingEvaluated(
@@ -203,12 +203,13 @@ class _Audit:
             bench=self.bench, study=self.study, progress=self.progress, setting=Setting(self.recipe.target, host()),
             variant=variant, baseline=_BASELINE if self._compared(variant) else None,
             policy=Path(section.policy) if candidate and section.policy is not None else None,
+            counted=self._counted(variant, content, spec),
         )  # fmt: skip
         known = None
         if self.known is not None and not candidate:
             self.progress.note("  measured before: its evidence is taken as it is")
             known = evidence_files.from_bytes(self.known.evidence)
-        measuring.measure(task, classifier, self._counted(variant, content, spec), known=known)
+        measuring.measure(task, classifier, known)
         self.study.finish(variant)
 
     def _counted(self, variant: str, content: bytes, spec: InputSpec) -> dict[str, Measurement]:

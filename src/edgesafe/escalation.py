@@ -20,6 +20,7 @@ from edgesafe.evaluation import Bench, Keeper
 from edgesafe.gate.looks import LOOKS
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import robustness, sampling
+from edgesafe.measure.cells import joined, rightness, rows_of, take
 from edgesafe.measure.pooling import BENCHMARK, CELLS, DESIGN, FRAME
 from edgesafe.measure.session import OnnxClassifier
 from edgesafe.records import Cell, Evidence
@@ -92,13 +93,13 @@ class StoredRunner:
 
     def clean(self, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
         """Clean test images and their logits."""
-        rows = _rows(self.full.clean, indices)
-        return _taken(self.full.clean, rows), self.full.logits[rows]
+        rows = rows_of(self.full.clean, indices)
+        return take(self.full.clean, rows), self.full.logits[rows]
 
     def corrupted(self, wanted: Mapping[Key, NDArray[np.int64]]) -> Mapping[Key, Cell]:
         """Corrupted images."""
         cells = self.full.cells
-        return {key: _taken(cells[key], _rows(cells[key], indices)) for key, indices in wanted.items()}
+        return {key: take(cells[key], rows_of(cells[key], indices)) for key, indices in wanted.items()}
 
     def meta(self, sample: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
         """evidence.meta."""
@@ -248,14 +249,14 @@ class _Sample:
         cell, logits = self._runner.clean(more)
         both = np.concatenate([self._clean.index, cell.index])
         self._logits = np.concatenate([self._logits, logits])[np.argsort(both, kind="stable")]
-        self._clean = _joined(self._clean, cell)
+        self._clean = joined(self._clean, cell)
 
     def _see(self, wanted: Mapping[Key, NDArray[np.int64]]) -> None:
         """Measure those images of the cells that were not seen yet."""
         new = {key: _without(indices, self._cells.get(key)) for key, indices in wanted.items()}
         new = {key: indices for key, indices in new.items() if len(indices)}
         for key, cell in self._runner.corrupted(new).items():
-            self._cells[key] = _joined(self._cells[key], cell) if key in self._cells else cell
+            self._cells[key] = joined(self._cells[key], cell) if key in self._cells else cell
 
     def _changed(self, units: NDArray[np.int64]) -> NDArray[np.float64]:
         """Candidate right minus baseline right, of units of the frame."""
@@ -276,31 +277,5 @@ def _without(indices: NDArray[np.int64], seen: Cell | None) -> NDArray[np.int64]
     return indices if seen is None else np.setdiff1d(indices, seen.index)
 
 
-def _rows(cell: Cell, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where a cell holds these test images."""
-    order = np.argsort(cell.index, kind="stable")
-    rows: NDArray[np.int64] = order[np.searchsorted(cell.index[order], index)]
-    return rows
-
-
 def _right(cell: Cell, index: NDArray[np.int64]) -> NDArray[np.float64]:
-    rows = _rows(cell, index)
-    right: NDArray[np.float64] = (cell.prediction[rows] == cell.label[rows]).astype(np.float64)
-    return right
-
-
-def _taken(c: Cell, i: NDArray[np.int64]) -> Cell:
-    return Cell(
-        c.corruption, c.severity, c.index[i], c.label[i], c.prediction[i], c.confidence[i], c.nll[i], c.margin[i]
-    )
-
-
-def _joined(a: Cell, b: Cell) -> Cell:
-    """Two parts of one cell, by rising index."""
-    both = Cell(
-        a.corruption, a.severity,
-        np.concatenate([a.index, b.index]), np.concatenate([a.label, b.label]),
-        np.concatenate([a.prediction, b.prediction]), np.concatenate([a.confidence, b.confidence]),
-        np.concatenate([a.nll, b.nll]), np.concatenate([a.margin, b.margin]),
-    )  # fmt: skip
-    return _taken(both, np.argsort(both.index, kind="stable"))
+    return rightness(take(cell, rows_of(cell, index)))

@@ -10,9 +10,21 @@ from pathlib import Path
 from edgesafe.gate import lock as locks
 from edgesafe.gate import policy as policies
 from edgesafe.gate.decide import Options, decide
+from edgesafe.gate.lock import Lock
+from edgesafe.gate.policy import Policy
 from edgesafe.records import GateResult, GateStatus, Measurements, StudyRecord, VariantRecord, Verdict
 
-__all__ = ["Judge", "check", "undecided"]
+__all__ = ["Judge", "check", "load", "undecided"]
+
+
+def load(path: Path) -> tuple[Policy, Lock | None]:
+    """A policy and the lock that it names.
+
+    Raises:
+        PolicyError: it cannot be read, or is not one.
+    """
+    policy = policies.load(path)
+    return policy, locks.for_policy(policy, path)
 
 
 def check(policy: str | None) -> None:
@@ -22,8 +34,7 @@ def check(policy: str | None) -> None:
         PolicyError: it cannot be read, or is not one.
     """
     if policy is not None:
-        path = Path(policy)
-        locks.for_policy(policies.load(path), path)
+        load(Path(policy))
 
 
 @dataclass(frozen=True)
@@ -31,14 +42,16 @@ class Judge:
     """Asks the gate about a variant that is being measured.
 
     Attributes:
-        policy: a policy file.
+        policy: what must hold.
+        lock: the baseline that it pins, or None.
         study: lists the variant.
         records: variant.json of the variant and of its baseline.
         baseline: the baseline's measurements; None: there is none, and gates that compare are left out.
         told: told what is still open after a look.
     """
 
-    policy: Path
+    policy: Policy
+    lock: Lock | None
     study: StudyRecord
     records: Mapping[str, VariantRecord]
     baseline: Measurements | None
@@ -66,16 +79,15 @@ class Judge:
 
     def names(self, *suffixes: str) -> bool:
         """Whether the policy has a gate on another file's metrics, such as `ece_em10_top1.calibrated`."""
-        return any(gate.metric.endswith(suffixes) for gate in policies.load(self.policy).gates)
+        return any(gate.metric.endswith(suffixes) for gate in self.policy.gates)
 
     def verdict(self, measured: Measurements) -> Verdict:
         """What the gate says of the measurements."""
-        policy = policies.load(self.policy)
         found = {measured.variant: measured}
         if self.baseline is not None:
             found[self.baseline.variant] = self.baseline
         return decide(
-            policy,
+            self.policy,
             self.study,
             found,
             self.records,
@@ -84,7 +96,7 @@ class Judge:
             options=Options(
                 variants=(measured.variant,),
                 no_baseline=self.baseline is None,
-                lock=locks.for_policy(policy, self.policy),
+                lock=self.lock,
             ),
         )
 

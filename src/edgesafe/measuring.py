@@ -6,10 +6,10 @@ Shared by `edgesafe compress` and `edgesafe evaluate`; free of torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgesafe import escalation, evaluation
+from edgesafe import escalation, evaluation, judging
 from edgesafe.bookkeeping import Kept
 from edgesafe.evaluation import Bench, Setting
 from edgesafe.judging import Judge
@@ -37,6 +37,8 @@ class Task:
         variant: id.
         baseline: id of what it is compared with; None: nothing.
         policy: measure until this policy is decided; None: all, or the budget.
+        counted: metrics that do not come from images: sizes, latency.
+        other_files: clean metrics of the files beside it (`evaluation.other_file`).
     """
 
     bench: Bench
@@ -46,6 +48,8 @@ class Task:
     variant: str
     baseline: str | None
     policy: Path | None = None
+    counted: Metrics = field(default_factory=dict)
+    other_files: Callable[[Evidence], Metrics] = lambda _: {}
 
     def reference(self) -> tuple[str, Evidence] | None:
         """Id and evidence of what the variant is compared with."""
@@ -54,39 +58,25 @@ class Task:
         return self.baseline, evidence_files.from_bytes(self.study.evidence_bytes(self.baseline))
 
 
-def measure(
-    task: Task,
-    classifier: OnnxClassifier,
-    counted: Metrics,
-    other_files: Callable[[Evidence], Metrics] = lambda _: {},
-    known: Evidence | None = None,
-) -> None:
+def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = None) -> None:
     """Measure a file and write what was found; parts finished before are not measured again.
 
     Args:
         task: what to measure.
         classifier: the open file.
-        counted: metrics that do not come from images: sizes, latency.
-        other_files: clean metrics of the files beside it (`evaluation.other_file`).
         known: the file's evidence, if it was measured before.
 
     Raises:
         EdgesafeError: the evidence is such that no metric may rest on it, or the policy cannot be used.
     """
     reference = task.reference()
-    evidence = known or _evidence(task, classifier, reference, counted, other_files)
+    evidence = known or _evidence(task, classifier, reference)
     written = task.study.put_file(task.variant, "evidence.npz", evidence_files.to_bytes(evidence))
     measured = _assembled(task, evidence, reference, written.sha256)
-    task.study.put_measurements(_with(measured, counted, other_files(evidence)))
+    task.study.put_measurements(_with(measured, task.counted, task.other_files(evidence)))
 
 
-def _evidence(
-    task: Task,
-    classifier: OnnxClassifier,
-    reference: tuple[str, Evidence] | None,
-    counted: Metrics,
-    other_files: Callable[[Evidence], Metrics],
-) -> Evidence:
+def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None) -> Evidence:
     bench, base = task.bench, reference[1] if reference is not None else None
     cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
     against = str(base.meta["onnx_sha256"]) if base is not None else ""
@@ -95,30 +85,24 @@ def _evidence(
     if bench.section.mode == "full" or (base is None and task.policy is None):
         with task.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
             return evaluation.collect(classifier, bench, kept, advance)
-    decided = _decided(task, task.policy, reference, counted, other_files) if task.policy is not None else None
+    decided = _decided(task, task.policy, reference) if task.policy is not None else None
     looks = escalation.plan(bench, base, escalating=decided is not None)
     with task.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
         runner = escalation.ModelRunner(classifier, bench, advance)
         return escalation.collect(runner, bench, base, kept, decided)
 
 
-def _decided(
-    task: Task,
-    policy: Path,
-    reference: tuple[str, Evidence] | None,
-    counted: Metrics,
-    other_files: Callable[[Evidence], Metrics],
-) -> Callable[[Evidence], bool]:
+def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -> Callable[[Evidence], bool]:
     """Asks the policy whether a sample is large enough."""
     names = [name for name in (task.baseline, task.variant) if name is not None]
     records = {name: task.study.variant(name) for name in names}
     baseline = task.study.measurements(task.baseline) if task.baseline is not None else None
-    judge = Judge(policy, task.study.record, records, baseline, task.progress.note)
+    judge = Judge(*judging.load(policy), task.study.record, records, baseline, task.progress.note)
     asks_for_others = judge.names(".calibrated", ".int8")
 
     def decided(evidence: Evidence) -> bool:
         measured = _assembled(task, evidence, reference, "")
-        return judge(_with(measured, counted, other_files(evidence) if asks_for_others else {}))
+        return judge(_with(measured, task.counted, task.other_files(evidence) if asks_for_others else {}))
 
     return decided
 

@@ -266,9 +266,10 @@ def _measured(run: Run, plan: VariantPlan, exported: Exported) -> None:
         bench=run.bench, study=run.study, progress=run.progress, setting=Setting(run.recipe.target, host()),
         variant=plan.id, baseline=f"baseline-s{plan.seed}" if variant else None,
         policy=Path(policy) if policy is not None else None,
+        counted=evaluation.sizes(run.study.variant(plan.id)) | _latency(run, plan),
+        other_files=partial(_other_files, run, plan),
     )  # fmt: skip
-    counted = evaluation.sizes(run.study.variant(plan.id)) | _latency(run, plan)
-    measuring.measure(task, _open(run, exported.onnx), counted, partial(_other_files, run, plan))
+    measuring.measure(task, _open(run, exported.onnx))
 
 
 def _other_files(run: Run, plan: VariantPlan, evidence: Evidence) -> dict[str, Measurement]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesafe import configs
+from edgesafe.measure.pooling import is_about_benchmark
 from edgesafe.records import Measurement, Measurements, VariantEntry
 
 if TYPE_CHECKING:
@@ -104,9 +105,7 @@ def _explanation(measured: Measurements) -> list[str]:
 
 def _sampled(measured: Sequence[Measurements]) -> list[str]:
     """Which mPCs come from a sample of the corrupted images."""
-    found = [
-        m for m in measured if "mpc" in m.metrics and m.metrics["mpc"].population.startswith("the fixed benchmark")
-    ]
+    found = [m for m in measured if "mpc" in m.metrics and is_about_benchmark(m.metrics["mpc"].population)]
     if not found:
         return []
     names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in found)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgesafe.errors import DataError, IntegrityError, NothingEvaluated
 from edgesafe.measure.bounds import Interval, paired_difference, paired_mean_over_cells, wilson
 from edgesafe.measure.calibration import HIGH_CONFIDENCE, brier_rows
+from edgesafe.measure.cells import rightness, rows_of, take
 from edgesafe.measure.clusters import Design, design_of
 from edgesafe.measure.intervals import paired_bootstrap_ece, paired_ece
 from edgesafe.measure.margin import is_drawn
@@ -75,8 +76,8 @@ def _corrupted(candidate: Evidence, baseline: Evidence, confidence: float, seed:
         pairs[key] = _common(cell, other)
     benchmark = benchmark_of(candidate)
     for (corruption, severity), (a, b) in sorted(pairs.items()):
-        interval = paired_difference(_right(a), _right(b), confidence, kind="rate")
-        values = (float(_right(a).mean()), float(_right(b).mean()))
+        interval = paired_difference(rightness(a), rightness(b), confidence, kind="rate")
+        values = (float(rightness(a).mean()), float(rightness(b).mean()))
         metric = f"accuracy.{corruption}.{severity}"
         out[metric] = _comparison(metric, interval, Unit.FRACTION, values, _CLEAN_POPULATION)
     for pool in pools(pairs) if pairs else []:
@@ -129,18 +130,7 @@ def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
         raise DataError("1 image in common has no spread", where=where, fix="measure at least 2 images in common")
     if (a.label[i] != b.label[j]).any():
         raise IntegrityError("the same image has two labels", where=where, fix="measure both on the same data")
-    return _take(a, i), _take(b, j)
-
-
-def _take(c: Cell, i: NDArray[np.int64]) -> Cell:
-    return Cell(
-        c.corruption, c.severity, c.index[i], c.label[i], c.prediction[i], c.confidence[i], c.nll[i], c.margin[i]
-    )
-
-
-def _right(cell: Cell) -> NDArray[np.float64]:
-    right: NDArray[np.float64] = (cell.prediction == cell.label).astype(np.float64)
-    return right
+    return take(a, i), take(b, j)
 
 
 def _comparison(
@@ -159,7 +149,7 @@ def _comparison(
 
 def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> dict[str, Comparison]:
     a, b = _common(candidate.clean, baseline.clean)
-    right = _right(a), _right(b)
+    right = rightness(a), rightness(b)
     out: dict[str, Comparison] = {}
 
     def add(metric: str, unit: Unit, pair: tuple[NDArray[Any], NDArray[Any]], interval: Interval | None = None) -> None:
@@ -186,8 +176,7 @@ def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> 
 
 
 def _brier(evidence: Evidence, kept: Cell) -> NDArray[np.float64]:
-    order = np.argsort(evidence.clean.index, kind="stable")
-    rows = order[np.searchsorted(evidence.clean.index[order], kept.index)]
+    rows = rows_of(evidence.clean, kept.index)
     return brier_rows(softmax64(evidence.logits[rows]), kept.label)
 
 
@@ -195,7 +184,7 @@ def _pool(
     pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, level: float, seed: int
 ) -> dict[str, Comparison]:
     who = describe(_CLEAN_POPULATION, design)
-    right = [_right(a) for a, _ in both], [_right(b) for _, b in both]
+    right = [rightness(a) for a, _ in both], [rightness(b) for _, b in both]
     mean = paired_mean_over_cells(right[0], right[1], design, level, rate=True)
     size = {"cells": float(len(both)), "images": float(design.images)}
     details = {**size, "se_new_images": mean.se_new_images}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgesafe.errors import IntegrityError, NothingEvaluated, RefusedError
 from edgesafe.measure.bounds import Interval, z_value
+from edgesafe.measure.cells import in_order, rightness
 from edgesafe.measure.clusters import within
 from edgesafe.measure.pooling import BENCHMARK, CELLS, DESIGN, FRAME
 from edgesafe.measure.sampling import Frame, frame_of, margin_strata, second_moments
@@ -100,8 +101,9 @@ def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
     units = np.concatenate([frame.units(c, cell.index) for c, cell in cells])
     mine = columns_of([cell for _, cell in cells])
     labels = np.concatenate([cell.label for _, cell in cells])
-    theirs = columns_of([_sorted(baseline.cells[key]) for key in frame.keys])
-    expected = np.concatenate([_sorted(baseline.cells[key]).label for key in frame.keys])
+    whole = [in_order(baseline.cells[key]) for key in frame.keys]
+    theirs = columns_of(whole)
+    expected = np.concatenate([cell.label for cell in whole])
     if (labels != expected[units]).any():
         raise IntegrityError("the same image has two labels", where="compare", fix="measure both on the same data")
     which = strata.of_unit[units]
@@ -130,18 +132,10 @@ def _keys(candidate: Evidence) -> set[tuple[str, int]]:
     return {(corruption, int(severity)) for corruption, _, severity in pairs} | set(candidate.cells)
 
 
-def _sorted(cell: Cell) -> Cell:
-    o = np.argsort(cell.index, kind="stable")
-    return Cell(
-        cell.corruption, cell.severity, cell.index[o], cell.label[o], cell.prediction[o], cell.confidence[o],
-        cell.nll[o], cell.margin[o],
-    )  # fmt: skip
-
-
 def columns_of(cells: Sequence[Cell]) -> Columns:
     """Of whole cells, one after the other."""
     return Columns(
-        np.concatenate([c.prediction == c.label for c in cells]).astype(np.float64),
+        np.concatenate([rightness(c) for c in cells]),
         np.concatenate([c.confidence for c in cells]),
         np.concatenate([c.nll for c in cells]),
     )

@@ -19,12 +19,13 @@ from edgesafe.measure.calibration import BINS, ece_equal_mass
 from edgesafe.measure.clusters import gaussian_noise
 from edgesafe.measure.intervals import REPLICATES
 from edgesafe.measure.margin import METHOD, Columns, Drawn, Part, columns_of, drawn
-from edgesafe.measure.pooling import UNBOUNDED, pools
+from edgesafe.measure.pooling import fixed_benchmark, pools
 from edgesafe.records import Comparison, Evidence, Measurement, Unit
 
 __all__ = ["bin_edges", "cell_differences", "compare_cells", "summarise_cells"]
 
 Key = tuple[str, int]
+_PAIRED = f"paired-{METHOD}"
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,19 @@ class _Wanted:
     nll: str = ""
 
 
-def _population(sample: Drawn, population: str) -> str:
-    size = f"{sample.benchmark} images" if sample.benchmark < UNBOUNDED else "all images"
-    return f"the fixed benchmark of {size} x {len(sample.frame.keys)} cells ({population})"
+def _scope(sample: Drawn, population: str, level: float, seed: int) -> _Scope:
+    return _Scope(level, seed, fixed_benchmark(population, sample.benchmark, len(sample.frame.keys)))
+
+
+def _cells(sample: Drawn) -> list[tuple[Key, Part]]:
+    """The cells with a spread."""
+    found = [(key, sample.part({key})) for key in sample.frame.keys]
+    return [(key, part) for key, part in found if len(part.rows) >= 2]
 
 
 def _wanted(sample: Drawn) -> list[_Wanted]:
     """Every cell with a spread, and every pool."""
-    found = []
-    for key in sample.frame.keys:
-        part = sample.part({key})
-        if len(part.rows) >= 2:
-            found.append(_Wanted(part, (key,), f"accuracy.{key[0]}.{key[1]}"))
-    return found + [
+    return [_Wanted(part, (key,), f"accuracy.{key[0]}.{key[1]}") for key, part in _cells(sample)] + [
         _Wanted(sample.part(set(pool.keys)), pool.keys, pool.mpc, pool.ece, pool.nll)
         for pool in pools(sample.frame.keys)
     ]
@@ -72,12 +73,8 @@ def summarise_cells(
         RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
     """
     sample = drawn(candidate, baseline)
-    scope = _Scope(level, seed, _population(sample, population))
-    out: dict[str, Measurement] = {}
-    for one in _wanted(sample):
-        for found in _own(sample, one, scope):
-            out[found.metric] = found
-    return out
+    scope = _scope(sample, population, level, seed)
+    return {found.metric: found for one in _wanted(sample) for found in _own(sample, one, scope)}
 
 
 def _own(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Measurement]:
@@ -115,12 +112,8 @@ def compare_cells(
         RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
     """
     sample = drawn(candidate, baseline)
-    scope = _Scope(level, seed, _population(sample, population))
-    out: dict[str, Comparison] = {}
-    for one in _wanted(sample):
-        for found in _difference(sample, one, scope):
-            out[found.metric] = found
-    return out
+    scope = _scope(sample, population, level, seed)
+    return {found.metric: found for one in _wanted(sample) for found in _difference(sample, one, scope)}
 
 
 def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.95) -> dict[Key, Interval]:
@@ -129,17 +122,12 @@ def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.9
     Raises:
         RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
     """
-    sample, out = drawn(candidate, baseline), {}
-    for key in sample.frame.keys:
-        part = sample.part({key})
-        if len(part.rows) >= 2:
-            out[key] = _change(part, level)
-    return out
+    return {key: _change(part, level) for key, part in _cells(drawn(candidate, baseline))}
 
 
 def _change(part: Part, level: float) -> Interval:
     change = part.candidate.right - part.baseline.right
-    return part.interval(part.mean(change), part.rate_se(change), level, of=f"paired-{METHOD}")
+    return part.interval(part.mean(change), part.rate_se(change), level, of=_PAIRED)
 
 
 def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
@@ -151,14 +139,13 @@ def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
             candidate=of_baseline + interval.estimate, **interval.fields(),
         )  # fmt: skip
 
-    method = f"paired-{METHOD}"
     out = [compared(one.metric, Unit.FRACTION, _change(part, scope.level), _whole(sample.evidence, one.keys, "right"))]
     if one.ece:
         ece = _ece(sample, one, scope)
         out.append(compared(one.ece, Unit.FRACTION, ece.difference, ece.baseline))
     if one.nll:
         change = part.candidate.nll - part.baseline.nll
-        loss = part.interval(part.mean(change), part.mean_se(change), scope.level, of=method)
+        loss = part.interval(part.mean(change), part.mean_se(change), scope.level, of=_PAIRED)
         out.append(compared(one.nll, Unit.NATS, loss, _whole(sample.evidence, one.keys, "nll")))
     return out
 
@@ -202,9 +189,7 @@ def _ece(sample: Drawn, one: _Wanted, scope: _Scope) -> _Ece:
         return noisy[:, :BINS].sum(axis=1), noisy[:, BINS:].sum(axis=1)
 
     mine, theirs = moved(second + first)
-    difference = part.interval(
-        values[0] - values[1], float((mine - theirs).std(ddof=1)), scope.level, of=f"paired-{METHOD}"
-    )
+    difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), scope.level, of=_PAIRED)
     whole = columns_of([sample.evidence.cells[key] for key in one.keys])
     baseline = ece_equal_mass(whole.confidence, whole.right)
     mine, theirs = moved(second)

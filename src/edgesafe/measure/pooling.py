@@ -10,7 +10,19 @@ import numpy as np
 from edgesafe.measure.clusters import Design
 from edgesafe.records import Evidence
 
-__all__ = ["BENCHMARK", "CELLS", "DESIGN", "FRAME", "UNBOUNDED", "Pool", "benchmark_of", "describe", "pools"]
+__all__ = [
+    "BENCHMARK",
+    "CELLS",
+    "DESIGN",
+    "FRAME",
+    "UNBOUNDED",
+    "Pool",
+    "benchmark_of",
+    "describe",
+    "fixed_benchmark",
+    "is_about_benchmark",
+    "pools",
+]
 
 DESIGN = "sample.design"  # in evidence.meta: "all", "cell" or "margin"
 BENCHMARK = "sample.benchmark"  # in evidence.meta: images that each cell was drawn from
@@ -72,5 +84,18 @@ def describe(population: str, design: Design) -> str:
     cells = len(design.sizes)
     if design.by == "image":
         return f"{population}; the {cells} cells fixed, images drawn"
-    size = f"{design.benchmark} images" if design.benchmark < UNBOUNDED else "all images"
-    return f"the fixed benchmark of {size} x {cells} cells ({population})"
+    return fixed_benchmark(population, design.benchmark, cells)
+
+
+_FIXED = "the fixed benchmark of "
+
+
+def fixed_benchmark(population: str, benchmark: int, cells: int) -> str:
+    """What an interval is about that a sample of a benchmark gave, in words."""
+    size = f"{benchmark} images" if benchmark < UNBOUNDED else "all images"
+    return f"{_FIXED}{size} x {cells} cells ({population})"
+
+
+def is_about_benchmark(population: str) -> bool:
+    """Whether a stated population is a fixed benchmark, and not new images."""
+    return population.startswith(_FIXED)
