@@ -20,11 +20,11 @@ import numpy as np
 import onnxruntime as ort
 
 from edgesafe.measure.evidence import make_meta, to_bytes
-from edgesafe.measure.robustness import collect_cell
-from edgesafe.measure.session import OnnxClassifier
+from edgesafe.measure.inference.robustness import collect_cell
+from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.summary import summarise
+from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Evidence
-from edgesafe.sections import CORRUPTIONS
 
 
 def seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:

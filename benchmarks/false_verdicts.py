@@ -22,12 +22,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.gate.decide import decide
-from edgesafe.gate.policy import Policy, loads
-from edgesafe.measure.calibration import ece_equal_mass
 from edgesafe.measure.evidence import from_bytes
+from edgesafe.measure.metrics.calibration import ece_equal_mass
 from edgesafe.measure.summary import compare
-from edgesafe.records import Comparison, DataIdentity, Evidence, GateStatus, Measurements, StudyRecord, VariantEntry
+from edgesafe.policy.decision import decide
+from edgesafe.policy.policy import Policy, loads
+from edgesafe.records import (
+    Comparison,
+    DataIdentity,
+    Evidence,
+    GateStatus,
+    Measurements,
+    StudyRecord,
+    VariantEntry,
+)
 
 BASE, CANDIDATE, TEST = "baseline-s0", "candidate", "sha256:test"
 GATES = (

@@ -22,18 +22,17 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesafe import escalation
-from edgesafe.evaluation import Bench
-from edgesafe.gate.decide import Options, decide
-from edgesafe.gate.looks import LOOKS
-from edgesafe.gate.policy import loads
-from edgesafe.measure import margin
-from edgesafe.measure.bounds import mean_over_cells, paired_mean_over_cells, z_value
 from edgesafe.measure.cells import rightness
-from edgesafe.measure.clusters import design_of
 from edgesafe.measure.evidence import from_bytes
+from edgesafe.measure.inference.robustness import plan_cells
+from edgesafe.measure.intervals.bounds import mean_over_cells, paired_mean_over_cells, z_value
+from edgesafe.measure.intervals.clusters import design_of
 from edgesafe.measure.pooling import BENCHMARK, DESIGN, benchmark_of
-from edgesafe.measure.robustness import plan_cells
+from edgesafe.measure.sampling import margin
+from edgesafe.policy.decision import Options, decide
+from edgesafe.policy.looks import LOOKS
+from edgesafe.policy.policy import loads
+from edgesafe.recipe.sections import EvaluateSection
 from edgesafe.records import (
     Comparison,
     DataIdentity,
@@ -46,8 +45,9 @@ from edgesafe.records import (
     StudyRecord,
     Unit,
     VariantEntry,
-)  # fmt: skip
-from edgesafe.sections import EvaluateSection
+)
+from edgesafe.stages import sequential
+from edgesafe.stages.observe import Bench
 
 FULL = 750_000
 NONE = "sha256:" + "0" * 64
@@ -77,7 +77,7 @@ def sampled(baseline: Evidence, per_cell: int, seed: int) -> Evidence:
     names, severities = sorted({k[0] for k in keys}), sorted({k[1] for k in keys})
     n = 1 + max(int(i.max()) for i in pool.values())
     wanted = plan_cells("quick", names, severities, n, per_cell, seed, within=pool)
-    runner = escalation.StoredRunner(baseline)
+    runner = sequential.StoredRunner(baseline)
     meta = runner.meta({DESIGN: "cell", BENCHMARK: len(pool[keys[0]])})
     return Evidence(baseline.clean, baseline.logits, runner.corrupted(wanted), meta)
 
@@ -90,7 +90,7 @@ def difference(candidate: Evidence, baseline: Evidence) -> Comparison:
         change = part.candidate.right - part.baseline.right
         i = part.interval(part.mean(change), part.rate_se(change), 0.95)
     else:
-        keys, runner = sorted(candidate.cells), escalation.StoredRunner(baseline)
+        keys, runner = sorted(candidate.cells), sequential.StoredRunner(baseline)
         same = runner.corrupted({k: candidate.cells[k].index for k in keys})
         design = design_of([candidate.cells[k].index for k in keys], benchmark_of(candidate))
         i = paired_mean_over_cells(
@@ -146,8 +146,8 @@ def verdicts(baseline: Evidence, candidate: Evidence, limit: str, draws: int) ->
             last.append(verdict.gates[0].status)
             return last[-1] is not GateStatus.INCONCLUSIVE
 
-        found = escalation.collect(
-            escalation.StoredRunner(candidate), bench(baseline, seed=draw), baseline, Forget(), decided
+        found = sequential.collect(
+            sequential.StoredRunner(candidate), bench(baseline, seed=draw), baseline, Forget(), decided
         )
         yield last[-1], sum(len(cell.index) for cell in found.cells.values())
 
@@ -188,7 +188,7 @@ def main() -> None:
             for draw in range(args.draws):
                 base = sampled(baseline, 440, draw) if "/" in name else baseline
                 here = bench(base, seed=draw, sampling=sampling, budget=budget)
-                found = escalation.collect(escalation.StoredRunner(candidate), here, base, Forget())
+                found = sequential.collect(sequential.StoredRunner(candidate), here, base, Forget())
                 d = difference(found, base)
                 rows.append((d.estimate, d.low, d.high, d.se))
             line(name, budget, rows, truth)

@@ -18,10 +18,10 @@ import torch
 
 from edgesafe import models
 from edgesafe.deploy.export import export_onnx
-from edgesafe.measure import latency
+from edgesafe.measure.inference import latency
 from edgesafe.models.rewrite import option_a_to_conv
 from edgesafe.prune import PruneContext, prune
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

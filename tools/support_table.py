@@ -29,10 +29,10 @@ from edgesafe import models
 from edgesafe.deploy.export import export_onnx
 from edgesafe.deploy.parity import check_torch
 from edgesafe.errors import RefusedError
-from edgesafe.measure import latency
+from edgesafe.measure.inference import latency
 from edgesafe.models.rewrite import option_a_to_conv
 from edgesafe.prune import PruneContext, PruneOutcome, prune
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.surgery.rebuild import load_bytes, save_bytes
 from edgesafe.surgery.verify import evaluate
 

@@ -2,7 +2,7 @@
 
     import edgesafe
     study   = edgesafe.compress("recipe.toml")              # needs edgesafe[compress]
-    verdict = edgesafe.gate("export/resnet20", "release.toml")
+    verdict = edgesafe.policy("export/resnet20", "release.toml")
     net     = edgesafe.load("export/resnet20/filter-r0.50-s0")
 
 Importing edgesafe imports neither torch nor onnxruntime.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgesafe.records import Verdict
-    from edgesafe.store import StudyReader
+    from edgesafe.study.writer import StudyReader
 
 __all__ = ["__version__", "compress", "evaluate", "gate", "load"]
 
@@ -38,12 +38,12 @@ def compress(recipe: str | Path | None = None, out: str | Path | None = None, **
     Raises:
         EdgesafeError: see `edgesafe.errors`.
     """
-    from edgesafe import pipeline
-    from edgesafe import recipe as recipes
+    from edgesafe.commands import compress
+    from edgesafe.recipe import parsing as recipes
 
     items = [f"{key.replace('__', '.')}={recipes.toml_value(value)}" for key, value in overrides.items()]
     resolved = recipes.load(Path(recipe) if recipe is not None else None, items)
-    return pipeline.compress(resolved, Path(out) if out is not None else Path("export") / resolved.name)
+    return compress.compress(resolved, Path(out) if out is not None else Path("export") / resolved.name)
 
 
 def load(variant_dir: str | Path) -> nn.Module:
@@ -65,10 +65,10 @@ def evaluate(
     Raises:
         EdgesafeError: see `edgesafe.errors`.
     """
-    from edgesafe import audit
+    from edgesafe.commands import evaluate
 
-    request = audit.Request(Path(model), Path(baseline) if baseline is not None else None, data, root)
-    return audit.evaluate(request, Path(out))
+    request = evaluate.Request(Path(model), Path(baseline) if baseline is not None else None, data, root)
+    return evaluate.evaluate(request, Path(out))
 
 
 def gate(study: str | Path, policy: str | Path, *variants: str, baseline: str | None = None) -> Verdict:
@@ -77,13 +77,13 @@ def gate(study: str | Path, policy: str | Path, *variants: str, baseline: str | 
     Raises:
         EdgesafeError: see `edgesafe.errors`. A failed gate is a verdict, not an error.
     """
-    from edgesafe import gating
+    from edgesafe.commands import gate
 
-    return gating.judge(gating.Request(Path(study), Path(policy), variants, baseline))
+    return gate.judge(gate.Request(Path(study), Path(policy), variants, baseline))
 
 
 class _CallablePackage(types.ModuleType):
-    """`edgesafe.gate` is a package and a function of the Python API: once imported, the package can be called, too."""
+    """`edgesafe.policy` is a package and a function of the Python API: once imported, the package can be called, too."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Verdict:
         return _judge(*args, **kwargs)

@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from edgesafe.errors import EdgesafeError, ExitCode, RecipeError, UsageError
+from edgesafe.errors import (
+    EdgesafeError,
+    ExitCode,
+    RecipeError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
-    from edgesafe import gating
+    from edgesafe.commands import gate
     from edgesafe.progress import Progress
-    from edgesafe.recipe import Recipe
+    from edgesafe.recipe.parsing import Recipe
 
 __all__ = ["app", "main", "run"]
 
@@ -76,21 +81,22 @@ def compress(
     show_recipe: Annotated[bool, typer.Option("--show-recipe", help="Print the resolved recipe and leave.")] = False,
 ) -> None:
     """Prune, fine-tune, export and measure: run a study, or go on with one."""
-    from edgesafe import recipe as recipes
+    from edgesafe.recipe import parsing as recipes
 
     flags = {"model": model, "weights": weights, "data": data, "root": root, "method": method, "ratios": ratio}
     resolved = _recipe(recipe, set_ or [], {key: value for key, value in flags.items() if value})
     if show_recipe:
         print(recipes.dump_toml(resolved), end="")
         return
-    from edgesafe import progress, terminal
+    from edgesafe import progress
+    from edgesafe.commands import printing
 
     target = out or Path("export") / resolved.name
     say = progress.for_terminal()
     _start_over(fresh, target, say)
-    pipeline = _needs("edgesafe.pipeline", "compress")
+    pipeline = _needs("edgesafe.commands.compress", "compress")
     study = pipeline.compress(resolved, target, say)
-    terminal.print_study(study)
+    printing.print_study(study)
     refused = [entry for entry in study.record.variants if entry.status == "refused"]
     if refused:
         reasons = "; ".join(f"{entry.id} ({entry.reason})" for entry in refused)
@@ -100,14 +106,14 @@ def compress(
 
 def _start_over(fresh: bool, target: Path, say: Progress) -> None:
     """Move a study that is there aside, if that was asked for."""
-    from edgesafe import store
+    from edgesafe.study import writer
 
-    if fresh and (aside := store.set_aside(target)) is not None:
+    if fresh and (aside := writer.set_aside(target)) is not None:
         say.note(f"the study that was there is now {aside}")
 
 
 def _recipe(path: Path | None, overrides: list[str], flags: dict[str, Any]) -> Recipe:
-    from edgesafe import recipe as recipes
+    from edgesafe.recipe import parsing as recipes
 
     if not flags:
         return recipes.load(path, overrides)
@@ -127,10 +133,10 @@ def report(
     ] = None,
 ) -> None:
     """Write index.html, report.md, results.csv and results.json of a study."""
-    from edgesafe import reporting
+    from edgesafe.commands import report
 
     target = out or Path("reports") / study.resolve().name
-    for path in reporting.write(study, target, policy):
+    for path in report.write(study, target, policy):
         print(path)
 
 
@@ -152,22 +158,22 @@ def gate(
     openmetrics: Annotated[Path | None, typer.Option("--openmetrics", metavar="F")] = None,
 ) -> None:
     """Decide against a policy from stored evidence; the exit code says how it ended."""
-    from edgesafe import gating
+    from edgesafe.commands import gate
 
     outputs = {"json": json_, "junit": junit, "markdown": markdown, "openmetrics": openmetrics}
-    request = gating.Request(study, policy, tuple(variant or ()), baseline, lock, no_baseline)
+    request = gate.Request(study, policy, tuple(variant or ()), baseline, lock, no_baseline)
     _decide(request, {kind: path for kind, path in outputs.items() if path is not None})
 
 
-def _decide(request: gating.Request, outputs: dict[str, Path]) -> NoReturn:
+def _decide(request: gate.Request, outputs: dict[str, Path]) -> NoReturn:
     """Judge, write, print; the exit code is the verdict."""
-    from edgesafe import gating
+    from edgesafe.commands import gate
 
-    verdict = gating.judge(request)
-    gating.write(verdict, outputs)
-    print(gating.text(verdict))
+    verdict = gate.judge(request)
+    gate.write(verdict, outputs)
+    print(gate.text(verdict))
     if os.environ.get("GITHUB_ACTIONS") == "true":
-        print(gating.workflow_commands(verdict))
+        print(gate.workflow_commands(verdict))
     raise _Done(ExitCode(verdict.exit_code))
 
 
@@ -200,19 +206,20 @@ def evaluate(
     std: Annotated[list[float] | None, typer.Option(help="Likewise.")] = None,
 ) -> None:
     """Audit any ONNX classifier: the same evidence, report and gate as for our own."""
-    from edgesafe import audit, gating, progress, terminal
+    from edgesafe import progress
+    from edgesafe.commands import evaluate, gate, printing
 
     target = out or Path("export") / model.stem
     channels = (tuple(mean) if mean else None, tuple(std) if std else None)
     quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
     given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
     overrides = (*given, *(set_ or ()))
-    request = audit.Request(model, baseline, data, root, layout, outputs, *channels, overrides=overrides)
+    request = evaluate.Request(model, baseline, data, root, layout, outputs, *channels, overrides=overrides)
     say = progress.for_terminal()
     _start_over(fresh, target, say)
-    terminal.print_study(audit.evaluate(request, target, say))
+    printing.print_study(evaluate.evaluate(request, target, say))
     if policy is not None:
-        _decide(gating.Request(target, policy, ("candidate-s0",), no_baseline=baseline is None), {})
+        _decide(gate.Request(target, policy, ("candidate-s0",), no_baseline=baseline is None), {})
 
 
 @app.command()
@@ -223,9 +230,9 @@ def bench(
     runs: Annotated[int, typer.Option(min=64, help="Timed runs.")] = 1024,
 ) -> None:
     """Measure batch-1 latency (warm-up, interleaved, median and p90)."""
-    from edgesafe import audit, terminal
+    from edgesafe.commands import evaluate, printing
 
-    terminal.print_latency(audit.bench(model, against, target, runs))
+    printing.print_latency(evaluate.bench(model, against, target, runs))
 
 
 @app.command()
@@ -257,10 +264,13 @@ def corrupt(
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also a contact sheet of the first image.")] = None,
 ) -> None:
     """Write a corrupted test set in CIFAR-10-C's layout; an interrupted run goes on."""
-    from edgesafe import audit, progress
+    from edgesafe import progress
+    from edgesafe.commands import evaluate
 
-    request = audit.CorruptRequest(data, root, tuple(corruption or ()), tuple(severity or ()), seed, images, frost_dir)
-    for path in audit.corrupt(request, out, sheet, progress.for_terminal()):
+    request = evaluate.CorruptRequest(
+        data, root, tuple(corruption or ()), tuple(severity or ()), seed, images, frost_dir
+    )
+    for path in evaluate.corrupt(request, out, sheet, progress.for_terminal()):
         print(path)
 
 
@@ -274,14 +284,17 @@ def models(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")] = None,
 ) -> None:
     """List the architectures and what was proven for them, describe one, or find each layer's sensitivity."""
-    from edgesafe import progress, terminal
-    from edgesafe import recipe as recipes
+    from edgesafe import progress
+    from edgesafe.commands import printing
+    from edgesafe.recipe import parsing as recipes
 
     if sensitivity is not None:
         resolved = recipes.load(sensitivity, set_ or [])
-        terminal.print_sensitivity(_needs("edgesafe.sensing", "compress").sense(resolved, progress.for_terminal()))
+        printing.print_sensitivity(
+            _needs("edgesafe.commands.sensitivity", "compress").sense(resolved, progress.for_terminal())
+        )
         return
-    terminal.print_models(_needs("edgesafe.models", "compress"), name)
+    printing.print_models(_needs("edgesafe.models", "compress"), name)
 
 
 @policy_app.command("init")
@@ -289,17 +302,17 @@ def policy_init(
     study: StudyArgument, out: Annotated[Path | None, typer.Option("--out", metavar="FILE")] = None
 ) -> None:
     """Propose a policy from what a study measured, with limits that its n can decide."""
-    from edgesafe import gating
+    from edgesafe.commands import gate
 
-    _text_out(gating.propose(study), out)
+    _text_out(gate.propose(study), out)
 
 
 @policy_app.command("check")
 def policy_check(policy: Annotated[Path, typer.Argument(metavar="FILE")], study: StudyArgument) -> None:
     """Say which gates of a policy the images of a study can decide."""
-    from edgesafe import gating
+    from edgesafe.commands import gate
 
-    for line in gating.check(policy, study):
+    for line in gate.check(policy, study):
         print(line)
 
 
@@ -310,20 +323,20 @@ def policy_pin(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="For example edgesafe.lock.")] = None,
 ) -> None:
     """Pin the baseline that the gate may compare with."""
-    from edgesafe import gating
+    from edgesafe.commands import gate
 
-    _text_out(gating.pin(study, tuple(variant or ())), out)
+    _text_out(gate.pin(study, tuple(variant or ())), out)
 
 
 def _text_out(text: str, out: Path | None) -> None:
-    from edgesafe import storage
+    from edgesafe.study import files
 
     if out is None:
         print(text, end="")
         return
     if out.exists():
         raise UsageError("is there already", where=str(out), fix="choose another file, or remove it")
-    storage.atomic_write(out, text.encode("utf-8"))
+    files.atomic_write(out, text.encode("utf-8"))
     print(out)
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgesafe import cli, models, recipe, storage
+from edgesafe import cli, models
+from edgesafe.recipe import parsing
+from edgesafe.study import files
 
 SETS = [
     "data.train_images=64",
@@ -212,7 +214,7 @@ def test_a_full_or_read_only_disk(run, tmp_path: Path, monkeypatch: pytest.Monke
             raise OSError(number, os.strerror(number))
         real(handle)
 
-    monkeypatch.setattr(storage.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     outcome = run("compress", "--out", tmp_path / "s", *arguments())
     assert outcome.code == 4
     assert says in outcome.error
@@ -294,7 +296,7 @@ def test_usage_errors_are_4(run, argv: list[str], tmp_path: Path, monkeypatch: p
 
 def test_the_recipe_file_and_flags_exclude_each_other(run, tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    path.write_text(recipe.dump_toml(recipe.load(None)))
+    path.write_text(parsing.dump_toml(parsing.load(None)))
     assert run("compress", path, "--model", "resnet20").code == 4
 
 
@@ -307,12 +309,12 @@ def test_debug_shows_the_traceback_and_an_internal_error_is_70(
     def bug(*_: object) -> None:
         raise ZeroDivisionError("oops\nsecond line")
 
-    monkeypatch.setattr("edgesafe.reporting.write", bug)
+    monkeypatch.setattr("edgesafe.commands.report.write", bug)
     assert cli.run(["report", "nowhere"]) == 70
     error = capsys.readouterr().err
     assert error.startswith("edgesafe: internal error: ZeroDivisionError: oops second line")
     assert "Traceback" not in error
-    monkeypatch.setattr("edgesafe.reporting.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("edgesafe.commands.report.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.run(["report", "nowhere"]) == 130
     assert "to continue" in capsys.readouterr().err
 

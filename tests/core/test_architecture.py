@@ -150,9 +150,9 @@ def imported_by(code: str) -> set[str]:
 def test_importing_edgesafe_and_the_gate_needs_no_torch() -> None:
     heavy = {"torch", "onnxruntime", "onnx", "numpy", "matplotlib"}
     assert not imported_by("import edgesafe") & heavy
-    assert not imported_by("import edgesafe.gating, edgesafe.cli") & heavy
+    assert not imported_by("import edgesafe.commands.gate, edgesafe.cli") & heavy
 
 
 def test_measuring_and_evaluating_need_no_torch() -> None:
-    modules = imported_by("import edgesafe.audit, edgesafe.evaluation, edgesafe.measure.summary")
+    modules = imported_by("import edgesafe.commands.evaluate, edgesafe.stages.observe, edgesafe.measure.summary")
     assert "torch" not in modules

@@ -4,19 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesafe import recipe
 from edgesafe.errors import EdgesafeError, ExitCode, RecipeError
+from edgesafe.recipe import parsing
 
 QUICK = Path(__file__).parents[2] / "configs" / "quickstart.toml"
 
 
 def test_the_quickstart_is_the_embedded_recipe() -> None:
-    assert recipe.load(None) == recipe.load(QUICK)
+    assert parsing.load(None) == parsing.load(QUICK)
 
 
 @pytest.mark.parametrize("path", sorted(QUICK.parent.glob("*.toml")), ids=lambda p: p.name)
 def test_every_shipped_recipe_loads(path: Path) -> None:
-    assert recipe.variants(recipe.load(path))[0].id == "baseline-s0"
+    assert parsing.variants(parsing.load(path))[0].id == "baseline-s0"
 
 
 def test_the_designs_example_is_a_recipe(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ name = "host-1t"
 """
     path = tmp_path / "r.toml"
     path.write_text(text)
-    ids = [plan.id for plan in recipe.variants(recipe.load(path))]
+    ids = [plan.id for plan in parsing.variants(parsing.load(path))]
     assert ids == [
         "baseline-s0",
         "weight-r0.30-s0",
@@ -77,14 +77,14 @@ name = "host-1t"
 def test_what_is_printed_is_the_same_recipe(tmp_path: Path) -> None:
     own = "compress.1={method='filter', budget={macs=0.5}, recover={lr=0.5}}"
     for source in sorted(QUICK.parent.glob("*.toml")):
-        first = recipe.load(source, ["data.args.note='a \"b\" c'", own])
+        first = parsing.load(source, ["data.args.note='a \"b\" c'", own])
         path = tmp_path / source.name
-        path.write_text(recipe.dump_toml(first), encoding="utf-8")
-        assert recipe.load(path) == first
+        path.write_text(parsing.dump_toml(first), encoding="utf-8")
+        assert parsing.load(path) == first
 
 
 def test_set_overrides_any_key() -> None:
-    changed = recipe.load(
+    changed = parsing.load(
         None,
         [
             "compress.0.ratios=[0.3]",
@@ -98,7 +98,7 @@ def test_set_overrides_any_key() -> None:
     assert changed.recover.epochs == 7
     assert changed.evaluate.mode == "quick"
     assert changed.data.root == "/some where"
-    assert [p.id for p in recipe.variants(changed)][2] == "narrow-r0.50-s0"
+    assert [p.id for p in parsing.variants(changed)][2] == "narrow-r0.50-s0"
 
 
 def test_a_blocks_recovery_is_the_recipes_but_for_the_keys_that_it_gives(tmp_path: Path) -> None:
@@ -125,19 +125,19 @@ ratios = [0.5]
 [compress.recover]
 milestones = []
 """)
-    first, second, third = recipe.load(path).compress
-    shared = recipe.load(path).recover
+    first, second, third = parsing.load(path).compress
+    shared = parsing.load(path).recover
     assert first.recover == shared.model_copy(update={"epochs": 1, "lr": 0.001})
     assert second.recover is None
     assert third.recover == shared.model_copy(update={"milestones": ()})
     assert (first.recover.images, first.recover.milestones) == (700, (3,))
-    changed = recipe.load(path, ["recover.images=50", "compress.0.recover.lr=0.5", "compress.1.recover.epochs=0"])
+    changed = parsing.load(path, ["recover.images=50", "compress.0.recover.lr=0.5", "compress.1.recover.epochs=0"])
     recoveries = [block.recover for block in changed.compress if block.recover is not None]
     assert [(r.images, r.epochs, r.lr) for r in recoveries] == [(50, 1, 0.5), (50, 0, 0.02), (50, 4, 0.02)]
 
 
 def test_set_can_add_a_block_and_a_target_value() -> None:
-    more = recipe.load(
+    more = parsing.load(
         None, ["compress.4.method=filter", "compress.4.ratios=[0.25]", "compress.4.label=x", "target.threads=2"]
     )
     assert more.compress[4].ratios == (0.25,)
@@ -193,7 +193,7 @@ def test_set_can_add_a_block_and_a_target_value() -> None:
 )
 def test_a_wrong_recipe_says_what_where_and_what_to_do(override: str, says: str) -> None:
     with pytest.raises(EdgesafeError) as caught:
-        recipe.load(None, override.splitlines())
+        parsing.load(None, override.splitlines())
     message = str(caught.value)
     assert caught.value.exit_code == ExitCode.USAGE
     assert says in message
@@ -206,30 +206,30 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
         path = tmp_path / "r.toml"
         path.write_bytes(content)
         with pytest.raises(RecipeError, match=says):
-            recipe.load(path)
+            parsing.load(path)
     with pytest.raises(RecipeError, match="No such file"):
-        recipe.load(tmp_path / "absent.toml")
+        parsing.load(tmp_path / "absent.toml")
 
 
 def test_flags_make_a_recipe() -> None:
-    made = recipe.from_flags({"model": "resnet20", "data": "cifar10", "method": "weight", "ratios": [0.3, 0.5]})
-    assert [p.id for p in recipe.variants(made)] == ["baseline-s0", "weight-r0.30-s0", "weight-r0.50-s0"]
-    odd = recipe.from_flags({"model": "my nets/a.py:make"})
+    made = parsing.from_flags({"model": "resnet20", "data": "cifar10", "method": "weight", "ratios": [0.3, 0.5]})
+    assert [p.id for p in parsing.variants(made)] == ["baseline-s0", "weight-r0.30-s0", "weight-r0.50-s0"]
+    odd = parsing.from_flags({"model": "my nets/a.py:make"})
     assert odd.name == "my-nets-a.py-make-digits-filter"
     with pytest.raises(RecipeError, match="between 0 and 1"):
-        recipe.from_flags({"ratios": [1.5]})
+        parsing.from_flags({"ratios": [1.5]})
 
 
 def test_identity_is_what_is_computed_not_what_it_is_called() -> None:
-    base = recipe.load(None)
-    assert recipe.load(None, ["name=other"]).sha256 == base.sha256
-    assert recipe.load(None, ["evaluate.cache_dir=/tmp/c"]).sha256 == base.sha256
-    assert recipe.load(None, ["recover.epochs=3"]).sha256 != base.sha256
+    base = parsing.load(None)
+    assert parsing.load(None, ["name=other"]).sha256 == base.sha256
+    assert parsing.load(None, ["evaluate.cache_dir=/tmp/c"]).sha256 == base.sha256
+    assert parsing.load(None, ["recover.epochs=3"]).sha256 != base.sha256
 
 
 @given(st.text(), st.text())
 def test_no_override_ends_in_a_traceback(key: str, value: str) -> None:
     try:
-        recipe.load(None, [f"{key}={value}"])
+        parsing.load(None, [f"{key}={value}"])
     except EdgesafeError as error:
         assert error.exit_code == ExitCode.USAGE

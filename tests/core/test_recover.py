@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from edgesafe import recover
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
-from edgesafe.recover import FitPlan, Normalisation
+from edgesafe.train import loop
+from edgesafe.train.loop import FitPlan, Normalisation
 
 NORMAL = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -66,17 +66,17 @@ class Memory:
 
 def test_it_learns_and_leaves_the_model_in_eval_mode() -> None:
     model = net()
-    losses = recover.fit(model, images(), NORMAL, plan(epochs=15, milestones=(12,)))
+    losses = loop.fit(model, images(), NORMAL, plan(epochs=15, milestones=(12,)))
     assert losses[-1] < 0.6 * losses[0]
     assert not model.training
 
 
 def test_same_seed_same_bytes_other_seed_others() -> None:
     a, b, c = net(), net(), net()
-    recover.fit(a, images(), NORMAL, plan())
+    loop.fit(a, images(), NORMAL, plan())
     torch.rand(3)  # the global generator does not matter
-    recover.fit(b, images(), NORMAL, plan())
-    recover.fit(c, images(), NORMAL, plan(seed=1))
+    loop.fit(b, images(), NORMAL, plan())
+    loop.fit(c, images(), NORMAL, plan(seed=1))
     assert same(state(a), state(b))
     assert not same(state(a), state(c))
 
@@ -86,29 +86,29 @@ def test_training_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     wanted = torch.rand(2)
     torch.manual_seed(5)
-    recover.fit(model, images(), NORMAL, plan())
+    loop.fit(model, images(), NORMAL, plan())
     assert torch.equal(torch.rand(2), wanted)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_stopped_after_an_epoch_it_ends_with_the_same_bytes(stop: int) -> None:
     whole = net()
-    recover.fit(whole, images(), NORMAL, plan(epochs=4, milestones=(2,)), checkpoints=Memory())
+    loop.fit(whole, images(), NORMAL, plan(epochs=4, milestones=(2,)), checkpoints=Memory())
     kept = Memory(stop)
     with pytest.raises(KeyboardInterrupt):
-        recover.fit(net(), images(), NORMAL, plan(epochs=4, milestones=(2,)), checkpoints=kept)
+        loop.fit(net(), images(), NORMAL, plan(epochs=4, milestones=(2,)), checkpoints=kept)
     kept.stop_after = 99
     resumed = net(seed=9)  # another start: the state brings everything
-    recover.fit(resumed, images(), NORMAL, plan(epochs=4, milestones=(2,)), checkpoints=kept)
+    loop.fit(resumed, images(), NORMAL, plan(epochs=4, milestones=(2,)), checkpoints=kept)
     assert same(state(whole), state(resumed))
 
 
 def test_a_damaged_state_is_not_used() -> None:
     whole, kept = net(), Memory()
-    recover.fit(whole, images(), NORMAL, plan(), checkpoints=Memory())
+    loop.fit(whole, images(), NORMAL, plan(), checkpoints=Memory())
     kept.states.append(b"not safetensors")
     again = net()
-    recover.fit(again, images(), NORMAL, plan(), checkpoints=kept)
+    loop.fit(again, images(), NORMAL, plan(), checkpoints=kept)
     assert same(state(whole), state(again))
 
 
@@ -119,7 +119,7 @@ def test_masked_weights_stay_zero_and_the_others_move() -> None:
     with torch.no_grad():
         weight.mul_(mask)
     before = weight.detach().clone()
-    recover.fit(model, images(), NORMAL, plan(), masks={"0.weight": mask})
+    loop.fit(model, images(), NORMAL, plan(), masks={"0.weight": mask})
     assert (weight[~mask] == 0).all()
     assert (weight[mask] != before[mask]).all()
 
@@ -128,14 +128,14 @@ def test_frozen_parameters_do_not_move() -> None:
     model = net()
     model[0].weight.requires_grad_(False)
     before = model[0].weight.clone()
-    recover.fit(model, images(), NORMAL, plan())
+    loop.fit(model, images(), NORMAL, plan())
     assert torch.equal(model[0].weight, before)
 
 
 def test_the_penalty_shrinks_batchnorm_scales() -> None:
     plain, slim = net(), net()
-    recover.fit(plain, images(), NORMAL, plan(epochs=5))
-    recover.fit(slim, images(), NORMAL, plan(epochs=5, bn_l1=0.5))
+    loop.fit(plain, images(), NORMAL, plan(epochs=5))
+    loop.fit(slim, images(), NORMAL, plan(epochs=5, bn_l1=0.5))
     assert slim[1].weight.abs().sum() < 0.9 * plain[1].weight.abs().sum()
 
 
@@ -144,7 +144,7 @@ def test_the_penaltys_gradient_is_the_sign() -> None:
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([0.5, -2.0, 0.0, 1.0, -1.0, 3.0]))
     model[1].weight.grad = torch.zeros(6)
-    recover._penalise(model, 0.1)
+    loop._penalise(model, 0.1)
     assert torch.allclose(model[1].weight.grad, 0.1 * torch.tensor([1.0, -1.0, 0.0, 1.0, -1.0, 1.0]))
 
 
@@ -153,29 +153,29 @@ def test_what_cannot_be_trained_is_refused() -> None:
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(RefusedError, match="frozen"):
-        recover.fit(frozen, images(), NORMAL, plan())
+        loop.fit(frozen, images(), NORMAL, plan())
     with pytest.raises(RefusedError, match="at least two"):
-        recover.fit(net(), images(1), NORMAL, plan())
+        loop.fit(net(), images(1), NORMAL, plan())
     with pytest.raises(NonFiniteError, match="lower the learning rate"):
-        recover.fit(net(), images(), NORMAL, plan(lr=1e30, epochs=3))
+        loop.fit(net(), images(), NORMAL, plan(lr=1e30, epochs=3))
 
 
 def test_a_last_batch_of_one_does_not_break_batchnorm() -> None:
-    recover.fit(net(), images(33), NORMAL, plan(batch_size=16))
+    loop.fit(net(), images(33), NORMAL, plan(batch_size=16))
 
 
 def test_batchnorm_statistics_are_the_plain_averages() -> None:
     """Oracle: mean and unbiased variance of the layer's inputs, by hand."""
     model, data = net(), images(40)
-    done = recover.reestimate_batchnorm(model, data, NORMAL, images=40, batch_size=40)
+    done = loop.reestimate_batchnorm(model, data, NORMAL, images=40, batch_size=40)
     assert done == 1
     x = model[0](NORMAL(torch.from_numpy(data.images)))
     assert torch.allclose(model[1].running_mean, x.mean((0, 2, 3)), atol=1e-6)
     assert torch.allclose(model[1].running_var, x.transpose(0, 1).flatten(1).var(1), rtol=1e-5)
     assert model[1].momentum == 0.1
     assert not model[1].training
-    assert recover.reestimate_batchnorm(nn.Sequential(nn.Flatten()), data, NORMAL, images=40) == 0
-    assert recover.reestimate_batchnorm(model, data, NORMAL, images=0) == 0
+    assert loop.reestimate_batchnorm(nn.Sequential(nn.Flatten()), data, NORMAL, images=40) == 0
+    assert loop.reestimate_batchnorm(model, data, NORMAL, images=0) == 0
 
 
 def test_batchnorm_statistics_are_of_images_as_training_shows_them() -> None:
@@ -184,11 +184,11 @@ def test_batchnorm_statistics_are_of_images_as_training_shows_them() -> None:
     found = {}
     for name, view in (("plain", None), ("off", plan(augment=False)), ("crops", plan()), ("again", plan())):
         model = net()
-        recover.reestimate_batchnorm(model, data, NORMAL, images=400, view=view)
+        loop.reestimate_batchnorm(model, data, NORMAL, images=400, view=view)
         found[name] = model[1].running_mean
     assert torch.equal(found["plain"], found["off"])
     assert torch.equal(found["crops"], found["again"])
-    dark = recover.Normalisation(NORMAL.mean, NORMAL.std)(torch.zeros(1, *data.images.shape[1:], dtype=torch.uint8))
+    dark = loop.Normalisation(NORMAL.mean, NORMAL.std)(torch.zeros(1, *data.images.shape[1:], dtype=torch.uint8))
     black = net()[0](dark).mean((0, 2, 3))
     towards = (found["crops"] - found["plain"]) * (black - found["plain"])
     assert (towards > 0).all()
@@ -208,7 +208,7 @@ def test_normalisation_is_what_torchvision_does() -> None:
 
 def test_augmentation_is_crop_and_flip_of_the_padded_image() -> None:
     x = torch.from_numpy(images(64).images)
-    out = recover._augment(x, plan(), torch.Generator().manual_seed(0))
+    out = loop._augment(x, plan(), torch.Generator().manual_seed(0))
     assert out.shape == x.shape
     padded = torch.nn.functional.pad(x, (0, 0, 4, 4, 4, 4))
     flips = 0
@@ -218,8 +218,8 @@ def test_augmentation_is_crop_and_flip_of_the_padded_image() -> None:
         assert image.numpy().tobytes() in windows | flipped
         flips += image.numpy().tobytes() in flipped
     assert 12 < flips < 52
-    assert torch.equal(recover._augment(x, plan(augment=False), torch.Generator()), x)
-    no_flip = recover._augment(x, plan(flip=False), torch.Generator().manual_seed(0))
+    assert torch.equal(loop._augment(x, plan(augment=False), torch.Generator()), x)
+    no_flip = loop._augment(x, plan(flip=False), torch.Generator().manual_seed(0))
     for image, source in zip(no_flip, padded, strict=True):
         assert image.numpy().tobytes() in {
             source[i : i + 8, j : j + 8].numpy().tobytes() for i in range(9) for j in range(9)
@@ -235,7 +235,7 @@ def test_the_schedule_divides_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self, *args)
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
-    recover.fit(net(), images(16), NORMAL, plan(epochs=5, milestones=(2, 4)))
+    loop.fit(net(), images(16), NORMAL, plan(epochs=5, milestones=(2, 4)))
     assert all(math.isclose(a, b) for a, b in zip(rates, [0.05, 0.05, 0.005, 0.005, 0.0005], strict=True))
 
 
@@ -272,18 +272,18 @@ def scripted(scores: list[float]) -> Callable[[nn.Module], float]:
 def test_the_best_epoch_is_kept_the_start_included(scores: list[float], wanted: int, stop: dict[str, int]) -> None:
     reference = net()
     if wanted:
-        recover.fit(reference, images(), NORMAL, plan(epochs=wanted))
+        loop.fit(reference, images(), NORMAL, plan(epochs=wanted))
     kept = Store(**stop)
     try:
         model = net()
-        best = recover.Best(model, scripted(scores), kept)
-        recover.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
+        best = loop.Best(model, scripted(scores), kept)
+        loop.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
         assert not stop
     except KeyboardInterrupt:
         kept.stop_after = kept.stop_before_state = 99
         model = net()
-        best = recover.Best(model, scripted(scores), kept)
-        recover.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
+        best = loop.Best(model, scripted(scores), kept)
+        loop.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
     assert best.restore() == wanted
     assert same(state(model), state(reference))
 
@@ -291,14 +291,14 @@ def test_the_best_epoch_is_kept_the_start_included(scores: list[float], wanted: 
 def test_a_damaged_best_is_not_used() -> None:
     kept = Store()
     kept.put("best", b"not safetensors")
-    best = recover.Best(net(), scripted([0.5]), kept)
+    best = loop.Best(net(), scripted([0.5]), kept)
     assert best.restore() == 0
 
 
 def test_accuracy_is_the_share_of_right_answers_and_changes_nothing() -> None:
     model, data = net().train(), images(300)
     before = state(model)
-    got = recover.accuracy(model, data, NORMAL)
+    got = loop.accuracy(model, data, NORMAL)
     assert not model.training
     assert same(state(model), before)
     predicted = model(NORMAL(torch.from_numpy(data.images))).argmax(1).numpy()

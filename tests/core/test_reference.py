@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesafe import recipe
+from edgesafe.recipe import parsing
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,5 +29,5 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_shipped_schema_describes_a_recipe() -> None:
     schema = json.loads((ROOT / "src/edgesafe/schemas/recipe.schema.json").read_text(encoding="utf-8"))
-    assert set(schema["properties"]) == set(recipe.load(None).resolved())
+    assert set(schema["properties"]) == set(parsing.load(None).resolved())
     assert schema["additionalProperties"] is False

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesafe import storage, store
-from edgesafe.errors import EdgesafeError, ExitCode, IntegrityError, NothingEvaluated, StoreError
+from edgesafe.errors import (
+    EdgesafeError,
+    ExitCode,
+    IntegrityError,
+    NothingEvaluated,
+    StoreError,
+)
 from edgesafe.records import (
     DataIdentity,
     Host,
@@ -21,6 +26,7 @@ from edgesafe.records import (
     VariantEntry,
     VariantRecord,
 )
+from edgesafe.study import files, writer
 
 SHA = "sha256:" + "0" * 64
 
@@ -39,7 +45,7 @@ def study_record(**changes: object) -> StudyRecord:
     return StudyRecord.model_validate(base | changes)
 
 
-def finish_variant(study: store.StudyWriter, name: str = "baseline-s0", measured: str | None = None) -> None:
+def finish_variant(study: writer.StudyWriter, name: str = "baseline-s0", measured: str | None = None) -> None:
     artefact = study.put_file(name, "model.onnx", b"onnx bytes")
     evidence = study.put_file(name, "evidence.npz", b"evidence bytes")
     study.put_variant(
@@ -62,15 +68,15 @@ def finish_variant(study: store.StudyWriter, name: str = "baseline-s0", measured
 @pytest.fixture
 def done(tmp_path: Path) -> Path:
     root = tmp_path / "study"
-    with store.StudyWriter(root, study_record()) as study:
-        study.put_stage("baseline-s0", "x", storage.stage_key(x=1), b"state")
+    with writer.StudyWriter(root, study_record()) as study:
+        study.put_stage("baseline-s0", "x", files.stage_key(x=1), b"state")
         finish_variant(study)
         study.close_study()
     return root
 
 
 def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
-    study = store.StudyReader(done)
+    study = writer.StudyReader(done)
     assert study.done() == ("baseline-s0",)
     assert study.record.digest.startswith("sha256:")
     assert study.variant("baseline-s0").params == 1
@@ -82,7 +88,7 @@ def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
 
 def test_a_finished_study_is_opened_again_and_nothing_changes(done: Path) -> None:
     before = (done / "study.json").read_bytes()
-    with store.StudyWriter(done, study_record()) as study:
+    with writer.StudyWriter(done, study_record()) as study:
         assert study.is_done("baseline-s0")
     assert (done / "study.json").read_bytes() == before
 
@@ -91,15 +97,15 @@ def test_a_finished_study_is_opened_again_and_nothing_changes(done: Path) -> Non
 def test_a_file_edited_after_measuring_is_refused(done: Path, name: str) -> None:
     path = done / "baseline-s0" / name
     path.write_bytes(path.read_bytes() + b"x")
-    with store.StudyWriter(done, study_record()) as study, pytest.raises(IntegrityError, match="hash differs"):
+    with writer.StudyWriter(done, study_record()) as study, pytest.raises(IntegrityError, match="hash differs"):
         study.is_done("baseline-s0")
     if name == "model.onnx":
         with pytest.raises(IntegrityError, match=r"model\.onnx"):
-            store.StudyReader(done).verify("baseline-s0")
+            writer.StudyReader(done).verify("baseline-s0")
 
 
 def test_numbers_of_another_file_are_refused(tmp_path: Path) -> None:
-    with store.StudyWriter(tmp_path / "s", study_record()) as study:
+    with writer.StudyWriter(tmp_path / "s", study_record()) as study:
         finish_variant(study, measured=SHA)
         with pytest.raises(IntegrityError, match="another file"):
             study.verify("baseline-s0")
@@ -108,27 +114,27 @@ def test_numbers_of_another_file_are_refused(tmp_path: Path) -> None:
 def test_another_recipe_in_the_same_directory_is_an_error_that_names_the_key(done: Path) -> None:
     other = study_record(recipe={"name": "s", "recover": {"epochs": 2}}, recipe_sha256="sha256:" + "1" * 64)
     with pytest.raises(StoreError, match=r"recover\.epochs: 1 before, 2 now.*--fresh"):
-        store.StudyWriter(done, other)
-    assert store.StudyReader(done).done() == ("baseline-s0",)  # nothing was lost
+        writer.StudyWriter(done, other)
+    assert writer.StudyReader(done).done() == ("baseline-s0",)  # nothing was lost
 
 
 def test_a_first_try_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
-    with store.StudyWriter(tmp_path / "s", study_record()):
+    with writer.StudyWriter(tmp_path / "s", study_record()):
         pass
     other = study_record(recipe_sha256="sha256:" + "1" * 64, inputs={"weights": "sha256:" + "2" * 64})
-    with store.StudyWriter(tmp_path / "s", other) as study:
+    with writer.StudyWriter(tmp_path / "s", other) as study:
         assert study.record.recipe_sha256 == other.recipe_sha256
-        study.put_stage("v", "fit", storage.stage_key(a=1), b"an hour of training")
+        study.put_stage("v", "fit", files.stage_key(a=1), b"an hour of training")
     with pytest.raises(StoreError, match="another recipe"):
-        store.StudyWriter(tmp_path / "s", study_record())
+        writer.StudyWriter(tmp_path / "s", study_record())
 
 
 def test_changed_inputs_are_refused(done: Path) -> None:
     with pytest.raises(IntegrityError, match="weights"):
-        store.StudyWriter(done, study_record(inputs={"weights": "sha256:" + "2" * 64}))
+        writer.StudyWriter(done, study_record(inputs={"weights": "sha256:" + "2" * 64}))
     data = study_record().data.model_copy(update={"test_sha256": "sha256:" + "2" * 64})
     with pytest.raises(IntegrityError, match="test_sha256"):
-        store.StudyWriter(done, study_record(data=data))
+        writer.StudyWriter(done, study_record(data=data))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +149,7 @@ def test_changed_inputs_are_refused(done: Path) -> None:
 )
 def test_a_study_file_that_is_not_ours(done: Path, content: bytes, says: str) -> None:
     (done / "study.json").write_bytes(content)
-    for opened in (lambda: store.StudyReader(done), lambda: store.StudyWriter(done, study_record())):
+    for opened in (lambda: writer.StudyReader(done), lambda: writer.StudyWriter(done, study_record())):
         with pytest.raises(StoreError, match=says) as caught:
             opened()
         assert caught.value.exit_code == ExitCode.USAGE
@@ -153,32 +159,32 @@ def test_a_study_file_that_is_not_ours(done: Path, content: bytes, says: str) ->
 def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(StoreError, match=r"not empty.*thesis\.tex"):
-        store.StudyWriter(tmp_path, study_record())
+        writer.StudyWriter(tmp_path, study_record())
     assert {p.name for p in tmp_path.iterdir()} <= {"thesis.tex", ".lock"}
 
 
 def test_fresh_moves_the_old_study_aside(done: Path) -> None:
-    assert store.set_aside(done) == done.with_name("study.1")
-    assert store.StudyReader(done.with_name("study.1")).done()
-    assert store.set_aside(done) is None
+    assert writer.set_aside(done) == done.with_name("study.1")
+    assert writer.StudyReader(done.with_name("study.1")).done()
+    assert writer.set_aside(done) is None
     done.mkdir()
-    assert store.set_aside(done) == done.with_name("study.2")
+    assert writer.set_aside(done) == done.with_name("study.2")
 
 
 def test_no_study_and_no_finished_variant(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no study here"):
-        store.StudyReader(tmp_path)
-    with store.StudyWriter(tmp_path / "s", study_record()), pytest.raises(NothingEvaluated):
-        store.StudyReader(tmp_path / "s").done()
+        writer.StudyReader(tmp_path)
+    with writer.StudyWriter(tmp_path / "s", study_record()), pytest.raises(NothingEvaluated):
+        writer.StudyReader(tmp_path / "s").done()
 
 
 def test_one_process_at_a_time(done: Path) -> None:
-    with store.StudyWriter(done, study_record()):
+    with writer.StudyWriter(done, study_record()):
         code = "import sys; from pathlib import Path; from edgesafe import store; store.set_aside(Path(sys.argv[1]))"
         second = subprocess.run([sys.executable, "-c", code, str(done)], capture_output=True, text=True, check=False)
         assert "another process" in second.stderr
         with pytest.raises(StoreError, match="another process"):
-            store.StudyWriter(done, study_record())
+            writer.StudyWriter(done, study_record())
 
 
 @pytest.mark.parametrize(
@@ -192,7 +198,7 @@ def test_a_disk_that_cannot_be_written_is_one_helpful_line(
     def fail(_: int) -> None:
         raise OSError(number, os.strerror(number))
 
-    with store.StudyWriter(done, study_record()) as study:
+    with writer.StudyWriter(done, study_record()) as study:
         monkeypatch.setattr(os, "fsync", fail)
         with pytest.raises(StoreError, match=says) as caught:
             study.put_file("baseline-s0", "model.onnx", b"new")
@@ -205,9 +211,9 @@ def test_a_disk_that_cannot_be_written_is_one_helpful_line(
 def test_a_path_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match="choose another"):
-        store.StudyWriter(tmp_path / "file" / "study", study_record())
+        writer.StudyWriter(tmp_path / "file" / "study", study_record())
     with pytest.raises(StoreError):
-        storage.atomic_write(tmp_path / "file" / "x", b"")
+        files.atomic_write(tmp_path / "file" / "x", b"")
 
 
 @given(payload=st.binary(max_size=200), cut=st.integers(0, 400), flip=st.integers(0, 399))
@@ -215,11 +221,11 @@ def test_a_stage_is_found_whole_or_not_at_all(
     tmp_path_factory: pytest.TempPathFactory, payload: bytes, cut: int, flip: int
 ) -> None:
     root = tmp_path_factory.mktemp("s") / "study"
-    with store.StudyWriter(root, study_record()) as study:
-        key = storage.stage_key(a=1)
+    with writer.StudyWriter(root, study_record()) as study:
+        key = files.stage_key(a=1)
         study.put_stage("v", "fit", key, payload)
         assert study.stage("v", "fit", key) == payload
-        assert study.stage("v", "fit", storage.stage_key(a=2)) is None
+        assert study.stage("v", "fit", files.stage_key(a=2)) is None
         assert study.stage("v", "other", key) is None
         path = root / ".work" / "v" / "fit"
         whole = path.read_bytes()
@@ -235,14 +241,14 @@ def test_a_stage_is_found_whole_or_not_at_all(
 
 def test_refused_variants_say_why_and_a_changed_digest_shows(tmp_path: Path) -> None:
     entries = tuple(VariantEntry(id=i, method="m", ratio=0, seed=0, status="pending") for i in ("baseline-s0", "x"))
-    with store.StudyWriter(tmp_path / "s", study_record(variants=entries)) as study:
+    with writer.StudyWriter(tmp_path / "s", study_record(variants=entries)) as study:
         finish_variant(study)
         study.refuse("x", "because")
         first = study.close_study()
         study.put_file("baseline-s0", "model.onnx", b"other")
         study.finish("baseline-s0")
         assert study.close_study() != first
-    entry = store.StudyReader(tmp_path / "s").record.variants[1]
+    entry = writer.StudyReader(tmp_path / "s").record.variants[1]
     assert (entry.status, entry.reason) == ("refused", "because")
 
 

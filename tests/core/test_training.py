@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from edgesafe.progress import Silent
+from edgesafe.recipe.sections import RecoverSection
 from edgesafe.records import DataBundle, ImageSet
-from edgesafe.sections import RecoverSection
-from edgesafe.training import Recovery, Trainer
+from edgesafe.stages.train import Recovery, Trainer
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -13,7 +13,15 @@ from PIL import Image
 from scipy import ndimage
 
 from edgesafe import corruptions
-from edgesafe.corruptions import blur, elastic, jpeg, motion, tables, weather, zoom
+from edgesafe.corruptions import (
+    blur,
+    elastic,
+    jpeg,
+    motion,
+    tables,
+    weather,
+    zoom,
+)
 from edgesafe.corruptions.tables import Profile
 
 SHAPES = [(32, 32, 3), (64, 64, 3), (28, 28, 1), (40, 56, 3)]

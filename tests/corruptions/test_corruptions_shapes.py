@@ -10,7 +10,7 @@ from edgesafe import corruptions
 from edgesafe.corruptions import blur, tables
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError
-from edgesafe.sections import CORRUPTIONS
+from edgesafe.recipe.sections import CORRUPTIONS
 
 
 def test_names():

@@ -14,9 +14,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edgesafe import data
-from edgesafe.data import arrays, fetch, files, sets
+from edgesafe.data import (
+    arrays,
+    fetch,
+    files,
+    sets,
+)
 from edgesafe.errors import DataError, ExitCode
-from edgesafe.sections import DataSection
+from edgesafe.recipe.sections import DataSection
 
 
 def test_digits_are_scikit_learns() -> None:

@@ -18,7 +18,7 @@ from edgesafe import models
 from edgesafe.deploy import parity, transport_bytes
 from edgesafe.deploy.export import export_onnx
 from edgesafe.errors import NonFiniteError, ParityError, UsageError
-from edgesafe.measure.session import OnnxClassifier
+from edgesafe.measure.inference.session import OnnxClassifier
 
 SHAPE = (12, 10, 3)
 

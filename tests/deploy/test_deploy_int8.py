@@ -9,7 +9,7 @@ from edgesafe import models
 from edgesafe.deploy import int8, parity
 from edgesafe.deploy.export import export_onnx
 from edgesafe.errors import NothingEvaluated, UsageError
-from edgesafe.measure.session import OnnxClassifier
+from edgesafe.measure.inference.session import OnnxClassifier
 
 SHAPE = (12, 10, 3)
 

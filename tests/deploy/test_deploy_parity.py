@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgesafe.deploy import parity, temperature, transport_bytes
-from edgesafe.errors import NonFiniteError, NothingEvaluated, ParityError, UsageError
-from edgesafe.measure.session import OnnxClassifier
+from edgesafe.errors import (
+    NonFiniteError,
+    NothingEvaluated,
+    ParityError,
+    UsageError,
+)
+from edgesafe.measure.inference.session import OnnxClassifier
 
 SHAPE = (12, 10, 3)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
-from edgesafe.gate.decide import Options, decide
-from edgesafe.gate.metrics import info
-from edgesafe.gate.policy import Policy, loads
+from edgesafe.metrics import info
+from edgesafe.policy.decision import Options, decide
+from edgesafe.policy.policy import Policy, loads
 from edgesafe.records import (
     Artefact,
     Comparison,

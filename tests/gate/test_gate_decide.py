@@ -21,7 +21,7 @@ from gate_fixtures import (
 )
 
 from edgesafe.errors import IntegrityError
-from edgesafe.gate.decide import decide
+from edgesafe.policy.decision import decide
 from edgesafe.records import GateStatus
 
 PASS, FAIL, INCONCLUSIVE = GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE

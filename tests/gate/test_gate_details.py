@@ -23,7 +23,7 @@ from gate_fixtures import (
 )
 
 from edgesafe.errors import IntegrityError
-from edgesafe.gate.decide import decide
+from edgesafe.policy.decision import decide
 from edgesafe.records import GateStatus, Parity
 
 Z = NormalDist().inv_cdf(0.95)

@@ -17,8 +17,8 @@ from gate_fixtures import (
 )
 
 from edgesafe.errors import IntegrityError, PolicyError, RefusedError
-from edgesafe.gate import lock
-from edgesafe.gate.decide import Options, decide
+from edgesafe.policy import lock
+from edgesafe.policy.decision import Options, decide
 
 DROP = "accuracy max_drop='1.0pp'"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesafe.gate.multiplicity import holm
+from edgesafe.policy.multiplicity import holm
 
 P = st.floats(min_value=0, max_value=1, allow_nan=False)
 

@@ -12,8 +12,13 @@ from gate_fixtures import diff, exact, judge, metric, policy, sha
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesafe.gate import outputs
-from edgesafe.records import GateResult, GateStatus, Unit, Verdict
+from edgesafe.policy import outputs
+from edgesafe.records import (
+    GateResult,
+    GateStatus,
+    Unit,
+    Verdict,
+)
 
 RULES = policy(
     "accuracy max_drop='1.0pp'",

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from gate_fixtures import CAND, base_measured, diff, judge, measured, study
 
-from edgesafe.gate import outputs, schema
-from edgesafe.gate.metrics import members
-from edgesafe.gate.policy import load
+from edgesafe.metrics import members
+from edgesafe.policy import outputs, schema
+from edgesafe.policy.policy import load
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICIES = sorted((ROOT / "configs" / "policies").glob("*.toml"))
@@ -47,7 +47,7 @@ def test_from_import_to_verdict_in_well_under_a_second_of_cpu_without_numpy():
 
 @pytest.mark.parametrize("name", sorted(schema.MODELS))
 def test_shipped_schemas_are_those_of_the_records(name):
-    assert schema.shipped(name) == schema.generate(name), "run `python -m edgesafe.gate.schema`"
+    assert schema.shipped(name) == schema.generate(name), "run `python -m edgesafe.policy.schema`"
 
 
 def test_schemas_are_written_where_asked(tmp_path):
@@ -94,7 +94,7 @@ def test_the_policy_for_audits_asks_for_nothing_that_only_compress_knows():
 
 def test_the_documented_policies_load():
     """Every whole policy in the docs is one that can be decided."""
-    from edgesafe.gate.policy import loads
+    from edgesafe.policy.policy import loads
 
     text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
     blocks = [part.split("```")[0] for part in text.split("```toml\n")[1:]]

@@ -10,10 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesafe.errors import ExitCode, PolicyError
-from edgesafe.gate.metrics import Rule, expand, info, known, members, nearest
-from edgesafe.gate.policy import MAX_BYTES, load, loads
+from edgesafe.metrics import (
+    Rule,
+    expand,
+    info,
+    known,
+    members,
+    nearest,
+)
+from edgesafe.policy.policy import MAX_BYTES, load, loads
+from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Unit
-from edgesafe.sections import CORRUPTIONS
 
 GATE = "accuracy max_drop='1.0pp'"
 WAIVER = (

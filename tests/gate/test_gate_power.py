@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from gate_fixtures import BASE, CAND, base_measured, judge, measured, policy
 
-from edgesafe.gate.propose import check
 from edgesafe.measure.evidence import make_meta
 from edgesafe.measure.probabilities import cell_from_logits
 from edgesafe.measure.summary import compare
+from edgesafe.policy.proposal import check
 from edgesafe.records import Comparison, Evidence, GateStatus
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesafe.errors import NothingEvaluated
-from edgesafe.gate.policy import loads
-from edgesafe.gate.propose import check, init
+from edgesafe.policy.policy import loads
+from edgesafe.policy.proposal import check, init
 from edgesafe.records import GateStatus
 
 ABSOLUTE = [

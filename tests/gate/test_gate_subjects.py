@@ -23,8 +23,13 @@ from gate_fixtures import (
     study,
 )
 
-from edgesafe.errors import IntegrityError, NothingEvaluated, RefusedError, UsageError
-from edgesafe.gate.decide import Options, decide
+from edgesafe.errors import (
+    IntegrityError,
+    NothingEvaluated,
+    RefusedError,
+    UsageError,
+)
+from edgesafe.policy.decision import Options, decide
 from edgesafe.records import GateStatus
 
 PASS, FAIL, INCONCLUSIVE = GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE

@@ -5,8 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesafe.errors import PolicyError
-from edgesafe.gate.metrics import Rule
-from edgesafe.gate.units import Limit, canonical, parse, show, show_limit
+from edgesafe.metrics import Rule
+from edgesafe.policy.limits import (
+    Limit,
+    canonical,
+    parse,
+    show,
+    show_limit,
+)
 from edgesafe.records import Unit
 
 READS = [

@@ -13,9 +13,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import log_loss
 
-from edgesafe.errors import DataError, EdgesafeError, NonFiniteError, NothingEvaluated, RefusedError
-from edgesafe.measure import calibration as cal
-from edgesafe.measure.probabilities import cell_from_logits, check_probabilities, log_softmax64, softmax64
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    NonFiniteError,
+    NothingEvaluated,
+    RefusedError,
+)
+from edgesafe.measure.metrics import calibration as cal
+from edgesafe.measure.probabilities import (
+    cell_from_logits,
+    check_probabilities,
+    log_softmax64,
+    softmax64,
+)
 
 OWN = "own equal-mass, ties kept together"
 NETCAL, TU = "netcal ECE(equal_intervals=False)", "torch-uncertainty AdaptiveCalibrationError l1"

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgesafe.measure import calibration as cal
-from edgesafe.measure.bounds import Interval, mean_interval, wilson
-from edgesafe.measure.clusters import design_of
-from edgesafe.measure.intervals import bootstrap_ece, ece_interval
+from edgesafe.measure.intervals.bounds import Interval, mean_interval, wilson
+from edgesafe.measure.intervals.clusters import design_of
+from edgesafe.measure.intervals.ece import bootstrap_ece, ece_interval
+from edgesafe.measure.intervals.reported import aurc_interval, classwise_interval
+from edgesafe.measure.metrics import calibration as cal
 from edgesafe.measure.probabilities import softmax64
-from edgesafe.measure.reported import aurc_interval, classwise_interval
 
 LEAST, MOST = 0.93, 0.97
 TRIALS = {500: 1000, 2000: 1000, 5000: 400}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from measure_fixtures import synthetic_evidence
 
-from edgesafe import escalation
-from edgesafe.evaluation import Bench
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.pooling import DESIGN
 from edgesafe.measure.summary import compare
+from edgesafe.recipe.sections import EvaluateSection
 from edgesafe.records import Evidence, ImageSet
-from edgesafe.sections import EvaluateSection
+from edgesafe.stages import sequential
+from edgesafe.stages.observe import Bench
 
 KEYS = [(name, severity) for name in ("fog", "snow") for severity in (1, 5)]
 N = 2000
@@ -38,7 +38,7 @@ class Memory(dict[str, bytes]):
         self[name] = data
 
 
-class Counting(escalation.StoredRunner):
+class Counting(sequential.StoredRunner):
     """Counts the images it is asked for."""
 
     asked: dict[str, int]
@@ -66,7 +66,7 @@ def bench(**section: Any) -> Bench:
 
 def test_one_look_without_a_policy(candidate: Evidence, base: Evidence) -> None:
     runner = counting(candidate)
-    found = escalation.collect(runner, bench(budget=3000), base, Memory())
+    found = sequential.collect(runner, bench(budget=3000), base, Memory())
     assert runner.asked == {"clean": N, "corrupted": 3000}
     assert found.meta[DESIGN] == "margin"
     assert found.meta["sample.looks"] == 1
@@ -80,7 +80,7 @@ def test_it_grows_and_never_measures_twice(candidate: Evidence, base: Evidence) 
         seen.append(evidence)
         return len(seen) == 3
 
-    found = escalation.collect(runner, bench(budget=6000), base, Memory(), decided)
+    found = sequential.collect(runner, bench(budget=6000), base, Memory(), decided)
     assert [len(e.clean.index) for e in seen] == [1200, 2000, 2000]
     assert [sum(len(c.index) for c in e.cells.values()) for e in seen] == [1200, 2400, 6000]
     assert runner.asked == {"clean": 2000, "corrupted": 6000}
@@ -102,22 +102,22 @@ def test_resumed_after_any_look_it_is_the_same(candidate: Evidence, base: Eviden
 
     whole = Memory()
     wanted = evidence_files.to_bytes(
-        escalation.collect(escalation.StoredRunner(candidate), bench(sampling=sampling), base, whole, never)
+        sequential.collect(sequential.StoredRunner(candidate), bench(sampling=sampling), base, whole, never)
     )
     for k in range(1, len(whole) + 1):
         kept = Memory({name: whole[name] for name in list(whole)[:k]})
         runner = counting(candidate)
-        again = escalation.collect(runner, bench(sampling=sampling), base, kept, never)
+        again = sequential.collect(runner, bench(sampling=sampling), base, kept, never)
         assert evidence_files.to_bytes(again) == wanted
         assert runner.asked.get("corrupted", 0) < 4 * N
 
 
 def test_alone_it_grows_alike_in_each_cell(candidate: Evidence) -> None:
-    found = escalation.collect(escalation.StoredRunner(candidate), bench(budget=2000), None, Memory(), lambda _: True)
+    found = sequential.collect(sequential.StoredRunner(candidate), bench(budget=2000), None, Memory(), lambda _: True)
     assert found.meta[DESIGN] == "cell"
     assert {len(c.index) for c in found.cells.values()} == {300}
 
 
 def test_budget_of_everything_is_the_full_comparison(candidate: Evidence, base: Evidence) -> None:
-    found = escalation.collect(escalation.StoredRunner(candidate), bench(budget=10**6), base, Memory())
+    found = sequential.collect(sequential.StoredRunner(candidate), bench(budget=10**6), base, Memory())
     assert compare(found, base)["mpc"].estimate == pytest.approx(compare(candidate, base)["mpc"].estimate, abs=1e-12)

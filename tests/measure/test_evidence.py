@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from measure_fixtures import synthetic_evidence
 
 from edgesafe.errors import DataError, EdgesafeError, NonFiniteError
-from edgesafe.measure.evidence import SCHEMA, from_bytes, make_meta, to_bytes
+from edgesafe.measure.evidence import (
+    SCHEMA,
+    from_bytes,
+    make_meta,
+    to_bytes,
+)
 from edgesafe.records import Evidence
 
 CELLS = {("fog", 2): np.arange(3, 40), ("blur", 5): np.arange(0, 400, 7)}

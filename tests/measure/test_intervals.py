@@ -14,11 +14,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from edgesafe.errors import DataError, EdgesafeError, NonFiniteError, NothingEvaluated
-from edgesafe.measure.bounds import mean_over_cells, paired_mean_over_cells
-from edgesafe.measure.calibration import ece_equal_mass
-from edgesafe.measure.clusters import covariance, design_of, folded_low, gap_rows
-from edgesafe.measure.intervals import (
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    NonFiniteError,
+    NothingEvaluated,
+)
+from edgesafe.measure.intervals.bounds import mean_over_cells, paired_mean_over_cells
+from edgesafe.measure.intervals.clusters import (
+    covariance,
+    design_of,
+    folded_low,
+    gap_rows,
+)
+from edgesafe.measure.intervals.ece import (
     Resampler,
     bootstrap_ece,
     draw_counts,
@@ -31,6 +40,7 @@ from edgesafe.measure.intervals import (
     wilson,
     z_value,
 )
+from edgesafe.measure.metrics.calibration import ece_equal_mass
 
 
 @given(st.integers(1, 20_000), st.floats(0, 1), st.sampled_from([0.8, 0.95, 0.99]))

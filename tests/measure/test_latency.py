@@ -9,9 +9,14 @@ import pytest
 from measure_fixtures import SIDE, classifier_bytes
 
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
-from edgesafe.measure import latency
-from edgesafe.measure.inputs import InputSpec
-from edgesafe.measure.latency import LatencySamples, interleaved, no_speed_up, summarise
+from edgesafe.measure.inference import latency
+from edgesafe.measure.inference.inputs import InputSpec
+from edgesafe.measure.inference.latency import (
+    LatencySamples,
+    interleaved,
+    no_speed_up,
+    summarise,
+)
 from edgesafe.records import Unit
 
 IMAGE = np.zeros((SIDE, SIDE, 3), np.uint8)

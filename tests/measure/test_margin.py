@@ -10,15 +10,25 @@ import pytest
 from measure_fixtures import synthetic_evidence
 from numpy.typing import NDArray
 
-from edgesafe.errors import EdgesafeError, IntegrityError, NothingEvaluated, RefusedError
-from edgesafe.escalation import StoredRunner
-from edgesafe.measure import margin
-from edgesafe.measure.calibration import ece_equal_mass
-from edgesafe.measure.margin_metrics import bin_edges
-from edgesafe.measure.pooling import BENCHMARK, CELLS, DESIGN, FRAME
-from edgesafe.measure.sampling import MarginDraw, frame_of
+from edgesafe.errors import (
+    EdgesafeError,
+    IntegrityError,
+    NothingEvaluated,
+    RefusedError,
+)
+from edgesafe.measure.metrics.calibration import ece_equal_mass
+from edgesafe.measure.pooling import (
+    BENCHMARK,
+    CELLS,
+    DESIGN,
+    FRAME,
+)
+from edgesafe.measure.sampling import margin
+from edgesafe.measure.sampling.draw import MarginDraw, frame_of
+from edgesafe.measure.sampling.margin_metrics import bin_edges
 from edgesafe.measure.summary import compare, summarise
 from edgesafe.records import Evidence
+from edgesafe.stages.sequential import StoredRunner
 
 WHO = "images like these"
 KEYS = [(name, severity) for name in ("fog", "snow") for severity in (1, 3, 5)]

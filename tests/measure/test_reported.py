@@ -11,11 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgesafe.errors import DataError, EdgesafeError, NonFiniteError, NothingEvaluated, RefusedError
-from edgesafe.measure.bounds import wilson
-from edgesafe.measure.calibration import aurc, classwise_ece
-from edgesafe.measure.folding import folded_high, folded_interval
-from edgesafe.measure.reported import aurc_interval, classwise_interval
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    NonFiniteError,
+    NothingEvaluated,
+    RefusedError,
+)
+from edgesafe.measure.intervals.bounds import wilson
+from edgesafe.measure.intervals.folding import folded_high, folded_interval
+from edgesafe.measure.intervals.reported import aurc_interval, classwise_interval
+from edgesafe.measure.metrics.calibration import aurc, classwise_ece
 
 
 def noise(columns: int = 10, sd: float = 0.01) -> NDArray[np.float64]:

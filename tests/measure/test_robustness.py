@@ -10,11 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measure_fixtures import quadrants
 
-from edgesafe.errors import DataError, EdgesafeError, NothingEvaluated, UsageError
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    NothingEvaluated,
+    UsageError,
+)
+from edgesafe.measure.inference.robustness import (
+    QUICK_ALONE,
+    QUICK_PAIRED,
+    collect_cell,
+    plan_cells,
+)
+from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.probabilities import cell_from_logits
-from edgesafe.measure.robustness import QUICK_ALONE, QUICK_PAIRED, collect_cell, plan_cells
-from edgesafe.measure.session import OnnxClassifier
-from edgesafe.sections import CORRUPTIONS
+from edgesafe.recipe.sections import CORRUPTIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
 

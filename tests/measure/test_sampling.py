@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 from measure_fixtures import synthetic_evidence
 from numpy.typing import NDArray
 
-from edgesafe.errors import DataError, EdgesafeError, NonFiniteError, NothingEvaluated, UsageError
-from edgesafe.measure.sampling import (
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    NonFiniteError,
+    NothingEvaluated,
+    UsageError,
+)
+from edgesafe.measure.sampling.draw import (
     Frame,
     MarginDraw,
     frame_of,

@@ -22,10 +22,10 @@ from edgesafe.errors import (
     RefusedError,
     UsageError,
 )
-from edgesafe.measure import session as sessions
-from edgesafe.measure.inputs import InputSpec, looks_like_probabilities, prepare
+from edgesafe.measure.inference import session as sessions
+from edgesafe.measure.inference.inputs import InputSpec, looks_like_probabilities, prepare
+from edgesafe.measure.inference.session import OnnxClassifier, confirm, detect
 from edgesafe.measure.probabilities import softmax64
-from edgesafe.measure.session import OnnxClassifier, confirm, detect
 
 
 def test_our_files(tmp_path: Path, model_bytes: bytes) -> None:

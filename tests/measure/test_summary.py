@@ -10,10 +10,20 @@ import pytest
 from measure_fixtures import synthetic_evidence
 from scipy import stats
 
-from edgesafe.errors import DataError, EdgesafeError, IntegrityError, NothingEvaluated
-from edgesafe.measure import calibration
+from edgesafe.errors import (
+    DataError,
+    EdgesafeError,
+    IntegrityError,
+    NothingEvaluated,
+)
+from edgesafe.measure.metrics import calibration
 from edgesafe.measure.probabilities import softmax64
-from edgesafe.measure.summary import calibrated, compare, flips, summarise
+from edgesafe.measure.summary import (
+    calibrated,
+    compare,
+    flips,
+    summarise,
+)
 from edgesafe.records import Evidence, Unit
 
 ALL = np.arange(400)
@@ -135,8 +145,8 @@ def test_quick_interval_covers_the_benchmark() -> None:
     everything = synthetic_evidence(400, dict.fromkeys(FRESH, ALL), seed=1)
     rights = {k: c.prediction == c.label for k, c in everything.cells.items()}
     truth = np.mean([r.mean() for r in rights.values()])
-    from edgesafe.measure.bounds import mean_over_cells
-    from edgesafe.measure.clusters import design_of
+    from edgesafe.measure.intervals.bounds import mean_over_cells
+    from edgesafe.measure.intervals.clusters import design_of
 
     rng = np.random.default_rng(0)
     hits = 0

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated
-from edgesafe.measure import calibration
-from edgesafe.measure.temperature import T_MAX, T_MIN, apply, fit
+from edgesafe.measure.metrics import calibration
+from edgesafe.measure.metrics.temperature import (
+    T_MAX,
+    T_MIN,
+    apply,
+    fit,
+)
 
 
 @settings(max_examples=40, deadline=None)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesafe import recipe
+from edgesafe.recipe import parsing
 
 TINY = [
     "name=tiny",
@@ -21,16 +21,16 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
-def tiny() -> recipe.Recipe:
+def tiny() -> parsing.Recipe:
     """The quickstart, made tiny: every method, seconds."""
-    return recipe.load(None, TINY)
+    return parsing.load(None, TINY)
 
 
 @pytest.fixture(scope="session")
-def study(tiny: recipe.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tiny: parsing.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny study; do not change it."""
-    from edgesafe import pipeline
+    from edgesafe.commands import compress
 
     root = tmp_path_factory.mktemp("study") / "tiny"
-    pipeline.compress(tiny, root)
+    compress.compress(tiny, root)
     return root

@@ -9,9 +9,12 @@ import torch
 from torch import nn
 
 import edgesafe
-from edgesafe import audit, cli, recipe, store
+from edgesafe import cli
+from edgesafe.commands import evaluate
 from edgesafe.data import sets
 from edgesafe.errors import EdgesafeError, RefusedError, UsageError
+from edgesafe.recipe import parsing
+from edgesafe.study import writer
 
 FEW = ("data.test_images=80", "evaluate.images_per_cell=10", "evaluate.latency_runs=64", 'evaluate.corruptions=["fog"]')
 
@@ -40,19 +43,19 @@ def foreign(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_foreign_file_gives_the_numbers_of_our_own(
-    study: Path, foreign: Path, tiny: recipe.Recipe, tmp_path: Path
+    study: Path, foreign: Path, tiny: parsing.Recipe, tmp_path: Path
 ) -> None:
     bundle = sets.load(tiny.data)  # its mean and deviation are those of the images it trained on
     ours_file = study / "baseline-s0" / "model.onnx"
-    request = audit.Request(foreign, ours_file, "digits", overrides=FEW, mean=bundle.mean, std=bundle.std)
-    done = audit.evaluate(request, tmp_path / "audit")
+    request = evaluate.Request(foreign, ours_file, "digits", overrides=FEW, mean=bundle.mean, std=bundle.std)
+    done = evaluate.evaluate(request, tmp_path / "audit")
     ours, theirs = (done.measurements(v).metrics for v in ("baseline-s0", "candidate-s0"))
     for metric in ("accuracy", "mpc", "nll", "ece_em10_top1"):
         assert theirs[metric].estimate == pytest.approx(ours[metric].estimate, abs=1e-5)
     assert done.measurements("candidate-s0").differences["accuracy"].estimate == 0.0
     assert "latency.ratio" in theirs
-    again = store.StudyReader(tmp_path / "audit")
-    assert again.record.digest == audit.evaluate(request, tmp_path / "audit").record.digest
+    again = writer.StudyReader(tmp_path / "audit")
+    assert again.record.digest == evaluate.evaluate(request, tmp_path / "audit").record.digest
     assert cli.run(["report", str(tmp_path / "audit"), "--out", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
 
@@ -60,11 +63,13 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(
 def test_wrong_statements_are_caught(foreign: Path, tmp_path: Path) -> None:
     for mean, std in (((0.5,) * 3, None), ((9.0,) * 3, (0.001,) * 3)):
         with pytest.raises(EdgesafeError, match=r"mean|guessing"):
-            audit.evaluate(audit.Request(foreign, None, "digits", overrides=FEW, mean=mean, std=std), tmp_path / "a")
+            evaluate.evaluate(
+                evaluate.Request(foreign, None, "digits", overrides=FEW, mean=mean, std=std), tmp_path / "a"
+            )
     for layout, outputs, says in (("nhwc", None, "nchw"), (None, "logits", "probabilities")):
-        request = audit.Request(foreign, None, "digits", layout=layout, outputs=outputs, overrides=FEW)
+        request = evaluate.Request(foreign, None, "digits", layout=layout, outputs=outputs, overrides=FEW)
         with pytest.raises(UsageError, match=says):
-            audit.evaluate(request, tmp_path / "a")
+            evaluate.evaluate(request, tmp_path / "a")
 
 
 def test_a_classifier_of_other_classes_and_one_that_guesses(study: Path, tmp_path: Path) -> None:
@@ -74,9 +79,9 @@ def test_a_classifier_of_other_classes_and_one_that_guesses(study: Path, tmp_pat
     np.savez(tmp_path / "d.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     model = study / "baseline-s0" / "model.onnx"
     settings = ("evaluate.corruptions=none", "data.validation=300")
-    request = audit.Request(model, None, "npz", str(tmp_path / "d.npz"), overrides=settings)
+    request = evaluate.Request(model, None, "npz", str(tmp_path / "d.npz"), overrides=settings)
     with pytest.raises(RefusedError, match="no better than guessing"):  # labels that have nothing to do with the pixels
-        audit.evaluate(request, tmp_path / "a")
+        evaluate.evaluate(request, tmp_path / "a")
 
 
 def test_files_that_cannot_be_audited(study: Path, tmp_path: Path) -> None:
@@ -91,14 +96,14 @@ def test_files_that_cannot_be_audited(study: Path, tmp_path: Path) -> None:
     )
     for path, says in ((junk, "not an ONNX file"), (outside, "another file"), (tmp_path / "absent", "cannot be read")):
         with pytest.raises(EdgesafeError, match=says):
-            audit.evaluate(audit.Request(path, None, "digits", overrides=FEW), tmp_path / "a")
+            evaluate.evaluate(evaluate.Request(path, None, "digits", overrides=FEW), tmp_path / "a")
         with pytest.raises(EdgesafeError, match=says):
-            audit.bench(path, None, "host-1t", 64)
+            evaluate.bench(path, None, "host-1t", 64)
 
 
 def test_bench_times_two_files_in_turn(study: Path, foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = study / "filter-r0.50-s0" / "model.onnx"
-    found = audit.bench(foreign, ours, "host-1t", 64)
+    found = evaluate.bench(foreign, ours, "host-1t", 64)
     assert "latency.ratio" in found[str(foreign)]
     assert found[str(ours)]["latency.p50_ms"].estimate > 0
     assert cli.run(["bench", str(ours), "--runs", "64"]) == 0
@@ -116,7 +121,7 @@ def test_corrupt_writes_the_layout_and_evaluates_from_it(study: Path, tmp_path: 
     stored = (*sets, f"evaluate.corruptions=dir:{out}")
     made = (*sets, 'evaluate.corruptions=["fog"]')
     values = [
-        audit.evaluate(audit.Request(model, None, "digits", overrides=o), tmp_path / n)
+        evaluate.evaluate(evaluate.Request(model, None, "digits", overrides=o), tmp_path / n)
         .measurements("candidate-s0")
         .metrics["mpc"]
         .estimate

@@ -11,11 +11,21 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgesafe import audit, cli, gating, pipeline, recipe, store
-from edgesafe.errors import EdgesafeError, IntegrityError, PolicyError, RecipeError, RefusedError, UsageError
-from edgesafe.gate import policy as policies
-from edgesafe.gate.decide import decide
+from edgesafe import cli
+from edgesafe.commands import compress, evaluate, gate
+from edgesafe.errors import (
+    EdgesafeError,
+    IntegrityError,
+    PolicyError,
+    RecipeError,
+    RefusedError,
+    UsageError,
+)
+from edgesafe.policy import policy as policies
+from edgesafe.policy.decision import decide
+from edgesafe.recipe import parsing
 from edgesafe.records import GateStatus
+from edgesafe.study import writer
 
 from .conftest import TINY
 
@@ -39,7 +49,7 @@ QUICK = [*TINY, 'compress=[{method="weight", ratios=[0.3]}]', "data.test_images=
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study whose baseline saw 300 images in each of 4 cells."""
     root = tmp_path_factory.mktemp("measured") / "s"
-    pipeline.compress(recipe.load(None, QUICK), root)
+    compress.compress(parsing.load(None, QUICK), root)
     return root
 
 
@@ -64,11 +74,11 @@ def test_a_foreign_file_against_a_study_until_it_is_decided(
     assert code == 0, said.err
     assert "measured before" in said.err
     assert "PASS" in said.out
-    study = store.StudyReader(out)
+    study = writer.StudyReader(out)
     found = study.measurements("candidate-s0")
     assert found.differences["mpc"].method == "paired-margin-strata"
-    assert study.evidence_bytes("baseline-s0") == store.StudyReader(measured).evidence_bytes("baseline-s0")
-    verdict = gating.judge(gating.Request(out, rules))
+    assert study.evidence_bytes("baseline-s0") == writer.StudyReader(measured).evidence_bytes("baseline-s0")
+    verdict = gate.judge(gate.Request(out, rules))
     assert verdict.exit_code == 0  # decided the same from what was stored
     assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
     for page in ("index.html", "report.md"):
@@ -103,22 +113,22 @@ def test_a_limit_that_is_surely_broken_fails(measured: Path, tmp_path: Path) -> 
 def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
     rules = policy(tmp_path / "p.toml")
     keys = [*QUICK, "evaluate.mode=quick", f"evaluate.policy={rules}", "evaluate.budget=1200"]
-    study = pipeline.compress(recipe.load(None, keys), tmp_path / "s")
+    study = compress.compress(parsing.load(None, keys), tmp_path / "s")
     found = study.measurements("weight-r0.30-s0")
     assert found.meta["sample.looks"] >= 1
     assert study.record.inputs["policy"].startswith("sha256:")
-    verdict = gating.judge(gating.Request(tmp_path / "s", rules))
+    verdict = gate.judge(gate.Request(tmp_path / "s", rules))
     assert {r.status for r in verdict.gates} == {GateStatus.PASS}
     rules.write_text(rules.read_text() + "\n# changed\n")
     with pytest.raises(IntegrityError, match="policy"):
-        pipeline.compress(recipe.load(None, keys), tmp_path / "s")
+        compress.compress(parsing.load(None, keys), tmp_path / "s")
 
 
 def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
     """The same numbers, judged at one of five looks: each bound holds at 99 %, together 95 %."""
     rules = policy(tmp_path / "p.toml")
-    plain = gating.judge(gating.Request(measured, rules))
-    reader = store.StudyReader(measured)
+    plain = gate.judge(gate.Request(measured, rules))
+    reader = writer.StudyReader(measured)
     ids = reader.done()
     records = {v: reader.variant(v) for v in ids}
     numbers = {v: reader.measurements(v) for v in ids}
@@ -155,7 +165,7 @@ def test_refusals(
     measured: Path, tmp_path: Path, change: dict[str, Any], error: type[EdgesafeError], says: str
 ) -> None:
     (tmp_path / "nowhere").mkdir()
-    given = audit.Request(
+    given = evaluate.Request(
         model=measured / "weight-r0.30-s0" / "model.onnx", baseline=measured, data="digits",
         overrides=("data.test_images=300", "evaluate.latency=false", "evaluate.corruptions=['fog','gaussian_noise']",
                    "evaluate.severities=[1,5]"),
@@ -165,13 +175,13 @@ def test_refusals(
     if "overrides" in change:
         change = {**change, "overrides": (*given.overrides, *change["overrides"])}
     with pytest.raises(error, match=says):
-        audit.evaluate(replace(given, **change), tmp_path / "out")
+        evaluate.evaluate(replace(given, **change), tmp_path / "out")
 
 
 def test_a_variant_that_was_sampled_cannot_be_a_baseline(measured: Path, tmp_path: Path) -> None:
     file, rules = measured / "weight-r0.30-s0" / "model.onnx", policy(tmp_path / "p.toml")
     command = ["evaluate", str(file), "--baseline", str(measured), "--policy", str(rules)]
     assert cli.run([*command, "--out", str(tmp_path / "o"), *FLAGS]) == 0
-    given = audit.Request(file, tmp_path / "o" / "candidate-s0", "digits", overrides=tuple(FLAGS[3::2]))
+    given = evaluate.Request(file, tmp_path / "o" / "candidate-s0", "digits", overrides=tuple(FLAGS[3::2]))
     with pytest.raises(RefusedError, match="another's margins"):
-        audit.evaluate(given, tmp_path / "p")
+        evaluate.evaluate(given, tmp_path / "p")

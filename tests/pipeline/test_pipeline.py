@@ -20,18 +20,20 @@ import pytest
 import torch
 
 import edgesafe
-from edgesafe import pipeline, recipe, store
+from edgesafe.commands import compress
 from edgesafe.data import sets
 from edgesafe.errors import IntegrityError, StoreError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.progress import Silent
+from edgesafe.recipe import parsing
+from edgesafe.study import writer
 
 from .conftest import TINY
 
 
-def test_every_variant_is_made_and_measured(study: Path, tiny: recipe.Recipe) -> None:
-    read = store.StudyReader(study)
-    assert read.done() == tuple(plan.id for plan in recipe.variants(tiny))
+def test_every_variant_is_made_and_measured(study: Path, tiny: parsing.Recipe) -> None:
+    read = writer.StudyReader(study)
+    assert read.done() == tuple(plan.id for plan in parsing.variants(tiny))
     assert read.record.digest
     for name in read.done():
         read.verify(name)
@@ -49,9 +51,9 @@ def test_every_variant_is_made_and_measured(study: Path, tiny: recipe.Recipe) ->
             assert {"accuracy", "mpc", "ece_em10_top1", "flips"} <= set(read.measurements(name).differences)
 
 
-def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: recipe.Recipe) -> None:
+def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: parsing.Recipe) -> None:
     """Oracle: onnxruntime and numpy, called plainly."""
-    read, test = store.StudyReader(study), sets.load(tiny.data).test
+    read, test = writer.StudyReader(study), sets.load(tiny.data).test
     for name in ("baseline-s0", "filter-r0.50-s0"):
         session = ort.InferenceSession(str(study / name / "model.onnx"))
         (logits,) = session.run(["logits"], {"image": test.images})
@@ -66,7 +68,7 @@ def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: recipe.Rec
 
 
 def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(study: Path) -> None:
-    read = store.StudyReader(study)
+    read = writer.StudyReader(study)
     baseline = read.variant("baseline-s0")
     assert baseline.macs is not None
     for name in ("filter-r0.50-s0", "channel-r0.30-s0", "random-r0.50-s0"):
@@ -87,9 +89,9 @@ def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(st
         assert (study / name / "model.sparse.onnx").stat().st_size < (study / name / "model.onnx").stat().st_size
 
 
-def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, tiny: recipe.Recipe) -> None:
+def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, tiny: parsing.Recipe) -> None:
     bundle = sets.load(tiny.data)
-    for name in store.StudyReader(study).done():
+    for name in writer.StudyReader(study).done():
         net = edgesafe.load(study / name).eval()
         x = torch.from_numpy(bundle.test.images[:16]).permute(0, 3, 1, 2).float() / 255
         x = (x - torch.tensor(bundle.mean).view(1, -1, 1, 1)) / torch.tensor(bundle.std).view(1, -1, 1, 1)
@@ -99,18 +101,18 @@ def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, 
         assert np.abs(ours - theirs).max() <= 1e-4
 
 
-def test_temperature_never_sees_the_test_set(study: Path, tiny: recipe.Recipe) -> None:
+def test_temperature_never_sees_the_test_set(study: Path, tiny: parsing.Recipe) -> None:
     bundle = sets.load(tiny.data)
-    for name in store.StudyReader(study).done():
-        fitted = store.StudyReader(study).variant(name).temperature
+    for name in writer.StudyReader(study).done():
+        fitted = writer.StudyReader(study).variant(name).temperature
         assert fitted is not None
         assert fitted.data_sha256 == bundle.validation.sha256 != bundle.test.sha256
         assert fitted.nll_after <= fitted.nll_before
 
 
 def hashes(root: Path) -> dict[str, str]:
-    return {e.id: e.digest for e in store.StudyReader(root).record.variants} | {
-        "": store.StudyReader(root).record.digest
+    return {e.id: e.digest for e in writer.StudyReader(root).record.variants} | {
+        "": writer.StudyReader(root).record.digest
     }
 
 
@@ -122,12 +124,12 @@ class Stop(BaseException):
     "writes", [1, 3, 7, pytest.param(9, marks=pytest.mark.slow), 22, pytest.param(40, marks=pytest.mark.slow)]
 )
 def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
-    study: Path, tiny: recipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+    study: Path, tiny: parsing.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     """Stop dead at the n-th write of a run, again and again, until the study is done."""
-    short = recipe.load(None, [*TINY, "compress=[]"]) if writes < 9 else tiny
+    short = parsing.load(None, [*TINY, "compress=[]"]) if writes < 9 else tiny
     root = tmp_path / "s"
-    real, count = store.atomic_write, 0
+    real, count = writer.atomic_write, 0
 
     def write(path: Path, content: bytes) -> None:
         nonlocal count
@@ -142,7 +144,7 @@ def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
     for _ in range(200):
         count = 0
         try:
-            pipeline.compress(short, root)
+            compress.compress(short, root)
             break
         except Stop:
             writes += 1  # so that it gets on even where a stage writes more than that
@@ -156,36 +158,36 @@ def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
 
 
 def test_a_finished_study_is_not_computed_again(
-    study: Path, tiny: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
+    study: Path, tiny: parsing.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any) -> None:
         raise AssertionError("computed again")
 
     monkeypatch.setattr(pipeline, "_make", never)
     before = {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"}
-    pipeline.compress(tiny, study)
+    compress.compress(tiny, study)
     assert {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"} == before
 
 
-def test_a_file_edited_after_measuring_stops_the_study(study: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
+def test_a_file_edited_after_measuring_stops_the_study(study: Path, tiny: parsing.Recipe, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     path = copy / "filter-r0.50-s0" / "model.onnx"
     path.write_bytes(path.read_bytes().replace(b"logits", b"logitz"))
     with pytest.raises(IntegrityError, match="hash differs"):
-        pipeline.compress(tiny, copy)
+        compress.compress(tiny, copy)
 
 
 def test_another_recipe_in_the_same_directory(study: Path) -> None:
     with pytest.raises(StoreError, match=r"recover\.epochs"):
-        pipeline.compress(recipe.load(None, [*TINY, "recover.epochs=1"]), study)
+        compress.compress(parsing.load(None, [*TINY, "recover.epochs=1"]), study)
 
 
 def test_a_refused_variant_does_not_stop_the_others(tmp_path: Path) -> None:
-    wanted = recipe.load(
+    wanted = parsing.load(
         None, [*TINY, 'compress=[{method="filter", ratios=[0.1, 0.5], round_to=64}]', "recover.epochs=0"]
     )
-    study = pipeline.compress(wanted, tmp_path / "s")
+    study = compress.compress(wanted, tmp_path / "s")
     status = {e.id: (e.status, e.reason) for e in study.record.variants}
     assert status["baseline-s0"][0] == "done"
     assert status["filter-r0.10-s0"][0] == "refused"
@@ -219,7 +221,7 @@ def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: 
         ' {method="weight", label="as", ratios=[0.3], recover={bn_images=0, epochs=0}}]'
     )
     heard = Heard()
-    study = pipeline.compress(recipe.load(None, [*SHORT, blocks, "train.epochs=4"]), tmp_path / "s", heard)
+    study = compress.compress(parsing.load(None, [*SHORT, blocks, "train.epochs=4"]), tmp_path / "s", heard)
     last, best = (study.variant(f"{name}-r0.30-s0").recovery for name in ("last", "best"))
     assert last["validation_accuracy_after"] < last["validation_accuracy_before"]
     assert last["validation_accuracy_before"] == best["validation_accuracy_before"]
@@ -236,17 +238,17 @@ def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: 
 def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same study twice, one block recovered otherwise: the other block's keys and files are the same."""
     keys: list[dict[str, str]] = []
-    real = store.StudyWriter.put_stage
+    real = writer.StudyWriter.put_stage
 
-    def put(self: store.StudyWriter, owner: str, name: str, key: str, content: bytes) -> None:
+    def put(self: writer.StudyWriter, owner: str, name: str, key: str, content: bytes) -> None:
         keys[-1][f"{owner} {name}"] = key
         real(self, owner, name, key, content)
 
-    monkeypatch.setattr(store.StudyWriter, "put_stage", put)
+    monkeypatch.setattr(writer.StudyWriter, "put_stage", put)
     done = []
     for folder, own in (("same", []), ("other", ["compress.0.recover={epochs=1, lr=0.0005}"])):
         keys.append({})
-        done.append(pipeline.compress(recipe.load(None, [*SHORT, *own]), tmp_path / folder))
+        done.append(compress.compress(parsing.load(None, [*SHORT, *own]), tmp_path / folder))
     same, other = done
     assert set(keys[0]) == set(keys[1])
     assert {name.split()[0] for name in keys[0] if keys[0][name] != keys[1][name]} == {"weight-r0.50-s0"}
@@ -261,7 +263,7 @@ def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch
 def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> None:
     block = 'compress=[{method="channel", ratios=[0.3], recover={epochs=0, images=50}}]'
     heard = Heard()
-    study = pipeline.compress(recipe.load(None, [*SHORT, block]), tmp_path / "s", heard)
+    study = compress.compress(parsing.load(None, [*SHORT, block]), tmp_path / "s", heard)
     assert "slimming (L1 on BN scales) 50" in heard.said
     recovery = study.variant("channel-r0.30-s0").recovery
     assert set(recovery) == {
@@ -271,12 +273,12 @@ def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> N
 
 def test_corruptions_none_and_quick(tmp_path: Path) -> None:
     plain = [*TINY, "compress=[]", "evaluate.corruptions=none", "data.validation_from=test"]
-    none = pipeline.compress(recipe.load(None, plain), tmp_path / "none")
+    none = compress.compress(parsing.load(None, plain), tmp_path / "none")
     metrics = none.measurements("baseline-s0").metrics
     assert "mpc" not in metrics
     assert metrics["accuracy"].population == "digits (197 of 600 test images held out) test set, 80 images"
     quick = [*TINY, 'compress=[{method="weight", ratios=[0.5]}]', "evaluate.mode=quick", "evaluate.images_per_cell=10"]
-    study = pipeline.compress(recipe.load(None, quick), tmp_path / "quick")
+    study = compress.compress(parsing.load(None, quick), tmp_path / "quick")
     cells = evidence_files.from_bytes(study.evidence_bytes("weight-r0.50-s0")).cells
     assert len({cell.index.tobytes() for cell in cells.values()}) == len(cells)  # fresh images per cell
     assert "mpc" in study.measurements("weight-r0.50-s0").differences
@@ -285,18 +287,18 @@ def test_corruptions_none_and_quick(tmp_path: Path) -> None:
 def test_weights_that_changed_since_are_noticed(study: Path, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     shutil.copy(study / "baseline-s0" / "model.safetensors", weights)
-    wanted = recipe.load(None, [*TINY, "compress=[]", f"model.weights={weights}"])
-    first = pipeline.compress(wanted, tmp_path / "s")
+    wanted = parsing.load(None, [*TINY, "compress=[]", f"model.weights={weights}"])
+    first = compress.compress(wanted, tmp_path / "s")
     assert first.record.inputs["weights"].startswith("sha256:")
     assert hashes(tmp_path / "s")["baseline-s0"] == hashes(study)["baseline-s0"]
     weights.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(IntegrityError, match="weights"):
-        pipeline.compress(wanted, tmp_path / "s")
+        compress.compress(wanted, tmp_path / "s")
 
 
 def test_two_seeds_are_two_baselines(tmp_path: Path) -> None:
-    wanted = recipe.load(None, [*TINY, "seeds=[0,1]", "compress=[]", "evaluate.corruptions=none"])
-    study = pipeline.compress(wanted, tmp_path / "s")
+    wanted = parsing.load(None, [*TINY, "seeds=[0,1]", "compress=[]", "evaluate.corruptions=none"])
+    study = compress.compress(wanted, tmp_path / "s")
     digests = [e.digest for e in study.record.variants]
     assert len(set(digests)) == 2
 
@@ -327,12 +329,12 @@ def test_the_python_interface(study: Path, tmp_path: Path) -> None:
     policy.write_text(f'schema = "edgesafe.policy/1"\n[data]\nmin_samples = 10\n{gates}')
     code = """
 import sys, edgesafe
-first, second = (edgesafe.gate(*sys.argv[1:]) for _ in range(2))
+first, second = (edgesafe.policy(*sys.argv[1:]) for _ in range(2))
 assert first == second and first.exit_code == 0, first
 assert "torch" not in sys.modules
 import edgesafe.gate.policy
 from edgesafe.gate import decide
-assert edgesafe.gate(*sys.argv[1:]) == first
+assert edgesafe.policy(*sys.argv[1:]) == first
 """
     subprocess.run([sys.executable, "-c", code, str(study), str(policy)], check=True)
 
@@ -342,8 +344,8 @@ def test_budgets_steps_and_int8(tmp_path: Path) -> None:
         'compress=[{method="filter", budget={macs=0.6}, round_to=4},'
         ' {method="filter", label="slow", ratios=[0.5], steps=2, ranking="global", criterion="taylor", round_to=4}]'
     )
-    wanted = recipe.load(None, [*TINY, blocks, "export.int8=true", "evaluate.corruptions=none"])
-    study = pipeline.compress(wanted, tmp_path / "s")
+    wanted = parsing.load(None, [*TINY, blocks, "export.int8=true", "evaluate.corruptions=none"])
+    study = compress.compress(wanted, tmp_path / "s")
     baseline, budget = study.variant("baseline-s0"), study.variant("filter-macs0.6-s0")
     assert baseline.macs is not None
     assert budget.macs is not None

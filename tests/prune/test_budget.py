@@ -12,9 +12,14 @@ from torch import nn
 
 from edgesafe.errors import NonFiniteError, SurgeryError, UsageError
 from edgesafe.prune import PruneContext
-from edgesafe.prune.budget import Budget, Resource, bisect, prune_to_budget
+from edgesafe.prune.budget import (
+    Budget,
+    Resource,
+    bisect,
+    prune_to_budget,
+)
 from edgesafe.prune.schedule import prune_in_steps, sensitivity, step_ratios
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.surgery.rebuild import save_bytes
 
 CONTEXT = PruneContext((16, 16, 3), engine=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.prune import PruneContext, prune
 from edgesafe.prune.criteria import gather, score_group
-from edgesafe.sections import CompressSection, Criterion
+from edgesafe.recipe.sections import CompressSection, Criterion
 from edgesafe.surgery.units import channel_graph
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)

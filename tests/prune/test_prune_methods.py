@@ -12,7 +12,7 @@ from edgesafe import models
 from edgesafe.errors import NonFiniteError, RecipeError, SurgeryError
 from edgesafe.models.count import macs, params
 from edgesafe.prune import PruneContext, PruneOutcome, prune
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 
 CONTEXT = PruneContext((32, 32, 3), engine=False)
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesafe.measure.calibration import ece_equal_mass
+from edgesafe.measure.metrics.calibration import ece_equal_mass
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
+from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import (
     Artefact,
     Comparison,
@@ -37,7 +38,6 @@ from edgesafe.records import (
     Verdict,
 )
 from edgesafe.report import StudyView
-from edgesafe.sections import CORRUPTIONS
 
 K = 10
 SMALL = (

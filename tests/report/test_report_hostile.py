@@ -12,7 +12,12 @@ import pytest
 from markdown_it import MarkdownIt
 from report_reading import Page
 
-from edgesafe.errors import IntegrityError, NonFiniteError, NothingEvaluated, StoreError
+from edgesafe.errors import (
+    IntegrityError,
+    NonFiniteError,
+    NothingEvaluated,
+    StoreError,
+)
 from edgesafe.records import VariantEntry
 from edgesafe.report import StudyView, build
 from edgesafe.report.words import clean

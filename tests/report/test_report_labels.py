@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesafe.report import svg
-from edgesafe.report.labels import Placed, crosses, label_points, overlap, place
+from edgesafe.report.labels import (
+    Placed,
+    crosses,
+    label_points,
+    overlap,
+    place,
+)
 
 SIZE = (60.0, 13.0)
 ROOM = (2.0, 40.0, 398.0, 270.0)

@@ -8,19 +8,30 @@ import numpy as np
 import pytest
 from report_synthetic import LARGE, Plan, study
 
+from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import GateResult, GateStatus, Unit
 from edgesafe.report import ReportFiles, StudyView, svg
 from edgesafe.report.basis import basis_table
 from edgesafe.report.deep import deep_parts
-from edgesafe.report.forest import _axis_words, _failing_side, _rows, forest
+from edgesafe.report.forest import (
+    _axis_words,
+    _failing_side,
+    _rows,
+    forest,
+)
 from edgesafe.report.head import lead
 from edgesafe.report.lines import Line, _draw_line
 from edgesafe.report.results import ResultsFile
 from edgesafe.report.stats import CellDifference, best, pareto
-from edgesafe.report.tables import cost_table, differences_table, heat_table, layer_table, quality_table
+from edgesafe.report.tables import (
+    cost_table,
+    differences_table,
+    heat_table,
+    layer_table,
+    quality_table,
+)
 from edgesafe.report.view import Value, grouped
 from edgesafe.report.words import error
-from edgesafe.sections import CORRUPTIONS
 
 MINUS = "\u2212"
 

@@ -11,7 +11,12 @@ import pytest
 from report_synthetic import Plan, study
 
 from edgesafe.report import ReportFiles, StudyView, build
-from edgesafe.report.results import CSV_COLUMNS, ResultsFile, json_schema, to_markdown
+from edgesafe.report.results import (
+    CSV_COLUMNS,
+    ResultsFile,
+    json_schema,
+    to_markdown,
+)
 from edgesafe.report.stats import best, pareto
 from edgesafe.report.view import grouped
 

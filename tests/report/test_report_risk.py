@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from report_synthetic import Plan, study
 
-from edgesafe.measure.calibration import aurc
+from edgesafe.measure.metrics.calibration import aurc
 from edgesafe.records import Cell, Measurement, Unit
 from edgesafe.report import StudyView, build
 from edgesafe.report.deep import deep_parts, risk_rows
 from edgesafe.report.results import ResultsFile
-from edgesafe.report.risk import METRIC, _curve, risk_figure, risk_of
+from edgesafe.report.risk import (
+    METRIC,
+    _curve,
+    risk_figure,
+    risk_of,
+)
 from edgesafe.report.view import grouped
 
 

@@ -12,13 +12,37 @@ from hypothesis import strategies as st
 from report_synthetic import Plan, study
 
 from edgesafe.errors import NonFiniteError
-from edgesafe.measure.calibration import ece_equal_mass
-from edgesafe.records import Artefact, Cell, Evidence, GateStatus, Measurement, Unit
+from edgesafe.measure.metrics.calibration import ece_equal_mass
+from edgesafe.records import (
+    Artefact,
+    Cell,
+    Evidence,
+    GateStatus,
+    Measurement,
+    Unit,
+)
 from edgesafe.report.lines import severities
-from edgesafe.report.stats import best, cell_differences, pareto, reliability, shipped_bytes, tempered
+from edgesafe.report.stats import (
+    best,
+    cell_differences,
+    pareto,
+    reliability,
+    shipped_bytes,
+    tempered,
+)
 from edgesafe.report.svg import spread_labels
 from edgesafe.report.view import StudyView, grouped
-from edgesafe.report.words import amount, clean, error, interval, number, rule, size, speed, title
+from edgesafe.report.words import (
+    amount,
+    clean,
+    error,
+    interval,
+    number,
+    rule,
+    size,
+    speed,
+    title,
+)
 
 
 def _cell(name: str, s: int, index: list[int], right: list[bool]) -> Cell:

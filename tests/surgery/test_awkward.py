@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.prune import PruneContext, PruneOutcome, prune
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.surgery.rebuild import load_bytes, save_bytes
 from edgesafe.surgery.verify import evaluate
 

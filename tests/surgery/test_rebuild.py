@@ -16,11 +16,21 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgesafe import models
-from edgesafe.errors import IntegrityError, NonFiniteError, StoreError, WeightsError
+from edgesafe.errors import (
+    IntegrityError,
+    NonFiniteError,
+    StoreError,
+    WeightsError,
+)
 from edgesafe.prune import PruneContext, prune
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import Artefact, Lineage, VariantRecord
-from edgesafe.sections import CompressSection
-from edgesafe.surgery.rebuild import load_bytes, load_variant, save_bytes, tensors_of
+from edgesafe.surgery.rebuild import (
+    load_bytes,
+    load_variant,
+    save_bytes,
+    tensors_of,
+)
 from edgesafe.surgery.sparse import break_even, pack, unpack
 
 CONTEXT = PruneContext((32, 32, 3), engine=False)

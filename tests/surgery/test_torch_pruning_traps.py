@@ -15,7 +15,7 @@ from torch import nn
 
 from edgesafe.errors import RecipeError, SurgeryError
 from edgesafe.prune import PruneContext, prune
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.surgery import verify
 
 EXAMPLE = torch.zeros(1, 3, 16, 16)
@@ -81,7 +81,7 @@ def test_row_6_its_latency_needs_a_graphics_card() -> None:
         pytest.skip("has one")
     with pytest.raises((RuntimeError, AssertionError)):
         tp.utils.benchmark.measure_latency(net(), EXAMPLE, 1, 1)
-    # ours: edgesafe.measure.latency, under onnxruntime; budgets take a callable (edgesafe.prune.budget)
+    # ours: edgesafe.measure.inference.latency, under onnxruntime; budgets take a callable (edgesafe.prune.budget)
 
 
 def test_row_7_one_pruner_inherits_the_settings_of_another() -> None:

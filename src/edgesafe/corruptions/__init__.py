@@ -10,7 +10,13 @@ from edgesafe.corruptions.frost import FrostBank, installed_photographs
 from edgesafe.corruptions.sheet import contact_sheet
 from edgesafe.corruptions.source import CorruptionSource, open_source
 from edgesafe.corruptions.spec import Fields, FieldSpec
-from edgesafe.corruptions.tables import ALL, EXTRAS, NAMES, Profile, profile_for
+from edgesafe.corruptions.tables import (
+    ALL,
+    EXTRAS,
+    NAMES,
+    Profile,
+    profile_for,
+)
 from edgesafe.corruptions.writer import write_directory
 
 __all__ = [

@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from edgesafe.corruptions.spec import Fields, Setting
 from edgesafe.corruptions.streams import Stream
-from edgesafe.corruptions.tables import MIN_BLUR_PX, defocus_parameters, glass_parameters, value
+from edgesafe.corruptions.tables import (
+    MIN_BLUR_PX,
+    defocus_parameters,
+    glass_parameters,
+    value,
+)
 
 __all__ = [
     "apply_defocus_blur",

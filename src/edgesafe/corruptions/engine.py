@@ -15,9 +15,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.corruptions import blur, digital, elastic, jpeg, motion, noise, spatter, weather, zoom
+from edgesafe.corruptions import (
+    blur,
+    digital,
+    elastic,
+    jpeg,
+    motion,
+    noise,
+    spatter,
+    weather,
+    zoom,
+)
 from edgesafe.corruptions.frost import FrostBank
-from edgesafe.corruptions.spec import Fields, FieldSpec, Setting, check_images, check_indices
+from edgesafe.corruptions.spec import (
+    Fields,
+    FieldSpec,
+    Setting,
+    check_images,
+    check_indices,
+)
 from edgesafe.corruptions.streams import Stream
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError

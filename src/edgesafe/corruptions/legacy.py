@@ -15,7 +15,12 @@ from numpy.typing import NDArray
 
 from edgesafe.corruptions import noise, tables
 from edgesafe.corruptions.engine import apply
-from edgesafe.corruptions.spec import Fields, FieldSpec, Setting, check_images
+from edgesafe.corruptions.spec import (
+    Fields,
+    FieldSpec,
+    Setting,
+    check_images,
+)
 from edgesafe.corruptions.weather import fog_side
 from edgesafe.errors import DataError
 

@@ -16,7 +16,7 @@ from enum import StrEnum
 import numpy as np
 
 from edgesafe.errors import DataError
-from edgesafe.sections import CORRUPTIONS
+from edgesafe.recipe.sections import CORRUPTIONS
 
 __all__ = [
     "ALL",

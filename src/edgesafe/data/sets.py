@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgesafe.data import arrays, files
 from edgesafe.errors import DataError
+from edgesafe.recipe.sections import DataSection
 from edgesafe.records import DataBundle, DataIdentity, ImageSet
-from edgesafe.sections import DataSection
 
 __all__ = ["first", "identity", "load"]
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from edgesafe.deploy.export import PixelNet
 from edgesafe.errors import NonFiniteError, NothingEvaluated, ParityError
-from edgesafe.measure.session import OnnxClassifier
+from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.records import Parity
 
 __all__ = ["ABSOLUTE", "ORDINARY", "RELATIVE", "check_files", "check_torch", "compare", "observe_files", "tolerance"]

@@ -9,16 +9,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, IntegrityError, NothingEvaluated
-from edgesafe.measure.bounds import Interval, paired_difference, paired_mean_over_cells, wilson
-from edgesafe.measure.calibration import HIGH_CONFIDENCE, brier_rows
 from edgesafe.measure.cells import rightness, rows_of, take
-from edgesafe.measure.clusters import Design, design_of
-from edgesafe.measure.intervals import paired_bootstrap_ece, paired_ece
-from edgesafe.measure.margin import is_drawn
-from edgesafe.measure.margin_metrics import compare_cells
-from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
+from edgesafe.measure.intervals.bounds import (
+    Interval,
+    paired_difference,
+    paired_mean_over_cells,
+    wilson,
+)
+from edgesafe.measure.intervals.clusters import Design, design_of
+from edgesafe.measure.intervals.ece import paired_bootstrap_ece, paired_ece
+from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE, brier_rows
+from edgesafe.measure.pooling import (
+    Pool,
+    benchmark_of,
+    describe,
+    pools,
+)
 from edgesafe.measure.probabilities import softmax64
-from edgesafe.records import Cell, Comparison, Evidence, Measurement, Unit
+from edgesafe.measure.sampling.margin import is_drawn
+from edgesafe.measure.sampling.margin_metrics import compare_cells
+from edgesafe.records import (
+    Cell,
+    Comparison,
+    Evidence,
+    Measurement,
+    Unit,
+)
 
 __all__ = ["compare", "flips", "same_pixels"]
 

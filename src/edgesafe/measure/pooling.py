@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesafe.measure.clusters import Design
+from edgesafe.measure.intervals.clusters import Design
 from edgesafe.records import Evidence
 
 __all__ = [

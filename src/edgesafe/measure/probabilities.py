@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated, RefusedError
+from edgesafe.errors import (
+    DataError,
+    NonFiniteError,
+    NothingEvaluated,
+    RefusedError,
+)
 from edgesafe.records import Cell
 
 __all__ = ["cell_from_logits", "check_labels", "check_logits", "check_probabilities", "log_softmax64", "softmax64"]

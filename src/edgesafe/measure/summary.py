@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgesafe.errors import NothingEvaluated, RefusedError
-from edgesafe.measure import calibration, temperature
-from edgesafe.measure.bounds import mean_over_cells
-from edgesafe.measure.calibration import HIGH_CONFIDENCE
-from edgesafe.measure.clusters import Design, design_of
 from edgesafe.measure.comparison import compare, flips
-from edgesafe.measure.intervals import (
+from edgesafe.measure.intervals.bounds import mean_over_cells
+from edgesafe.measure.intervals.clusters import Design, design_of
+from edgesafe.measure.intervals.ece import (
     Interval,
     bootstrap_ece,
     ece_interval,
@@ -22,12 +20,24 @@ from edgesafe.measure.intervals import (
     mean_interval,
     wilson,
 )
-from edgesafe.measure.margin import is_drawn
-from edgesafe.measure.margin_metrics import summarise_cells
-from edgesafe.measure.pooling import Pool, benchmark_of, describe, pools
+from edgesafe.measure.intervals.reported import aurc_interval, classwise_interval
+from edgesafe.measure.metrics import calibration, temperature
+from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE
+from edgesafe.measure.pooling import (
+    Pool,
+    benchmark_of,
+    describe,
+    pools,
+)
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
-from edgesafe.measure.reported import aurc_interval, classwise_interval
-from edgesafe.records import Cell, Evidence, Measurement, Unit
+from edgesafe.measure.sampling.margin import is_drawn
+from edgesafe.measure.sampling.margin_metrics import summarise_cells
+from edgesafe.records import (
+    Cell,
+    Evidence,
+    Measurement,
+    Unit,
+)
 
 __all__ = ["calibrated", "compare", "flips", "summarise"]
 

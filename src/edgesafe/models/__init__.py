@@ -1,6 +1,11 @@
 """Networks: building them by name, loading their weights, rewriting shortcuts, counting parameters and MACs."""
 
-from edgesafe.models.registry import ARCHITECTURES, Architecture, build, paper_layers
+from edgesafe.models.registry import (
+    ARCHITECTURES,
+    Architecture,
+    build,
+    paper_layers,
+)
 from edgesafe.models.weights import load_weights
 
 __all__ = ["ARCHITECTURES", "Architecture", "build", "load_weights", "paper_layers"]

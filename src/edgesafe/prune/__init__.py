@@ -10,7 +10,7 @@ from torch import nn
 from edgesafe.prune.context import PruneContext, PruneOutcome, require_prunable
 from edgesafe.prune.structured import prune_structured
 from edgesafe.prune.weights import prune_weights
-from edgesafe.sections import CompressSection, Method
+from edgesafe.recipe.sections import CompressSection, Method
 
 __all__ = ["PruneContext", "PruneOutcome", "prune"]
 

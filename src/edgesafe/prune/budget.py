@@ -18,7 +18,7 @@ from torch import nn
 from edgesafe.errors import NonFiniteError, SurgeryError, UsageError
 from edgesafe.prune.context import PruneContext, PruneOutcome, require_prunable
 from edgesafe.prune.structured import prune_structured
-from edgesafe.sections import CompressSection
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.surgery.rebuild import save_bytes
 from edgesafe.surgery.units import channel_graph
 

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from edgesafe.errors import NonFiniteError, RecipeError, SurgeryError, UsageError
+from edgesafe.errors import (
+    NonFiniteError,
+    RecipeError,
+    SurgeryError,
+    UsageError,
+)
 from edgesafe.records import SurgeryRecord
 
 __all__ = ["PruneContext", "PruneOutcome", "require_prunable"]

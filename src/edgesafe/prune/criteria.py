@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
-from edgesafe.sections import Criterion
+from edgesafe.recipe.sections import Criterion
 from edgesafe.surgery.trace import Role, Slot
 from edgesafe.surgery.units import ChannelGraph, Group
 

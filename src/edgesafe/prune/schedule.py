@@ -11,8 +11,8 @@ from torch import nn
 from edgesafe.errors import NonFiniteError, SurgeryError, UsageError
 from edgesafe.prune.context import PruneContext, PruneOutcome, require_prunable
 from edgesafe.prune.structured import prune_structured
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import LayerRecord, SurgeryRecord
-from edgesafe.sections import CompressSection
 from edgesafe.surgery.units import channel_graph
 
 __all__ = ["Sensitivity", "prune_in_steps", "sensitivity", "step_ratios"]

@@ -12,13 +12,35 @@ from torch import Tensor, nn
 from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext, PruneOutcome
 from edgesafe.prune.criteria import gather, score_group
-from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
+from edgesafe.prune.select import (
+    Choice,
+    Widths,
+    choose_global,
+    choose_local,
+)
+from edgesafe.recipe.sections import (
+    CompressSection,
+    Criterion,
+    Method,
+    Scope,
+)
 from edgesafe.records import LayerRecord, Proof, SurgeryRecord
-from edgesafe.sections import CompressSection, Criterion, Method, Scope
 from edgesafe.surgery.graph import cut
 from edgesafe.surgery.remove import remove
-from edgesafe.surgery.units import ChannelGraph, Group, Layer, channel_graph, keep_indices
-from edgesafe.surgery.verify import ForwardError, Surgery, evaluate, example_batch, prove_removed
+from edgesafe.surgery.units import (
+    ChannelGraph,
+    Group,
+    Layer,
+    channel_graph,
+    keep_indices,
+)
+from edgesafe.surgery.verify import (
+    ForwardError,
+    Surgery,
+    evaluate,
+    example_batch,
+    prove_removed,
+)
 
 __all__ = ["GLOBAL_METHODS", "default_criterion", "prune_structured"]
 

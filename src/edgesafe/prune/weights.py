@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext, PruneOutcome
+from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import LayerRecord, SurgeryRecord
-from edgesafe.sections import CompressSection
 from edgesafe.surgery.trace import trace
 from edgesafe.surgery.verify import prove_masked
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Evidence, VariantRecord
 from edgesafe.report import svg
 from edgesafe.report.figures import reliability_panel
@@ -15,7 +16,6 @@ from edgesafe.report.svg import Panel
 from edgesafe.report.tables import heat_table, layer_table
 from edgesafe.report.view import Group, StudyView
 from edgesafe.report.words import clean, sentence
-from edgesafe.sections import CORRUPTIONS
 
 __all__ = ["Deep", "deep_parts", "risk_rows"]
 

@@ -7,10 +7,23 @@ from collections.abc import Sequence
 from edgesafe.records import Unit
 from edgesafe.report import svg
 from edgesafe.report.labels import label_points
-from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.parts import (
+    Column,
+    FigurePart,
+    TablePart,
+    Td,
+)
 from edgesafe.report.stats import Pareto, Reliability
 from edgesafe.report.svg import Panel
-from edgesafe.report.words import ABSENT, amount, clean, estimate, number, sentences, size
+from edgesafe.report.words import (
+    ABSENT,
+    amount,
+    clean,
+    estimate,
+    number,
+    sentences,
+    size,
+)
 
 __all__ = ["pareto_figure", "reliability_panel"]
 

@@ -7,10 +7,26 @@ from typing import TYPE_CHECKING
 
 from edgesafe.records import GateResult, GateStatus, Unit
 from edgesafe.report import svg
-from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.parts import (
+    Column,
+    FigurePart,
+    TablePart,
+    Td,
+)
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, MINUS, STATUS, amount, clean, meanings, number, rule, sentences, title
+from edgesafe.report.words import (
+    ABSENT,
+    MINUS,
+    STATUS,
+    amount,
+    clean,
+    meanings,
+    number,
+    rule,
+    sentences,
+    title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,7 +13,17 @@ from edgesafe.errors import DataError
 from edgesafe.records import GateStatus, Unit, Verdict
 from edgesafe.report.stats import Best
 from edgesafe.report.view import Group, StudyView
-from edgesafe.report.words import ABSENT, STATUS, TIMES, amount, clean, interval, number, size, speed
+from edgesafe.report.words import (
+    ABSENT,
+    STATUS,
+    TIMES,
+    amount,
+    clean,
+    interval,
+    number,
+    size,
+    speed,
+)
 
 __all__ = ["Card", "VerdictBox", "cards", "lead", "limits", "provenance_facts", "samples_uri", "verdict_box"]
 

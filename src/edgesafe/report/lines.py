@@ -7,10 +7,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgesafe.report import svg
-from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.parts import (
+    Column,
+    FigurePart,
+    TablePart,
+    Td,
+)
 from edgesafe.report.svg import Panel
-from edgesafe.report.view import Group, Series, StudyView, Value
-from edgesafe.report.words import ABSENT, clean, estimate, number, title
+from edgesafe.report.view import (
+    Group,
+    Series,
+    StudyView,
+    Value,
+)
+from edgesafe.report.words import (
+    ABSENT,
+    clean,
+    estimate,
+    number,
+    title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,11 +15,29 @@ from edgesafe.report.basis import basis_table
 from edgesafe.report.cautions import sampled_note, temperature_caution
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
-from edgesafe.report.head import cards, lead, limits, provenance_facts, samples_uri, verdict_box
+from edgesafe.report.head import (
+    cards,
+    lead,
+    limits,
+    provenance_facts,
+    samples_uri,
+    verdict_box,
+)
 from edgesafe.report.results import to_csv, to_json, to_markdown
 from edgesafe.report.risk import METRIC, risk_figure
-from edgesafe.report.stats import BEST_RULE, Best, best, pareto
-from edgesafe.report.view import Group, ReportFiles, Series, StudyView, grouped
+from edgesafe.report.stats import (
+    BEST_RULE,
+    Best,
+    best,
+    pareto,
+)
+from edgesafe.report.view import (
+    Group,
+    ReportFiles,
+    Series,
+    StudyView,
+    grouped,
+)
 from edgesafe.report.widths import widths_figure
 from edgesafe.report.words import ABSENT, clean, size
 

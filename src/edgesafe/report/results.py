@@ -27,7 +27,15 @@ from edgesafe.records import (
 from edgesafe.report.cautions import sampled_note, temperature_caution
 from edgesafe.report.stats import BEST_RULE, Best, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
-from edgesafe.report.words import ABSENT, STATUS, clean, interval, number, size, speed
+from edgesafe.report.words import (
+    ABSENT,
+    STATUS,
+    clean,
+    interval,
+    number,
+    size,
+    speed,
+)
 
 __all__ = ["RESULTS_SCHEMA", "ResultsFile", "VariantResult", "json_schema", "to_csv", "to_json", "to_markdown"]
 

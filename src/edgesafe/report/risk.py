@@ -8,14 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.measure.calibration import aurc
-from edgesafe.measure.selective import COVERAGE, RiskSteps, SelectiveRisk, risk_at_coverage, risk_steps
+from edgesafe.measure.metrics.calibration import aurc
+from edgesafe.measure.metrics.selective import (
+    COVERAGE,
+    RiskSteps,
+    SelectiveRisk,
+    risk_at_coverage,
+    risk_steps,
+)
 from edgesafe.records import Cell, Measurement, Unit
 from edgesafe.report import svg
-from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.parts import (
+    Column,
+    FigurePart,
+    TablePart,
+    Td,
+)
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import StudyView
-from edgesafe.report.words import ABSENT, clean, estimate, number
+from edgesafe.report.words import (
+    ABSENT,
+    clean,
+    estimate,
+    number,
+)
 
 __all__ = ["METRIC", "Risk", "RiskRow", "risk_figure", "risk_of"]
 

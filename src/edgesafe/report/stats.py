@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import NonFiniteError
-from edgesafe.measure import margin_metrics
-from edgesafe.measure.calibration import ReliabilityBins, reliability_bins
-from edgesafe.measure.intervals import paired_difference, wilson
-from edgesafe.measure.margin import is_drawn
+from edgesafe.measure.intervals.ece import paired_difference, wilson
+from edgesafe.measure.metrics.calibration import ReliabilityBins, reliability_bins
 from edgesafe.measure.probabilities import softmax64
+from edgesafe.measure.sampling import margin_metrics
+from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.records import Cell, Evidence, GateStatus
 from edgesafe.report.view import Group, StudyView, Value
 

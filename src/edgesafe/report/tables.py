@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgesafe.records import LayerRecord, Parity, Unit, VariantRecord
+from edgesafe.records import (
+    LayerRecord,
+    Parity,
+    Unit,
+    VariantRecord,
+)
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
 from edgesafe.report.view import Group, StudyView, Value
-from edgesafe.report.words import ABSENT, STATUS, clean, estimate, number, size, speed, title
+from edgesafe.report.words import (
+    ABSENT,
+    STATUS,
+    clean,
+    estimate,
+    number,
+    size,
+    speed,
+    title,
+)
 
 __all__ = [
     "cost_table",

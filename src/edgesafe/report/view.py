@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 
-from edgesafe.errors import IntegrityError, NonFiniteError, NothingEvaluated, StoreError
+from edgesafe.errors import (
+    IntegrityError,
+    NonFiniteError,
+    NothingEvaluated,
+    StoreError,
+)
 from edgesafe.records import (
     Comparison,
     Evidence,

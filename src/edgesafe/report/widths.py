@@ -6,7 +6,12 @@ from collections.abc import Sequence
 
 from edgesafe.records import LayerRecord, SurgeryRecord
 from edgesafe.report import svg
-from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.parts import (
+    Column,
+    FigurePart,
+    TablePart,
+    Td,
+)
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group
 from edgesafe.report.words import clean

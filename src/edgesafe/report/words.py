@@ -6,7 +6,12 @@ import re
 from collections.abc import Iterable
 from math import ceil, floor, log10
 
-from edgesafe.records import Comparison, GateStatus, Measurement, Unit
+from edgesafe.records import (
+    Comparison,
+    GateStatus,
+    Measurement,
+    Unit,
+)
 from edgesafe.report.view import Value
 
 __all__ = [

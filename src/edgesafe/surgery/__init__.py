@@ -1,5 +1,12 @@
 """Surgery on networks: find which channels belong together, remove them, prove it, save and rebuild the result."""
 
-from edgesafe.surgery.units import ChannelGraph, Group, Layer, Unit, channel_graph, keep_indices
+from edgesafe.surgery.units import (
+    ChannelGraph,
+    Group,
+    Layer,
+    Unit,
+    channel_graph,
+    keep_indices,
+)
 
 __all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]

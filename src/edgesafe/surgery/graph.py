@@ -20,7 +20,12 @@ from torch import Tensor, nn
 
 from edgesafe.surgery.remove import remove
 from edgesafe.surgery.trace import Role, Slot
-from edgesafe.surgery.units import ChannelGraph, Group, Unit, layer_name
+from edgesafe.surgery.units import (
+    ChannelGraph,
+    Group,
+    Unit,
+    layer_name,
+)
 
 __all__ = ["DisagreementError", "Removal", "agreed_engine", "cut"]
 

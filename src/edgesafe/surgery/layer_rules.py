@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgesafe.surgery.trace import Role, Tracer, fixed, unknown
+from edgesafe.surgery.trace import (
+    Role,
+    Tracer,
+    fixed,
+    unknown,
+)
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
 

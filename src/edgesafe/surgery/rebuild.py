@@ -15,7 +15,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgesafe.errors import IntegrityError, NonFiniteError, StoreError, SurgeryError, WeightsError
+from edgesafe.errors import (
+    IntegrityError,
+    NonFiniteError,
+    StoreError,
+    SurgeryError,
+    WeightsError,
+)
 from edgesafe.records import VariantRecord
 from edgesafe.surgery.format import decode, encode
 from edgesafe.surgery.remove import owners, set_tensors
@@ -95,7 +101,7 @@ def load_variant(variant_dir: Path) -> nn.Module:
         IntegrityError: the weights are not those that variant.json names.
         WeightsError: the weights do not fit the architecture.
     """
-    from edgesafe import models  # torchvision loads slowly; load_bytes does not need it
+    from edgesafe import models
     from edgesafe.models.rewrite import option_a_to_conv
 
     directory = Path(variant_dir)

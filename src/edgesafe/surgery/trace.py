@@ -18,7 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import SurgeryError
-from edgesafe.surgery.labels import FIXED, PADDING, Atoms, Reason
+from edgesafe.surgery.labels import (
+    FIXED,
+    PADDING,
+    Atoms,
+    Reason,
+)
 
 __all__ = ["Role", "Slot", "Trace", "Tracer", "fixed", "trace", "unknown"]
 
@@ -206,7 +211,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     Raises:
         SurgeryError: the forward depends on the data, or cannot run.
     """
-    from edgesafe.surgery.rules import apply_rule  # rules need Tracer
+    from edgesafe.surgery.rules import apply_rule
 
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     names: dict[int, str] = {}

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery.labels import Reason
-from edgesafe.surgery.trace import Role, Slot, Trace, trace
+from edgesafe.surgery.trace import (
+    Role,
+    Slot,
+    Trace,
+    trace,
+)
 
 __all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]
 

@@ -1,0 +1,341 @@
+"""`edgesafe evaluate` and `edgesafe bench`: any ONNX classifier, ours or not, through the same measuring as our own.
+
+The result is a study with the variants `baseline-s0` (if a baseline is given) and `candidate-s0`, so that report and
+gate read it as any other. A baseline that was measured before, in a study, is not measured again. Free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from edgesafe import corruptions, data
+from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure.comparison import same_pixels
+from edgesafe.measure.inference import foreign
+from edgesafe.measure.inference.inputs import InputSpec
+from edgesafe.measure.inference.session import OnnxClassifier, confirm, detect
+from edgesafe.measure.pooling import BENCHMARK, DESIGN
+from edgesafe.measure.sampling.margin import is_drawn
+from edgesafe.progress import Progress, Silent
+from edgesafe.recipe import parsing
+from edgesafe.recipe.sections import DataSection
+from edgesafe.records import (
+    Artefact,
+    DataBundle,
+    Lineage,
+    Measurement,
+    StudyRecord,
+    Unit,
+    VariantEntry,
+    VariantRecord,
+)
+from edgesafe.stages import measure, observe, stopping
+from edgesafe.stages.observe import Setting, Timing
+from edgesafe.study import writer
+from edgesafe.study.files import atomic_write, sha256_bytes
+from edgesafe.study.host import host, input_hashes
+
+__all__ = ["CorruptRequest", "Request", "bench", "corrupt", "evaluate"]
+
+_BASELINE, _CANDIDATE = "baseline-s0", "candidate-s0"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        model: the file to audit.
+        baseline: what to compare with: an ONNX file, a study (its baseline) or a variant's directory in one; or None.
+        data: data set, as a recipe's data.name.
+        root: where it lies.
+        layout: "nhwc" or "nchw"; None: detected.
+        outputs: "logits" or "probabilities"; None: detected.
+        mean: per channel, of pixels in [0, 1], that a float32 input wants; None: detected.
+        std: likewise; stated together.
+        overrides: KEY=VALUE of the sections data, evaluate, target.
+    """
+
+    model: Path
+    baseline: Path | None
+    data: str
+    root: str = "data"
+    layout: str | None = None
+    outputs: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    overrides: tuple[str, ...] = ()
+
+
+def evaluate(request: Request, out: Path, progress: Progress | None = None) -> writer.StudyReader:
+    """Measure an ONNX classifier, and compare it with a baseline if one is given.
+
+    Raises:
+        UsageError: a file is not an ONNX classifier, or does not fit the data.
+        RefusedError: no guess at its input does better than chance.
+        EdgesafeError: data or directory cannot be used.
+    """
+    progress = progress or Silent()
+    resolved = parsing.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
+    resolved = resolved.model_copy(update={"compress": (), "name": f"{request.model.stem}-audit"})
+    stopping.check(resolved.evaluate.policy)
+    bundle = data.load(resolved.data)
+    identity = data.identity(bundle)
+    known = _known(request.baseline)
+    bench_ = _on_known(observe.prepare(bundle.test, identity, resolved.evaluate), known)
+    contents = {_CANDIDATE: foreign.read(request.model)[0]}
+    if request.baseline is not None:
+        contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline)[0], **contents}
+    entries = tuple(
+        VariantEntry(id=v, method=v.removesuffix("-s0"), ratio=0.0, seed=0, status="pending") for v in contents
+    )
+    inputs = {variant: sha256_bytes(content) for variant, content in contents.items()}
+    if known is not None:
+        inputs["evidence of the baseline"] = sha256_bytes(known.evidence)
+    record = StudyRecord(
+        name=resolved.name,
+        edgesafe=metadata.version("edgesafe"),
+        recipe=resolved.resolved(),
+        recipe_sha256=resolved.sha256,
+        inputs=inputs | input_hashes(weights=None, arch="onnx", policy=resolved.evaluate.policy),
+        data=identity,
+        host=host(),
+        variants=entries,
+    )
+    with writer.StudyWriter(out, record) as study:
+        audit = _Audit(resolved, bundle, bench_, study, progress, request, known)
+        for variant, content in contents.items():
+            if not study.is_done(variant):
+                progress.note(f"{variant}: {request.model if variant == _CANDIDATE else request.baseline}")
+                audit.run(variant, content)
+        study.close_study()
+    return study
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A baseline that was measured before: its file and its evidence."""
+
+    onnx: bytes
+    evidence: bytes
+
+
+def _known(baseline: Path | None) -> _Known | None:
+    """The baseline of a study, or the variant whose directory is given; None: a file, or nothing.
+
+    Raises:
+        UsageError: a directory that is neither, or a study of several baselines.
+        StoreError, IntegrityError: the study cannot be used, or was changed.
+    """
+    if baseline is None or not baseline.is_dir():
+        return None
+    if (baseline / "study.json").is_file():
+        study = writer.StudyReader(baseline)
+        names = [name for name in study.done() if study.variant(name).method == "baseline"]
+    elif (baseline.parent / "study.json").is_file():
+        study = writer.StudyReader(baseline.parent)
+        names = [name for name in study.done() if name == baseline.name]
+    else:
+        raise UsageError("neither an ONNX file nor a study", where=str(baseline), fix="give one of them as --baseline")
+    if len(names) != 1:
+        found = f"{len(names)} measured baselines" if names else "no measured baseline"
+        raise UsageError(found, where=str(baseline), fix="give the directory of one finished variant")
+    study.verify(names[0])
+    return _Known(study.file_bytes(names[0], "model.onnx"), study.evidence_bytes(names[0]))
+
+
+def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
+    """The same bench, on the images that a known baseline saw.
+
+    Raises:
+        IntegrityError: it saw other test data or other corruptions.
+        NothingEvaluated: it did not see a cell that is asked for.
+        RefusedError: it is itself a sample by another's margins.
+    """
+    if known is None:
+        return bench_
+    evidence = evidence_files.from_bytes(known.evidence)
+    if is_drawn(evidence):
+        raise RefusedError(
+            "was measured on a sample by another's margins", where="--baseline", fix="give a study's baseline"
+        )
+    here = evidence_files.make_meta(test_sha256=bench_.test.sha256, onnx_sha256="", corruption=bench_.identity)
+    same_pixels(here, evidence.meta)
+    missing = [f"{name} {severity}" for name, severity in bench_.cells if (name, severity) not in evidence.cells]
+    if missing:
+        raise NothingEvaluated(
+            f"the baseline has no evidence of {missing[0]}", where="--baseline", fix="leave it out, or measure it anew"
+        )
+    sample = {key: evidence.meta[key] for key in (DESIGN, BENCHMARK, "sample.seed") if key in evidence.meta}
+    cells = {key: np.sort(evidence.cells[key].index) for key in bench_.cells}
+    return replace(bench_, cells=cells, sample=sample)
+
+
+@dataclass(frozen=True)
+class _Audit:
+    recipe: parsing.Recipe
+    bundle: DataBundle
+    bench: observe.Bench
+    study: writer.StudyWriter
+    progress: Progress
+    request: Request
+    known: _Known | None
+
+    def run(self, variant: str, content: bytes) -> None:
+        """One file from bytes to measurements."""
+        spec = self._spec(content)
+        classifier = OnnxClassifier(
+            content, threads=host().cores, provider=self.recipe.target.provider, input_spec=spec
+        )
+        if classifier.num_classes != self.bundle.num_classes:
+            raise UsageError(
+                f"has {classifier.num_classes} classes, the data {self.bundle.num_classes}",
+                where=str(self.request.model if variant == _CANDIDATE else self.request.baseline),
+                fix="give the data set that it was trained for",
+            )
+        self.progress.note(f"  input: {spec.layout} {spec.dtype}, output: {spec.outputs}")
+        artefact = self.study.put_file(variant, "model.onnx", content)
+        self.study.put_variant(self._describe(variant, content, artefact))
+        candidate, section = variant == _CANDIDATE, self.recipe.evaluate
+        task = measure.Task(
+            bench=self.bench, study=self.study, progress=self.progress, setting=Setting(self.recipe.target, host()),
+            variant=variant, baseline=_BASELINE if self._compared(variant) else None,
+            policy=Path(section.policy) if candidate and section.policy is not None else None,
+            counted=self._counted(variant, content, spec),
+        )  # fmt: skip
+        known = None
+        if self.known is not None and not candidate:
+            self.progress.note("  measured before: its evidence is taken as it is")
+            known = evidence_files.from_bytes(self.known.evidence)
+        measure.measure(task, classifier, known)
+        self.study.finish(variant)
+
+    def _counted(self, variant: str, content: bytes, spec: InputSpec) -> dict[str, Measurement]:
+        """Size, parameters, latency."""
+        found = {
+            "size.onnx_bytes": observe.exact("size.onnx_bytes", float(len(content)), Unit.BYTES),
+            "size.params": observe.exact("size.params", foreign.parameters(content), Unit.COUNT),
+        }
+        return found | (self._latency(variant, spec) if self.recipe.evaluate.latency else {})
+
+    def _compared(self, variant: str) -> bool:
+        return variant == _CANDIDATE and self.request.baseline is not None
+
+    def _spec(self, content: bytes) -> InputSpec:
+        """What the file expects: ours by its names, else detected on validation images and confirmed."""
+        held_out = self.bundle.validation
+        normalisation = [(self.bundle.mean, self.bundle.std)]
+        if (self.request.mean is None) != (self.request.std is None):
+            raise UsageError("one of mean and std is stated", where="--mean, --std", fix="state both, or neither")
+        found = detect(content, held_out.images, held_out.labels, normalisations=normalisation).spec
+        if self.request.mean is not None and self.request.std is not None and found.dtype == "float32":
+            found = replace(found, scale=1 / 255, mean=self.request.mean, std=self.request.std)
+            confirm(OnnxClassifier(content, input_spec=found), held_out.images, held_out.labels)
+        stated = {"layout": (self.request.layout or "").upper(), "outputs": (self.request.outputs or "").lower()}
+        for key, value in stated.items():
+            if value and value != getattr(found, key):
+                raise UsageError(
+                    f"--{key} {value.lower()} was stated, but the file behaves as {getattr(found, key).lower()}",
+                    where=str(self.request.model),
+                    fix="state what it is, or leave the flag out",
+                )
+        return found
+
+    def _latency(self, variant: str, spec: InputSpec) -> dict[str, Measurement]:
+        target, specs, against = self.recipe.target, {"candidate": spec}, None
+        if self._compared(variant):
+            against = self.study.path(_BASELINE, "model.onnx")
+            specs["baseline"] = self._spec(self.study.file_bytes(_BASELINE, "model.onnx"))
+        timing = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
+        return observe.latency(self.study.path(variant, "model.onnx"), against, self.bundle.test.images[0], timing)
+
+    def _describe(self, variant: str, content: bytes, artefact: Artefact) -> VariantRecord:
+        return VariantRecord(
+            id=variant,
+            method=variant.removesuffix("-s0"),
+            ratio=0.0,
+            seed=0,
+            arch="onnx",
+            num_classes=self.bundle.num_classes,
+            input_shape=self.bundle.test.images.shape[1:],
+            artefacts=(artefact,),
+            params=foreign.parameters(content),
+            macs=None,
+            sparsity=foreign.sparsity(content),
+            lineage=Lineage(
+                recipe_sha256=self.recipe.sha256,
+                baseline_sha256=self.study.record.inputs.get(_BASELINE, artefact.sha256),
+                data_sha256=self.bundle.test.sha256,
+                seed=0,
+            ),
+        )
+
+
+def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str, Mapping[str, Measurement]]:
+    """Batch-1 latency of a file, or of two interleaved; keyed by file name.
+
+    Raises:
+        UsageError: a file is not an image classifier, or the target is unknown.
+    """
+    where = parsing.parse(
+        {"name": "bench", "model": {"arch": "onnx"}, "data": {"name": "digits"}, "target": {"name": target}}
+    )
+    specs = {"candidate": foreign.plain_spec(model)}
+    if against is not None:
+        specs["baseline"] = foreign.plain_spec(against)
+    timing = Timing(where.target.threads, where.target.provider, runs, specs)
+    opened = OnnxClassifier(model, provider=timing.provider, input_spec=specs["candidate"])
+    image = np.random.default_rng(0).integers(0, 256, opened.input_shape or (32, 32, 3), dtype=np.uint8)
+    first = observe.latency(model, against, image, timing)
+    if against is None:
+        return {model.name: first}
+    alone = Timing(timing.threads, timing.provider, runs, {"candidate": specs["baseline"]})
+    return {str(model): first, str(against): observe.latency(against, None, image, alone)}
+
+
+@dataclass(frozen=True)
+class CorruptRequest:
+    """What `edgesafe corrupt` asks for; empty: all."""
+
+    data: str
+    root: str
+    corruptions: tuple[str, ...] = ()
+    severities: tuple[int, ...] = ()
+    seed: int = 0
+    images: int | None = None
+    frost_dir: str | None = None
+
+
+def corrupt(request: CorruptRequest, out: Path, sheet: Path | None, progress: Progress) -> list[Path]:
+    """Write the corrupted test set of a data set, and a contact sheet if one is asked for.
+
+    Raises:
+        EdgesafeError: the data cannot be used, or the directory not be written.
+    """
+    test = data.load(DataSection(name=request.data, root=request.root, test_images=request.images)).test
+    names = request.corruptions or corruptions.NAMES
+    severities = tuple(sorted(set(request.severities))) or (1, 2, 3, 4, 5)
+    with progress.stage("corrupting", len(names) * len(severities) * len(test)) as advance:
+        done: dict[str, int] = {}
+
+        def told(name: str, count: int, _: int) -> None:
+            advance(count - done.get(name, 0))
+            done[name] = count
+
+        written = corruptions.write_directory(
+            test.images, test.labels, out, corruptions=names, severities=severities, seed=request.seed,
+            frost_dir=request.frost_dir, progress=told,
+        )  # fmt: skip
+    if sheet is None:
+        return [written]
+    picture = corruptions.contact_sheet(
+        test.images[0], seed=request.seed, corruptions=names, severities=severities, frost_dir=request.frost_dir
+    )
+    atomic_write(sheet, observe.png(picture))
+    return [written, sheet]

@@ -1,0 +1,183 @@
+"""`edgesafe gate`: reads a study, checks its hashes, hands its records to the gate package, writes what comes back."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesafe.errors import ExitCode, StoreError
+from edgesafe.policy import lock as locks
+from edgesafe.policy import outputs
+from edgesafe.policy import policy as policies
+from edgesafe.policy import proposal as proposals
+from edgesafe.policy.decision import Options, decide
+from edgesafe.records import (
+    Comparison,
+    GateResult,
+    GateStatus,
+    Measurements,
+    VariantRecord,
+    Verdict,
+)
+from edgesafe.study import writer
+from edgesafe.study.files import atomic_write
+
+__all__ = ["Request", "check", "judge", "pin", "propose", "text", "workflow_commands", "write"]
+
+_MARKS = {
+    GateStatus.PASS: "PASS",
+    GateStatus.FAIL: "FAIL",
+    GateStatus.INCONCLUSIVE: "INCONCLUSIVE",
+    GateStatus.WAIVED: "WAIVED",
+    GateStatus.MISSING: "MISSING",
+    GateStatus.REFUSED: "REFUSED",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    study: Path
+    policy: Path
+    variants: tuple[str, ...] = ()
+    baseline: str | None = None
+    lock: Path | None = None
+    no_baseline: bool = False
+    today: datetime.date | None = None
+
+
+def judge(request: Request) -> Verdict:
+    """Decide a study from its stored evidence: no inference, no torch.
+
+    Raises:
+        EdgesafeError: study, policy or lock cannot be used; a file of the study was changed (IntegrityError).
+    """
+    policy = policies.load(request.policy)
+    study, variants, measurements = _records(request.study)
+    if request.baseline is not None and request.baseline in measurements:
+        measurements = _against(study, measurements, request.baseline)
+    lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, request.policy)
+    return decide(
+        policy,
+        study.record,
+        measurements,
+        variants,
+        baseline=request.baseline,
+        today=request.today or datetime.datetime.now(datetime.UTC).date(),
+        options=Options(variants=request.variants, no_baseline=request.no_baseline, lock=lock),
+    )
+
+
+def _records(
+    path: Path,
+) -> tuple[writer.StudyReader, dict[str, VariantRecord], dict[str, Measurements]]:
+    """A study's records, its files compared with their hashes."""
+    study = writer.StudyReader(path)
+    ids = [entry.id for entry in study.record.variants if entry.status == "done"]
+    for variant in ids:
+        study.verify(variant)
+    return study, {v: study.variant(v) for v in ids}, {v: study.measurements(v) for v in ids}
+
+
+def propose(path: Path) -> str:
+    """The text of a policy for a study (`edgesafe policy init`).
+
+    Raises:
+        EdgesafeError: the study cannot be used, or holds no measured baseline.
+    """
+    study, _, measurements = _records(path)
+    return proposals.init(study.record, measurements)
+
+
+def check(policy: Path, study: Path) -> list[str]:
+    """Which gates of a policy this study's n can decide (`edgesafe policy check`).
+
+    Raises:
+        EdgesafeError: policy or study cannot be used.
+    """
+    return proposals.check(policies.load(policy), _records(study)[2])
+
+
+def _against(
+    study: writer.StudyReader, measurements: Mapping[str, Measurements], baseline: str
+) -> dict[str, Measurements]:
+    """The same measurements with paired differences to another baseline, computed from the stored evidence."""
+    from edgesafe.measure import evidence as evidence_files
+    from edgesafe.measure import summary
+
+    reference = evidence_files.from_bytes(study.evidence_bytes(baseline))
+    found: dict[str, Measurements] = {}
+    for variant, measured in measurements.items():
+        differences: dict[str, Comparison] = {}
+        if variant != baseline:
+            differences = summary.compare(evidence_files.from_bytes(study.evidence_bytes(variant)), reference)
+        against = baseline if variant != baseline else None
+        metrics = {k: v for k, v in measured.metrics.items() if k != "latency.ratio" or measured.baseline == baseline}
+        found[variant] = measured.model_copy(
+            update={"baseline": against, "differences": differences, "metrics": metrics}
+        )
+    return found
+
+
+def pin(study_path: Path, baselines: tuple[str, ...]) -> str:
+    """The text of an edgesafe.lock that pins baselines of a study (all of its baselines if none is named).
+
+    Raises:
+        EdgesafeError: the study cannot be used, or holds no such baseline.
+    """
+    study = writer.StudyReader(study_path)
+    done = study.done()
+    chosen = baselines or tuple(name for name in done if study.variant(name).method == "baseline")
+    missing = [name for name in chosen if name not in done]
+    if missing:
+        raise StoreError(f"no finished variant '{missing[0]}'", where=str(study_path), fix=f"it has: {', '.join(done)}")
+    for name in chosen:
+        study.verify(name)
+    return locks.pin({name: study.measurements(name) for name in chosen})
+
+
+def write(verdict: Verdict, targets: Mapping[str, Path]) -> None:
+    """Write the verdict in the kinds asked for: json, junit, markdown, openmetrics.
+
+    Raises:
+        StoreError: a file cannot be written.
+    """
+    kinds: dict[str, Callable[[Verdict], str]] = {
+        "json": outputs.to_json,
+        "junit": outputs.to_junit,
+        "markdown": outputs.to_markdown,
+        "openmetrics": outputs.to_openmetrics,
+    }
+    for kind, path in targets.items():
+        atomic_write(path, kinds[kind](verdict).encode("utf-8"))
+
+
+def text(verdict: Verdict) -> str:
+    """The verdict as plain lines, the blocking ones last, where the eye is."""
+    lines = [_line(result) for result in sorted(verdict.gates, key=lambda r: (r.blocking, r.status != GateStatus.PASS))]
+    lines += [f"note: {note}" for note in verdict.notes]
+    counts = ", ".join(
+        f"{sum(r.status is status for r in verdict.gates)} {status.value}"
+        for status in GateStatus
+        if any(r.status is status for r in verdict.gates)
+    )
+    name = ExitCode(verdict.exit_code).name.lower().replace("_", " ")
+    meaning = "gate passed" if verdict.exit_code == 0 else name
+    lines.append(f"{meaning}: {verdict.study}: {counts} (exit code {verdict.exit_code})")
+    return "\n".join(lines)
+
+
+def workflow_commands(verdict: Verdict) -> str:
+    """At most ten workflow commands that GitHub shows beside a change."""
+    return outputs.annotations(verdict)
+
+
+def _line(result: GateResult) -> str:
+    message = result.message
+    mark = _MARKS[result.status]
+    head = message if message.startswith(mark) else f"{mark} {message}"
+    level = " (warning only)" if result.level == "warn" and result.status is not GateStatus.PASS else ""
+    return f"{head} [{result.variant}]{level}" if result.variant not in head else f"{head}{level}"

@@ -1,0 +1,189 @@
+"""What commands print: rich tables on a terminal, the same text in a log."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from edgesafe.measure.pooling import is_about_benchmark
+from edgesafe.recipe import shipped
+from edgesafe.records import Measurement, Measurements, VariantEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgesafe.study.writer import StudyReader
+
+__all__ = ["print_latency", "print_models", "print_sensitivity", "print_study"]
+
+_MISSING = "-"
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+
+
+def print_study(study: StudyReader) -> None:
+    """The table of variants that a study ends with, and where to look."""
+    console = _console()
+    table = Table(
+        title=f"{study.record.name} on {study.record.data.name}, measured under onnxruntime", title_justify="left"
+    )
+    for name in ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity"):
+        table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
+    for entry in study.record.variants:
+        table.add_row(*_row(study, entry))
+    console.print(table)
+    measured = [study.measurements(e.id) for e in study.record.variants if e.status == "done"]
+    if measured:
+        for line in (*_explanation(measured[0]), *_sampled(measured)):
+            console.print(line)
+    worse = [
+        entry.id for entry in study.record.variants if entry.status == "done" and _temperature_hurts(study, entry.id)
+    ]
+    if worse:
+        console.print(
+            f"warning: temperature made the ECE worse on {', '.join(worse)}: do not ship model.calibrated.onnx there. "
+            "Were the validation images among those that the given weights were trained on? "
+            'data.validation_from = "test" takes them out of the test set instead'
+        )
+    if study.record.recipe.get("data", {}).get("validation_from") == "test":
+        left = f"{study.record.data.test_n:,} test images that are left"
+        console.print(
+            f"validation images were taken out of the test set, and all numbers rest on the {left}: "
+            "do not compare them with numbers on the whole test set"
+        )
+    if study.record.digest:
+        console.print(f"study {study.root}, digest {study.record.digest[:23]}…")
+    console.print(f"next: edgesafe report {study.root}    edgesafe gate {study.root} --policy FILE")
+
+
+def _temperature_hurts(study: StudyReader, variant: str) -> bool:
+    """Whether the calibrated file is less well calibrated than the plain one, on the test images."""
+    metrics = study.measurements(variant).metrics
+    before, after = metrics.get("ece_em10_top1"), metrics.get("ece_em10_top1.calibrated")
+    return before is not None and after is not None and after.estimate > before.estimate
+
+
+def _row(study: StudyReader, entry: VariantEntry) -> list[str]:
+    if entry.status != "done":
+        return [entry.id, entry.status, *[_MISSING] * 7]
+    m = study.measurements(entry.id).metrics
+    return [
+        entry.id,
+        _rate(m.get("accuracy")),
+        _rate(m.get("ece_em10_top1")),
+        _rate(m.get("mpc")),
+        _value(m.get("latency.p50_ms"), "{:.3f} ms"),
+        _value(m.get("latency.ratio"), "{:.2f}"),
+        _size(study, entry, m),
+        _value(m.get("size.params"), "{:,.0f}"),
+        _value(m.get("sparsity"), "{:.0%}"),
+    ]
+
+
+def _size(study: StudyReader, entry: VariantEntry, metrics: Mapping[str, Measurement]) -> str:
+    dense = _value(metrics.get("size.onnx_bytes"), "{:,.0f} B")
+    sparse = study.variant(entry.id).artefact("model.sparse.onnx")
+    return dense if sparse is None else f"{sparse.bytes:,} B sparse"
+
+
+def _explanation(measured: Measurements) -> list[str]:
+    target = measured.meta.get("target", {})
+    cpu = measured.meta.get("host", {}).get("cpu", "this host")
+    threads, provider = target.get("threads", 1), target.get("provider", "")
+    return [
+        "± is half the 95 % interval. ECE: 10 equal-mass bins. mPC: mean accuracy under corruption. "
+        "ratio: latency against the baseline, below 1 is faster.",
+        f"latency: batch 1, {threads} thread(s), {provider}, {cpu}",
+    ]
+
+
+def _sampled(measured: Sequence[Measurements]) -> list[str]:
+    """Which mPCs come from a sample of the corrupted images."""
+    found = [m for m in measured if "mpc" in m.metrics and is_about_benchmark(m.metrics["mpc"].population)]
+    if not found:
+        return []
+    names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in found)
+    return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
+
+
+def _rate(value: Measurement | None) -> str:
+    if value is None:
+        return _MISSING
+    text = f"{100 * value.estimate:.2f}"
+    if value.low is None or value.high is None:
+        return f"{text} %"
+    return f"{text} ±{50 * (value.high - value.low):.2f} %"
+
+
+def _value(value: Measurement | None, form: str) -> str:
+    return _MISSING if value is None else form.format(value.estimate)
+
+
+def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
+    """Latency of one file, or of two that were interleaved."""
+    console = _console()
+    table = Table()
+    for name in ("file", "median", "p90", "minimum", "ratio (95 %)"):
+        table.add_column(name, justify="left" if name == "file" else "right")
+    for name, m in results.items():
+        ratio = m.get("latency.ratio")
+        text = _MISSING if ratio is None else f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms") for key in ("p50", "p90", "min")]
+        table.add_row(name, *cells, text)
+    console.print(table)
+
+
+def print_sensitivity(found: Sequence[Any]) -> None:
+    """Each layer's cost, the dearest last."""
+    console = _console()
+    table = Table(title="accuracy on validation images, each layer narrowed alone", title_justify="left")
+    for name in ("layer", "narrowed with it", "ratio", "accuracy", "drop", "MACs saved"):
+        table.add_column(name, justify="left" if name in ("layer", "narrowed with it") else "right")
+    for row in sorted(found, key=lambda r: r.drop):
+        others = ", ".join(name for name in row.layers if name != row.layer)
+        cells = f"{row.ratio:.2f}", f"{100 * row.score:.2f} %", f"{100 * row.drop:+.2f} pp", f"{row.macs:.1%}"
+        table.add_row(row.layer, others, *cells)
+    console.print(table)
+
+
+def print_models(models: Any, name: str | None) -> None:
+    """The architectures, or one of them with its size."""
+    console = _console()
+    if name is not None:
+        from edgesafe.models import count
+
+        net, shape = models.build(name, 10, {}), (224, 224, 3) if name.startswith("torchvision:") else (32, 32, 3)
+        size = f"{count.params(net):,} parameters, {count.macs(net, shape):,} MACs at {shape[0]}x{shape[1]}x{shape[2]}"
+        console.print(f"{name}: {size}")
+        return
+    table = Table(title="built in", title_justify="left")
+    for column in ("name", "family", "what"):
+        table.add_column(column)
+    for known in models.ARCHITECTURES.values():
+        table.add_row(known.name, known.family, known.summary)
+    console.print(table)
+    console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
+    console.print(_support())
+
+
+def _support() -> Table:
+    """The committed support table (docs/support.md): every row was really pruned, proven, exported and compared."""
+    rows = json.loads(shipped.support_table().read_text(encoding="utf-8"))["rows"]
+    table = Table(title="pruned by half, proven, exported and compared (docs/support.md)", title_justify="left")
+    for column in ("architecture", "result", "MACs", "parameters", "layers left alone", "latency"):
+        table.add_column(column, justify="left" if column in ("architecture", "result") else "right")
+    for row in rows:
+        if row["status"] != "pass":
+            table.add_row(row["arch"], f"refused: {row['reason']}", *[_MISSING] * 4)
+            continue
+        table.add_row(
+            row["arch"], "proven", f"{row['macs_ratio']:.3f}", f"{row['params_ratio']:.3f}", str(row["left_alone"]),
+            f"{row['latency_ratio']:.2f}",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,238 @@
+"""The corrupted metrics of a file that was measured on a sample by its baseline's margin (`margin`).
+
+The candidate's own level is the baseline's, known on every unit it saw, plus the estimated difference; its calibration
+errors are those of the weighted rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.measure.intervals.bounds import Interval, z_value
+from edgesafe.measure.intervals.clusters import gaussian_noise
+from edgesafe.measure.intervals.ece import REPLICATES
+from edgesafe.measure.metrics.calibration import BINS, ece_equal_mass
+from edgesafe.measure.pooling import fixed_benchmark, pools
+from edgesafe.measure.sampling.margin import (
+    METHOD,
+    Columns,
+    Drawn,
+    Part,
+    columns_of,
+    drawn,
+)
+from edgesafe.records import (
+    Comparison,
+    Evidence,
+    Measurement,
+    Unit,
+)
+
+__all__ = ["bin_edges", "cell_differences", "compare_cells", "summarise_cells"]
+
+Key = tuple[str, int]
+_PAIRED = f"paired-{METHOD}"
+
+
+@dataclass(frozen=True)
+class _Scope:
+    level: float
+    seed: int
+    who: str
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """One part and the metrics asked of it."""
+
+    part: Part
+    keys: tuple[Key, ...]
+    metric: str
+    ece: str = ""
+    nll: str = ""
+
+
+def _scope(sample: Drawn, population: str, level: float, seed: int) -> _Scope:
+    return _Scope(level, seed, fixed_benchmark(population, sample.benchmark, len(sample.frame.keys)))
+
+
+def _cells(sample: Drawn) -> list[tuple[Key, Part]]:
+    """The cells with a spread."""
+    found = [(key, sample.part({key})) for key in sample.frame.keys]
+    return [(key, part) for key, part in found if len(part.rows) >= 2]
+
+
+def _wanted(sample: Drawn) -> list[_Wanted]:
+    """Every cell with a spread, and every pool."""
+    return [_Wanted(part, (key,), f"accuracy.{key[0]}.{key[1]}") for key, part in _cells(sample)] + [
+        _Wanted(sample.part(set(pool.keys)), pool.keys, pool.mpc, pool.ece, pool.nll)
+        for pool in pools(sample.frame.keys)
+    ]
+
+
+def summarise_cells(
+    candidate: Evidence, baseline: Evidence, *, population: str, level: float, seed: int
+) -> dict[str, Measurement]:
+    """The candidate's own metrics over corrupted cells, by metric id: see `summary.summarise`.
+
+    Raises:
+        RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
+    """
+    sample = drawn(candidate, baseline)
+    scope = _scope(sample, population, level, seed)
+    return {found.metric: found for one in _wanted(sample) for found in _own(sample, one, scope)}
+
+
+def _own(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Measurement]:
+    part, size = one.part, _size(one)
+    change = part.candidate.right - part.baseline.right
+    value = _whole(sample.evidence, one.keys, "right") + part.mean(change)
+    rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), scope.level)
+    low, high = max(0.0, rate.low), min(1.0, rate.high)
+    fields = rate.fields() | {"low": low, "high": high}
+    out = [Measurement(metric=one.metric, unit=Unit.FRACTION, population=scope.who, details=size, **fields)]
+    if one.ece:
+        ece = _ece(sample, one, scope)
+        rows = len(one.part.rows)
+        details = {**size, "bins_used": float(ece.bins), "few_images": float(rows < 100 * BINS)}
+        out.append(
+            Measurement(
+                metric=one.ece, unit=Unit.FRACTION, population=scope.who, noise_floor=ece.noise_floor, details=details,
+                **ece.own.fields(),
+            )
+        )  # fmt: skip
+    if one.nll:
+        change = part.candidate.nll - part.baseline.nll
+        value = _whole(sample.evidence, one.keys, "nll") + part.mean(change)
+        loss = part.interval(value, part.mean_se(change, part.candidate.nll), scope.level)
+        out.append(Measurement(metric=one.nll, unit=Unit.NATS, population=scope.who, details=size, **loss.fields()))
+    return out
+
+
+def compare_cells(
+    candidate: Evidence, baseline: Evidence, *, population: str, level: float, seed: int
+) -> dict[str, Comparison]:
+    """Paired differences over corrupted cells, candidate minus baseline, by metric id: see `comparison.compare`.
+
+    Raises:
+        RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
+    """
+    sample = drawn(candidate, baseline)
+    scope = _scope(sample, population, level, seed)
+    return {found.metric: found for one in _wanted(sample) for found in _difference(sample, one, scope)}
+
+
+def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.95) -> dict[Key, Interval]:
+    """Paired accuracy differences of the cells of which at least 2 units were drawn.
+
+    Raises:
+        RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
+    """
+    return {key: _change(part, level) for key, part in _cells(drawn(candidate, baseline))}
+
+
+def _change(part: Part, level: float) -> Interval:
+    change = part.candidate.right - part.baseline.right
+    return part.interval(part.mean(change), part.rate_se(change), level, of=_PAIRED)
+
+
+def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
+    part = one.part
+
+    def compared(metric: str, unit: Unit, interval: Interval, of_baseline: float) -> Comparison:
+        return Comparison(
+            metric=metric, unit=unit, population=scope.who, details=_size(one), baseline=of_baseline,
+            candidate=of_baseline + interval.estimate, **interval.fields(),
+        )  # fmt: skip
+
+    out = [compared(one.metric, Unit.FRACTION, _change(part, scope.level), _whole(sample.evidence, one.keys, "right"))]
+    if one.ece:
+        ece = _ece(sample, one, scope)
+        out.append(compared(one.ece, Unit.FRACTION, ece.difference, ece.baseline))
+    if one.nll:
+        change = part.candidate.nll - part.baseline.nll
+        loss = part.interval(part.mean(change), part.mean_se(change), scope.level, of=_PAIRED)
+        out.append(compared(one.nll, Unit.NATS, loss, _whole(sample.evidence, one.keys, "nll")))
+    return out
+
+
+def _size(one: _Wanted) -> dict[str, float]:
+    """Units are what was drawn, so it is they that an estimate about the fixed benchmark rests on, not the images."""
+    return {"cells": float(len(one.keys)), "different_images": float(one.part.images)}
+
+
+def _whole(baseline: Evidence, keys: Collection[Key], what: Literal["right", "nll"]) -> float:
+    """The baseline's mean over cells of equal size, from everything it saw."""
+    columns = columns_of([baseline.cells[key] for key in keys])
+    return float((columns.nll if what == "nll" else columns.right).mean())
+
+
+@dataclass(frozen=True)
+class _Ece:
+    own: Interval
+    difference: Interval
+    baseline: float
+    noise_floor: float
+    bins: int
+
+
+def _ece(sample: Drawn, one: _Wanted, scope: _Scope) -> _Ece:
+    """The candidate's ECE over a part, and its difference to the baseline's.
+
+    Both ECEs of the sample err alike, so that their difference is sharp where each alone is not; the candidate's own is
+    the baseline's, known on all units, plus the difference. The noise of the bins' gaps is drawn from their joint
+    covariance, as in `intervals.paired_ece`.
+    """
+    part = one.part
+    weight = part.weight / part.weight.sum()
+    sides = [_gaps(columns, weight) for columns in (part.candidate, part.baseline)]
+    rows = np.concatenate(sides, axis=1)
+    gaps, (second, first) = rows.sum(axis=0), part.covariances(rows)
+    values = [float(np.abs(side.sum(axis=0)).sum()) for side in sides]
+
+    def moved(cov: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        noisy = np.abs(gaps + gaussian_noise(cov, REPLICATES, scope.seed))
+        return noisy[:, :BINS].sum(axis=1), noisy[:, BINS:].sum(axis=1)
+
+    mine, theirs = moved(second + first)
+    difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), scope.level, of=_PAIRED)
+    whole = columns_of([sample.evidence.cells[key] for key in one.keys])
+    baseline = ece_equal_mass(whole.confidence, whole.right)
+    mine, theirs = moved(second)
+    se = math.hypot(float((mine - theirs).std(ddof=1)), float(moved(first)[0].std(ddof=1)))
+    own = part.interval(max(0.0, baseline.value + difference.estimate), se, scope.level)
+    own = replace(own, low=max(0.0, own.low), high=min(1.0, own.high))
+    return _Ece(own, difference, baseline.value, z_value(0.9) * se, int((sides[0] != 0.0).any(axis=0).sum()))
+
+
+def _gaps(columns: Columns, weight: NDArray[np.float64], bins: int = BINS) -> NDArray[np.float64]:
+    """float64 (rows, bins): weight * (right - confidence) in the row's bin, 0 elsewhere."""
+    out = np.zeros((len(weight), bins))
+    which = np.searchsorted(bin_edges(columns.confidence, weight, bins), columns.confidence, side="left")
+    out[np.arange(len(weight)), which] = weight * (columns.right - columns.confidence)
+    return out
+
+
+def bin_edges(confidence: NDArray[np.float64], weight: NDArray[np.float64], bins: int = BINS) -> NDArray[np.float64]:
+    """The largest confidence of each bin but the last, the bins holding equal weight.
+
+    Args:
+        confidence: float64 (rows,).
+        weight: float64 (rows,), > 0. Rows of equal confidence share a bin.
+        bins: wanted.
+
+    Returns:
+        float64, rising strictly, at most bins - 1.
+    """
+    order = np.argsort(confidence, kind="stable")
+    c, until = confidence[order], np.cumsum(weight[order])
+    full = np.searchsorted(until, np.arange(1, bins) / bins * until[-1] * (1.0 - 1e-12))
+    edges = np.unique(c[np.minimum(full, len(c) - 1)])
+    found: NDArray[np.float64] = edges[edges < c[-1]]
+    return found

@@ -1,0 +1,360 @@
+"""From stored records to numbers that a limit can be held against, with their uncertainty.
+
+Each reading is an estimate with one spread below and one above, per unit of the normal quantile z, so that a bound at
+any one-sided confidence g is estimate + z(g) * spread. A record's interval [low, high] at two-sided confidence c gives
+spread_above = (high - estimate) / z((1 + c) / 2), and likewise below: at g = (1 + c) / 2 the stored bounds come back
+as they are, and an interval that is not symmetric (Wilson, bootstrap) stays so. Where only a standard error is stored,
+both spreads are it. A number with neither is exact by its metric, or is refused.
+
+Relative rules use the paired difference d = candidate - baseline. For a limit of r times the baseline's value b,
+"candidate <= r b" is the contrast d - (r - 1) b <= 0, whose spread is at most spread(d) + |r - 1| spread(b) whatever
+the correlation (triangle inequality for standard deviations): never too small, and close for r near 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from edgesafe.errors import IntegrityError, NonFiniteError
+from edgesafe.metrics import (
+    Basis,
+    MetricInfo,
+    Rule,
+    known,
+)
+from edgesafe.policy.limits import show
+from edgesafe.policy.policy import Clause
+from edgesafe.records import (
+    Comparison,
+    GateStatus,
+    Measurement,
+    Measurements,
+    Unit,
+    VariantRecord,
+)
+
+__all__ = ["Problem", "Reading", "Subject", "exact_values", "metrics_of", "read", "valid"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One candidate and what it is compared with."""
+
+    id: str
+    candidate: Measurements
+    record: VariantRecord | None
+    baseline_id: str | None
+    baseline: Measurements | None
+    baseline_record: VariantRecord | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a member of a gate cannot be decided."""
+
+    metric: str
+    status: GateStatus  #: MISSING or REFUSED
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A number against its limit, both in the orientation of the rule (a drop is positive when the candidate is worse).
+
+    Attributes:
+        metric: exact id.
+        rule: decides on which side of the limit is right.
+        estimate: in `unit`.
+        limit: in `unit`, as applied: "5%" of the baseline is already multiplied out.
+        below: spread below the estimate, per unit of z; 0 for an exact number.
+        above: spread above it.
+        n: different images, or runs. Several corruptions of one image are one image.
+        method: of the record.
+        unit: RATIO under MAX_RATIO, else the metric's.
+        info: of the metric.
+        noise_floor: of an ECE.
+        of: the baseline's value where the limit is a share of it.
+    """
+
+    metric: str
+    rule: Rule
+    estimate: float
+    limit: float
+    below: float
+    above: float
+    n: int
+    method: str
+    unit: Unit
+    info: MetricInfo
+    noise_floor: float | None = None
+    of: float | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the number is counted and not estimated."""
+        return self.info.basis is Basis.EXACT
+
+    def bounds(self, z: float) -> tuple[float, float]:
+        """One-sided bounds at the confidence whose normal quantile is z."""
+        return self.estimate - z * self.below, self.estimate + z * self.above
+
+    def passes(self, z: float) -> bool:
+        """Whether the bound on the bad side still meets the limit (non-inferiority)."""
+        low, high = self.bounds(z)
+        return low >= self.limit if self.rule is Rule.MIN else high <= self.limit
+
+    def excess(self) -> float:
+        """How far the estimate is beyond the limit; negative within it."""
+        return self.limit - self.estimate if self.rule is Rule.MIN else self.estimate - self.limit
+
+    def alarm_p(self) -> float:
+        """p-value of the hypothesis that the limit is met: small where the number is surely beyond it."""
+        excess = self.excess()
+        spread = self.above if self.rule is Rule.MIN else self.below
+        if spread == 0.0 or excess <= 0.0:
+            return 0.0 if excess > 0.0 else 1.0
+        return 1.0 - NormalDist().cdf(excess / spread)
+
+
+def read(subject: Subject, one: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
+    """The reading of one metric under one rule.
+
+    Args:
+        subject: the candidate.
+        one: the metric (an exact id).
+        clause: rule and limit.
+        z: normal quantile of the decision's confidence; used only for differences in which no image changed.
+
+    Raises:
+        IntegrityError: a record contradicts itself, its key, its unit or another record.
+        NonFiniteError: a number is not finite.
+    """
+    if (clause.rule.relative or one.paired) and (problem := _no_baseline(subject, one)):
+        return problem
+    if not clause.rule.relative:
+        return _absolute(subject, one, clause)
+    if one.basis is Basis.EXACT:
+        return _exact_difference(subject, one, clause)
+    return _paired(subject, one, clause, z)
+
+
+def _no_baseline(subject: Subject, one: MetricInfo) -> Problem | None:
+    """Why there is nothing to compare `one` with; None if there is."""
+    if subject.baseline_id is None:
+        return Problem(
+            one.id, GateStatus.MISSING, "no baseline to compare with; measure one, or ask for absolute gates only"
+        )
+    if subject.baseline is None and subject.baseline_record is None:
+        return Problem(one.id, GateStatus.MISSING, f"the baseline '{subject.baseline_id}' has no measurements")
+    if one.basis is not Basis.EXACT and subject.candidate.baseline != subject.baseline_id:
+        against = subject.candidate.baseline or "nothing"
+        return Problem(one.id, GateStatus.MISSING, f"measured against '{against}', not against '{subject.baseline_id}'")
+    return None
+
+
+def _absolute(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Problem:
+    if one.basis is Basis.EXACT:
+        value = exact_values(subject.candidate, subject.record).get(one.id)
+        if value is None:
+            return _missing(one)
+        return Reading(one.id, clause.rule, value, clause.limit.value, 0.0, 0.0, 1, "exact", one.unit, one)
+    stored: Measurement | Comparison | None = subject.candidate.metrics.get(one.id)
+    if stored is None and one.paired:
+        stored = subject.candidate.differences.get(one.id)
+    if stored is None:
+        return _missing(one)
+    _check(stored, one, subject.id)
+    spreads = _spreads(stored)
+    if spreads is None:
+        return _no_uncertainty(one)
+    floor = stored.noise_floor if one.is_ece and isinstance(stored, Measurement) else None
+    value, limit, n, method = stored.estimate, clause.limit.value, _images(stored), stored.method
+    return Reading(one.id, clause.rule, value, limit, *spreads, n, method, one.unit, one, floor)
+
+
+def _paired(subject: Subject, one: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
+    stored = subject.candidate.differences.get(one.id)
+    if stored is None:
+        return Problem(one.id, GateStatus.MISSING, f"no paired difference of '{one.id}' was measured")
+    _check(stored, one, subject.id)
+    spreads = _spreads(stored)
+    if spreads is None:
+        return _no_uncertainty(one)
+    below, above = _unseen(stored, *spreads, z)
+    share = _share(clause)
+    if share is not None and share != 0.0:
+        own = subject.baseline.metrics.get(one.id) if subject.baseline else None
+        if own is None:
+            return Problem(one.id, GateStatus.MISSING, f"the baseline's own '{one.id}' was not measured")
+        _check(own, one, subject.baseline_id or "")
+        of_baseline = _spreads(own)
+        if of_baseline is None:
+            return _no_uncertainty(one)
+        extra = abs(share) * max(of_baseline)
+        below, above = below + extra, above + extra
+    source = (_images(stored), _as_paired(stored.method))
+    return _against(one, clause, (stored.estimate, stored.baseline), (below, above), source)
+
+
+def _images(stored: Measurement | Comparison) -> int:
+    """Different images behind a number. Rows of several cells share images; the record then says how many there are."""
+    return min(stored.n, int(stored.details.get("images", stored.n)))
+
+
+def _as_paired(method: str) -> str:
+    return method if "paired" in method else f"{method}, paired"
+
+
+def _exact_difference(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Problem:
+    value = exact_values(subject.candidate, subject.record).get(one.id)
+    if value is None:
+        return _missing(one)
+    base = exact_values(subject.baseline, subject.baseline_record).get(one.id)
+    if base is None:
+        return Problem(one.id, GateStatus.MISSING, f"the baseline has no '{one.id}'")
+    return _against(one, clause, (value - base, base), (0.0, 0.0), (1, "exact"))
+
+
+def _against(
+    one: MetricInfo, clause: Clause, values: tuple[float, float], spreads: tuple[float, float], source: tuple[int, str]
+) -> Reading | Problem:
+    """Turns (difference, baseline value) into the orientation of the rule and the limit into the metric's unit."""
+    (difference, base), (below, above), (n, method), rule = values, spreads, source, clause.rule
+    if rule is Rule.MAX_RATIO:
+        if base <= 0.0:
+            return Problem(
+                one.id, GateStatus.REFUSED, f"the baseline's '{one.id}' is {base:g}, so there is no ratio to it"
+            )
+        ratio = 1.0 + difference / base
+        return Reading(
+            one.id, rule, ratio, clause.limit.value, below / base, above / base, n, method, Unit.RATIO, one, of=base
+        )
+    if rule is Rule.MAX_DROP:
+        difference, below, above = -difference, above, below
+    limit = clause.limit.value * base if clause.limit.of_baseline else clause.limit.value
+    of = base if clause.limit.of_baseline else None
+    return Reading(one.id, rule, difference, limit, below, above, n, method, one.unit, one, of=of)
+
+
+def _share(clause: Clause) -> float | None:
+    """The r - 1, where the limit is r times the baseline's value; None where it is absolute."""
+    if clause.rule is Rule.MAX_RATIO:
+        return clause.limit.value - 1.0
+    return clause.limit.value if clause.limit.of_baseline else None
+
+
+def _unseen(stored: Comparison, below: float, above: float, z: float) -> tuple[float, float]:
+    """Where no image changed, a rate's difference still has an uncertainty: at most 1 - (1 - g)^(1/n) changed unseen.
+
+    That is the exact one-sided (Clopper-Pearson) bound for 0 of n, the "rule of three". Without it, ten images on which
+    two nets agree would prove that they agree on all.
+    """
+    if below > 0.0 or above > 0.0 or stored.unit is not Unit.FRACTION or stored.method == "exact":
+        return below, above
+    alpha = 1.0 - NormalDist().cdf(z)
+    widest = (1.0 - math.exp(math.log(alpha) / stored.n)) / z
+    return widest, widest
+
+
+def exact_values(measured: Measurements | None, record: VariantRecord | None) -> dict[str, float]:
+    """The counted metrics of a variant, from its measurements and from its own record.
+
+    Raises:
+        IntegrityError: the two name different values for one metric.
+    """
+    found = _recorded(record) if record is not None else {}
+    if measured is None:
+        return found
+    for metric in (one.id for one in known().values() if one.basis is Basis.EXACT):
+        stored = measured.metrics.get(metric)
+        if stored is None:
+            continue
+        if not math.isfinite(stored.estimate):
+            raise NonFiniteError(f"{metric} is not finite", where=measured.variant, fix="measure again")
+        if metric in found and not math.isclose(found[metric], stored.estimate, rel_tol=1e-9, abs_tol=1e-12):
+            raise IntegrityError(
+                f"{metric} is {stored.estimate:g} in measurements.json and {found[metric]:g} in variant.json",
+                where=measured.variant, fix="measure again: one of the files was edited or is stale",
+            )  # fmt: skip
+        found[metric] = stored.estimate
+    return found
+
+
+def _recorded(record: VariantRecord) -> dict[str, float]:
+    """The counted metrics that variant.json holds."""
+    found = {"size.params": float(record.params), "sparsity": record.sparsity}
+    if record.macs is not None:
+        found["macs"] = float(record.macs)
+    for file, metric in (("model.onnx", "size.onnx_bytes"), ("model.sparse.onnx", "size.sparse_onnx_bytes")):
+        if (artefact := record.artefact(file)) is not None:
+            found[metric] = float(artefact.bytes)
+    if record.parity:
+        found["parity.max_abs_logit"] = max(one.max_abs_logit for one in record.parity)
+    return found
+
+
+def _check(stored: Measurement | Comparison, one: MetricInfo, where: str) -> None:
+    """A record must be about the metric it is filed under, in its unit, finite, with an interval round its estimate."""
+    if stored.metric != one.id:
+        raise IntegrityError(f"'{stored.metric}' is filed as '{one.id}'", where=where, fix="measure again")
+    if stored.unit is not one.unit:
+        raise IntegrityError(
+            f"'{one.id}' is in {stored.unit.value}, not in {one.unit.value}", where=where, fix="measure again"
+        )
+    numbers = (stored.estimate, stored.low, stored.high, stored.se, stored.confidence)
+    if any(number is not None and not math.isfinite(number) for number in numbers):
+        raise NonFiniteError(f"'{one.id}' is not finite", where=where, fix="measure again")
+    if stored.n < 1 or (stored.se is not None and stored.se < 0) or not 0.0 < stored.confidence < 1.0:
+        raise IntegrityError(f"'{one.id}' has an impossible n, se or confidence", where=where, fix="measure again")
+    if stored.low is not None and stored.high is not None and stored.low > stored.high:
+        raise IntegrityError(f"the interval of '{one.id}' is upside down", where=where, fix="measure again")
+
+
+def _spreads(stored: Measurement | Comparison) -> tuple[float, float] | None:
+    """Spread below and above the estimate, per unit of z; None where the record holds no uncertainty."""
+    if stored.low is not None and stored.high is not None:
+        z = NormalDist().inv_cdf((1.0 + stored.confidence) / 2.0)
+        below, above = (stored.estimate - stored.low) / z, (stored.high - stored.estimate) / z
+        # The bootstrap interval of a biased estimator may lie wholly on one side of it: no certainty on the other side.
+        if below < 0.0:
+            below = above if stored.se is None else stored.se
+        if above < 0.0:
+            above = below if stored.se is None else stored.se
+        return below, above
+    return (stored.se, stored.se) if stored.se is not None else None
+
+
+def _missing(one: MetricInfo) -> Problem:
+    return Problem(one.id, GateStatus.MISSING, f"'{one.id}' was not measured")
+
+
+def _no_uncertainty(one: MetricInfo) -> Problem:
+    return Problem(one.id, GateStatus.REFUSED, f"'{one.id}' has no interval and no standard error; measure it again")
+
+
+def metrics_of(subject: Subject, family: Mapping[str, MetricInfo]) -> tuple[MetricInfo, ...]:
+    """Those of a family that the candidate or its baseline holds: what the baseline has, the candidate must have."""
+    ids = set(subject.candidate.metrics) | set(subject.candidate.differences)
+    if subject.baseline is not None:
+        ids |= set(subject.baseline.metrics)
+    return tuple(family[one] for one in sorted(ids & set(family)))
+
+
+def valid(item: Reading | Problem, min_samples: int) -> Reading | Problem:
+    """Refuses to judge on fewer images than `min_samples`, or an ECE by a limit that a perfect model would break."""
+    if isinstance(item, Problem):
+        return item
+    if item.info.basis is Basis.IMAGES and item.n < min_samples:
+        reason = f"'{item.metric}' rests on {item.n:,} images, the policy asks for {min_samples:,}; evaluate more"
+        return Problem(item.metric, GateStatus.REFUSED, reason)
+    if item.noise_floor is not None and item.limit < item.noise_floor:
+        (limit, floor), unit = show((item.limit, item.noise_floor), item.unit, apart=item.noise_floor)
+        reason = (
+            f"limit {limit}{unit} of '{item.metric}' is below its noise floor: at n={item.n:,} a perfectly calibrated "
+            f"model shows up to {floor}{unit}; raise the limit or evaluate more images"
+        )
+        return Problem(item.metric, GateStatus.REFUSED, reason)
+    return item

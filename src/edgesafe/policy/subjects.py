@@ -1,0 +1,124 @@
+"""Which variants are judged, and whether their records may be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from edgesafe.errors import IntegrityError, NothingEvaluated, UsageError
+from edgesafe.metrics import nearest
+from edgesafe.policy.lock import corruption_sha256
+from edgesafe.policy.policy import Policy
+from edgesafe.policy.readings import Subject
+from edgesafe.records import (
+    Measurements,
+    StudyRecord,
+    VariantEntry,
+    VariantRecord,
+)
+
+__all__ = ["check", "select", "subject"]
+
+
+def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[list[VariantEntry], list[str]]:
+    """The variants to judge, in the study's order, and notes about those left out.
+
+    Args:
+        policy: its `variants` patterns choose among all that are not baselines, unless `asked` names some.
+        study: holds the list of variants.
+        asked: exact ids; a baseline may be named.
+
+    Raises:
+        UsageError: an id that the study does not hold (the nearest is named).
+        NothingEvaluated: nothing is left to judge.
+    """
+    ids = [entry.id for entry in study.variants]
+    for one in asked:
+        if one not in ids:
+            near = nearest(one, ids)
+            raise UsageError(
+                f"the study has no variant '{one}'",
+                where=study.name,
+                fix=f"did you mean '{near}'?" if near else "run it first",
+            )
+    if asked:
+        return [entry for entry in study.variants if entry.id in asked], []
+    chosen = [
+        e for e in study.variants if e.method != "baseline" and any(fnmatchcase(e.id, p) for p in policy.variants)
+    ]
+    kept = [entry for entry in chosen if entry.status != "refused"]
+    others = ", ".join(e.id for e in study.variants if e.method != "baseline" and e not in chosen)
+    notes = [f"not judged, not among the policy's variants: {others}"] if others else []
+    notes += [
+        f"'{e.id}' left out: compress refused it ({' '.join(e.reason.split()) or 'no reason recorded'})"
+        for e in chosen
+        if e.status == "refused"
+    ]
+    if not kept:
+        why = "every one was refused by compress" if chosen else f"none matches {', '.join(policy.variants)}"
+        raise NothingEvaluated(
+            f"no variant to judge: {why}", where=study.name, fix="name one with --variant, or mend the recipe"
+        )
+    return kept, notes
+
+
+def subject(
+    entry: VariantEntry,
+    measurements: Mapping[str, Measurements],
+    variants: Mapping[str, VariantRecord],
+    baseline: str | None,
+) -> Subject | None:
+    """A candidate with its baseline: the one asked for, else the one it was measured against. None: not measured."""
+    measured = measurements.get(entry.id)
+    if measured is None:
+        return None
+    base = baseline if baseline is not None else measured.baseline
+    return Subject(
+        id=entry.id,
+        candidate=measured,
+        record=variants.get(entry.id),
+        baseline_id=base,
+        baseline=measurements.get(base) if base is not None else None,
+        baseline_record=variants.get(base) if base is not None else None,
+    )
+
+
+def check(one: Subject, study: StudyRecord, policy: Policy) -> None:
+    """Refuses records that are about other files, other data or other corruptions than they claim.
+
+    Raises:
+        IntegrityError: naming the record and the hash that differs.
+    """
+    _check_measured(one.id, one.candidate, one.record, study)
+    if policy.data.test_sha256 is not None:
+        _same(policy.data.test_sha256, one.candidate.test_sha256, "the policy's test set", one.id)
+    if one.baseline is None or one.baseline_id is None:
+        return
+    _check_measured(one.baseline_id, one.baseline, one.baseline_record, study)
+    ours, theirs = (corruption_sha256(m.meta) for m in (one.candidate, one.baseline))
+    _same(theirs, ours, f"the corruption generator of '{one.baseline_id}'", one.id)
+
+
+def _check_measured(name: str, measured: Measurements, record: VariantRecord | None, study: StudyRecord) -> None:
+    if measured.variant != name:
+        raise IntegrityError(f"holds the measurements of '{measured.variant}'", where=name, fix="measure again")
+    _same(study.data.test_sha256, measured.test_sha256, "the study's test set", name)
+    if record is None:
+        return
+    if record.id != name:
+        raise IntegrityError(f"holds the record of '{record.id}'", where=name, fix="run compress again")
+    hashes = [one.sha256 for one in record.artefacts if one.file.endswith(".onnx")]
+    if hashes and measured.onnx_sha256 not in hashes:
+        raise IntegrityError(
+            f"the file measured ({measured.onnx_sha256[:19]}…) is none of the variant's ONNX files",
+            where=name, fix="measure again: a file was changed after measuring",
+        )  # fmt: skip
+
+
+def _same(expected: str, found: str, what: str, where: str) -> None:
+    if expected != found:
+        raise IntegrityError(
+            f"{what} is {expected[:19]}…, but {found[:19]}… was measured",
+            where=where,
+            fix="measure again on the same data",
+        )

@@ -1,0 +1,329 @@
+"""The recipe: what to compress, how, on what data, for which target. TOML in, one frozen record out.
+
+Unknown keys are errors that name the nearest key; every default is filled in before anything runs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from edgesafe.errors import RecipeError
+from edgesafe.recipe import shipped
+from edgesafe.recipe.sections import (
+    CORRUPTIONS,
+    CompressSection,
+    DataSection,
+    EvaluateSection,
+    ExportSection,
+    ModelSection,
+    RecoverSection,
+    Section,
+    TargetSection,
+    TrainSection,
+)
+
+__all__ = ["Recipe", "VariantPlan", "dump_toml", "from_flags", "load", "parse", "toml_value", "variants"]
+
+
+class Recipe(Section):
+    """A whole recipe, schema edgesafe.recipe/1."""
+
+    schema_: Literal["edgesafe.recipe/1"] = Field(default="edgesafe.recipe/1", alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    model: ModelSection
+    data: DataSection
+    compress: tuple[CompressSection, ...] = ()
+    train: TrainSection = TrainSection()
+    recover: RecoverSection = RecoverSection()
+    export: ExportSection = ExportSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    target: TargetSection = TargetSection()
+
+    @model_validator(mode="after")
+    def _rules_across_sections(self) -> Recipe:
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds must be distinct and not negative")
+        made = [name for block in self.compress for name, _ in _named(block)]
+        twice = sorted({name for name in made if made.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} stands twice (ratios count to two digits): give one block a label")
+        for block in self.compress:
+            if block.label == "baseline" or (block.label in {m.value for m in type(block.method)} - {block.method}):
+                raise ValueError(f"label '{block.label}' is the name of something else")
+        names = self.evaluate.corruptions
+        if isinstance(names, tuple):
+            unknown = [name for name in names if name not in CORRUPTIONS]
+            if unknown or not names:
+                raise ValueError(f"evaluate.corruptions: unknown {unknown}; known: {', '.join(CORRUPTIONS)}")
+        elif names not in ("all", "none") and not names.startswith("dir:"):
+            raise ValueError(f"evaluate.corruptions = '{names}': use all, none, a list of names, or dir:PATH")
+        elif names.startswith("dir:") and self.data.validation_from == "test":
+            raise ValueError(
+                f"evaluate.corruptions = '{names}' with data.validation_from = 'test': the directory holds every test "
+                "image, also those held out for validation; use generated corruptions, or validation_from = 'train'"
+            )
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain JSON values with every default filled in, in the order of the sections."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of what will be computed: the name and the cache directory do not count."""
+        plain = self.resolved()
+        plain.pop("name")
+        plain["evaluate"].pop("cache_dir")
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+class VariantPlan(Section):
+    """One variant to make: the baseline if `section` is None."""
+
+    id: str
+    label: str
+    ratio: float
+    seed: int
+    section: CompressSection | None = None
+
+    @property
+    def method(self) -> str:
+        """The method's name, or "baseline"."""
+        return self.section.method.value if self.section is not None else "baseline"
+
+
+def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
+    """All variants of a recipe in the order they are made: per seed the baseline, then block by block."""
+    plans: list[VariantPlan] = []
+    for seed in recipe.seeds:
+        plans.append(VariantPlan(id=f"baseline-s{seed}", label="baseline", ratio=0.0, seed=seed))
+        for block in recipe.compress:
+            plans += [
+                VariantPlan(
+                    id=f"{name}-s{seed}", label=block.label or block.method.value, ratio=ratio, seed=seed, section=block
+                )
+                for name, ratio in _named(block)
+            ]
+    return tuple(plans)
+
+
+def _named(block: CompressSection) -> list[tuple[str, float]]:
+    """Names (without seed) and ratios of a block's variants; a budget's ratio is found later and 0 here."""
+    label = block.label or block.method.value
+    if block.budget is not None:
+        return [(f"{label}-{block.budget.resource}{block.budget.value:g}", 0.0)]
+    return [(f"{label}-r{ratio:.2f}", ratio) for ratio in block.ratios]
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file (None: the embedded quickstart) and apply `KEY=VALUE` overrides.
+
+    Raises:
+        RecipeError: the file is missing, is not TOML, or does not say something that can be run.
+    """
+    source = path if path is not None else shipped.find("", "quickstart")
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(
+            f"cannot read the recipe ({_reason(error)})", where=str(source), fix="check the path"
+        ) from None
+    try:
+        plain = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"not valid TOML: {error}", where=str(source), fix="mend that line") from None
+    for item in overrides:
+        _override(plain, item)
+    return parse(plain, where=str(path) if path is not None else "quickstart")
+
+
+def from_flags(flags: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe for the common case, without a file.
+
+    Args:
+        flags: any of model, weights, data, root, method, ratios; what is absent is smallnet, digits, filter, 0.5.
+        overrides: as in `load`.
+
+    Raises:
+        RecipeError: see `parse`.
+    """
+    model, data = flags.get("model", "smallnet"), flags.get("data", "digits")
+    method = flags.get("method", "filter")
+    plain: dict[str, Any] = {
+        "name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{model}-{data}-{method}").strip("-."),
+        "model": {"arch": model, **({"weights": flags["weights"]} if "weights" in flags else {})},
+        "data": {"name": data, **({"root": flags["root"]} if "root" in flags else {})},
+        "compress": [{"method": method, "ratios": list(flags.get("ratios", [0.5]))}],
+    }
+    for item in overrides:
+        _override(plain, item)
+    return parse(plain, where="flags")
+
+
+def parse(plain: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
+    """Build a recipe from plain values, with the target's values filled in from its file, and a block's from [recover].
+
+    Raises:
+        RecipeError: with the dotted key and, for an unknown key, the nearest known one.
+    """
+    values = dict(plain)
+    if str(values.get("schema", "edgesafe.recipe/1")) != "edgesafe.recipe/1":
+        raise RecipeError(
+            f"schema '{values['schema']}' is not known",
+            where=f"{where}: schema",
+            fix='this version reads "edgesafe.recipe/1"',
+        )
+    values["target"] = _resolve_target(values.get("target", {}))
+    try:
+        made = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, Recipe, where) from None
+    return made.model_copy(update={"compress": tuple(_with_recovery(block, made.recover) for block in made.compress)})
+
+
+def _with_recovery(block: CompressSection, shared: RecoverSection) -> CompressSection:
+    """A block whose own recovery, if it has one, is whole: keys that it does not give are those of [recover]."""
+    if block.recover is None:
+        return block
+    own = {key: getattr(block.recover, key) for key in block.recover.model_fields_set}
+    return block.model_copy(update={"recover": shared.model_copy(update=own)})
+
+
+def _resolve_target(section: object) -> dict[str, Any]:
+    if not isinstance(section, Mapping):
+        raise RecipeError("must be a table", where="target", fix='write [target] and name = "host-1t"')
+    name = section.get("name", TargetSection().name)
+    if not isinstance(name, str):
+        raise RecipeError(
+            "must be a string", where="target.name", fix=f"one of: {', '.join(configs.available('targets'))}"
+        )
+    path = shipped.find("targets", name)
+    try:
+        file = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"cannot read the target ({error})", where=str(path), fix="mend the file") from None
+    if file.pop("schema", None) != "edgesafe.target/1":
+        raise RecipeError("not a target file", where=str(path), fix='it must say schema = "edgesafe.target/1"')
+    file.pop("description", None)
+    return {**file, **section, "name": file.get("name", name)}
+
+
+def _override(plain: dict[str, Any], item: str) -> None:
+    key, separator, raw = item.partition("=")
+    key, raw = key.strip(), raw.strip()
+    if not separator or not key or not raw:
+        raise RecipeError(f"--set {item}: not KEY=VALUE", fix="for example --set recover.epochs=2")
+    try:
+        value = tomllib.loads(f"v = {raw}")["v"]
+    except tomllib.TOMLDecodeError:
+        if raw[0] in "[{\"'":
+            raise RecipeError(f"--set {item}: the value is not TOML", fix="for example ratios=[0.3,0.5]") from None
+        value = raw  # a bare word is a string
+    _assign(plain, key.split("."), value, item)
+
+
+def _assign(plain: dict[str, Any], parts: list[str], value: Any, item: str) -> None:
+    """Set a dotted key; missing tables and lists on the way are made."""
+    node: Any = plain
+    for position, part in enumerate(parts):
+        here, last = ".".join(parts[:position]), position == len(parts) - 1
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) > len(node):
+                raise RecipeError(
+                    f"--set {item}: no entry '{part}'", where=here, fix=f"count from 0; there are {len(node)}"
+                )
+            index: int | str = int(part)
+            if index == len(node):
+                node.append({})
+        elif isinstance(node, dict):
+            index = part
+            if not last:
+                node.setdefault(part, [] if parts[position + 1].isdigit() else {})
+        else:
+            raise RecipeError(f"--set {item}: '{here}' is a value, not a table", fix="shorten the key")
+        if last:
+            node[index] = value
+        else:
+            node = node[index]
+
+
+def _explain(error: ValidationError, root: type[BaseModel], where: str) -> RecipeError:
+    """The first problem of a validation error as one helpful line (unknown keys first: they cause others)."""
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"])
+    place = f"{where}: {key}" if key else where
+    more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(root, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        fix = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        return RecipeError(f"unknown key{more}", where=place, fix=fix)
+    if first["type"] == "missing":
+        return RecipeError(f"missing{more}", where=place, fix=f"add {key} to the recipe")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    given = "" if isinstance(first["input"], Mapping) or not key else f" (given: {first['input']!r})"
+    if key.endswith("method") and first["input"] == "usn":
+        message = "method usn is not in this version"
+    if first["type"] == "model_type":
+        message = "must be a table"
+    fix = "edgesafe compress --show-recipe prints every key"
+    if ".ratios" in key:
+        fix = "a ratio lies between 0 and 1, both excluded, for example 0.5"
+    return RecipeError(f"{message}{given}{more}", where=place, fix=fix)
+
+
+def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation: Any = model.model_fields[part].annotation
+        inner = [
+            a for a in (annotation, *typing.get_args(annotation)) if isinstance(a, type) and issubclass(a, BaseModel)
+        ]
+        if not inner:
+            return []
+        model = inner[0]
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
+
+
+def dump_toml(recipe: Recipe) -> str:
+    """The resolved recipe as TOML; keys whose default is "none" are shown as comments."""
+    plain = recipe.resolved()
+    lines = [f"{key} = {toml_value(plain[key])}" for key in ("schema", "name", "seeds")]
+    for key, value in plain.items():
+        blocks = value if key == "compress" else [value] if isinstance(value, dict) else []
+        for block in blocks:
+            lines += ["", f"[[{key}]]" if key == "compress" else f"[{key}]"]
+            lines += [f"# {k} = (not set)" if v is None else f"{k} = {toml_value(v)}" for k, v in block.items()]
+    return "\n".join(lines) + "\n"
+
+
+def toml_value(value: Any) -> str:
+    """A plain value as TOML text; TOML has no "none", so such a key of a table is left out."""
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_toml_key(k)} = {toml_value(v)}" for k, v in value.items() if v is not None)
+        return "{" + inner + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

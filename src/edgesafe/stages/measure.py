@@ -1,0 +1,120 @@
+"""One file measured in a study: on everything, or on a sample that grows; then evidence.npz and measurements.json.
+
+Shared by `edgesafe compress` and `edgesafe evaluate`; free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.progress import Progress
+from edgesafe.records import Evidence, Measurement, Measurements
+from edgesafe.stages import observe, sequential, stopping
+from edgesafe.stages.observe import Bench, Setting
+from edgesafe.stages.stopping import Judge
+from edgesafe.study.files import sha256_bytes, stage_key
+from edgesafe.study.host import Kept
+from edgesafe.study.writer import StudyWriter
+
+__all__ = ["Metrics", "Task", "measure"]
+
+Metrics = dict[str, Measurement]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which variant of which study is measured, and how.
+
+    Attributes:
+        bench: test images, corruptions, [evaluate].
+        study: written to.
+        progress: told what happens.
+        setting: target and host, for the record.
+        variant: id.
+        baseline: id of what it is compared with; None: nothing.
+        policy: measure until this policy is decided; None: all, or the budget.
+        counted: metrics that do not come from images: sizes, latency.
+        other_files: clean metrics of the files beside it (`evaluation.other_file`).
+    """
+
+    bench: Bench
+    study: StudyWriter
+    progress: Progress
+    setting: Setting
+    variant: str
+    baseline: str | None
+    policy: Path | None = None
+    counted: Metrics = field(default_factory=dict)
+    other_files: Callable[[Evidence], Metrics] = lambda _: {}
+
+    def reference(self) -> tuple[str, Evidence] | None:
+        """Id and evidence of what the variant is compared with."""
+        if self.baseline is None:
+            return None
+        return self.baseline, evidence_files.from_bytes(self.study.evidence_bytes(self.baseline))
+
+
+def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = None) -> None:
+    """Measure a file and write what was found; parts finished before are not measured again.
+
+    Args:
+        task: what to measure.
+        classifier: the open file.
+        known: the file's evidence, if it was measured before.
+
+    Raises:
+        EdgesafeError: the evidence is such that no metric may rest on it, or the policy cannot be used.
+    """
+    reference = task.reference()
+    evidence = known or _evidence(task, classifier, reference)
+    written = task.study.put_file(task.variant, "evidence.npz", evidence_files.to_bytes(evidence))
+    measured = _assembled(task, evidence, reference, written.sha256)
+    task.study.put_measurements(_with(measured, task.counted, task.other_files(evidence)))
+
+
+def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None) -> Evidence:
+    bench, base = task.bench, reference[1] if reference is not None else None
+    cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
+    against = str(base.meta["onnx_sha256"]) if base is not None else ""
+    key = stage_key(onnx=classifier.sha256, sample=cells, corruption=bench.identity, baseline=against)
+    kept = Kept(task.study, task.variant, "evidence", key)
+    if bench.section.mode == "full" or (base is None and task.policy is None):
+        with task.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
+            return observe.collect(classifier, bench, kept, advance)
+    decided = _decided(task, task.policy, reference) if task.policy is not None else None
+    looks = sequential.plan(bench, base, escalating=decided is not None)
+    with task.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
+        runner = sequential.ModelRunner(classifier, bench, advance)
+        return sequential.collect(runner, bench, base, kept, decided)
+
+
+def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -> Callable[[Evidence], bool]:
+    """Asks the policy whether a sample is large enough."""
+    names = [name for name in (task.baseline, task.variant) if name is not None]
+    records = {name: task.study.variant(name) for name in names}
+    baseline = task.study.measurements(task.baseline) if task.baseline is not None else None
+    judge = Judge(*stopping.load(policy), task.study.record, records, baseline, task.progress.note)
+    asks_for_others = judge.names(".calibrated", ".int8")
+
+    def decided(evidence: Evidence) -> bool:
+        measured = _assembled(task, evidence, reference, "")
+        return judge(_with(measured, task.counted, task.other_files(evidence) if asks_for_others else {}))
+
+    return decided
+
+
+def _assembled(
+    task: Task, evidence: Evidence, reference: tuple[str, Evidence] | None, evidence_sha256: str
+) -> Measurements:
+    return observe.assemble(task.variant, evidence, evidence_sha256, task.bench, task.setting, reference)
+
+
+def _with(measured: Measurements, *more: Metrics) -> Measurements:
+    metrics = dict(measured.metrics)
+    for found in more:
+        metrics |= found
+    return measured.model_copy(update={"metrics": metrics})

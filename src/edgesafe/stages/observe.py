@@ -1,0 +1,340 @@
+"""Looking at an ONNX file: clean and corrupted images through onnxruntime, cell by cell, kept as it goes.
+
+Shared by `edgesafe compress` and `edgesafe evaluate`; free of torch.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgesafe import corruptions as corruption_package
+from edgesafe.corruptions import CorruptionSource
+from edgesafe.errors import ParityError
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure import summary
+from edgesafe.measure.inference import latency as latencies
+from edgesafe.measure.inference import robustness
+from edgesafe.measure.inference.inputs import InputSpec
+from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.pooling import BENCHMARK, DESIGN
+from edgesafe.recipe.sections import EvaluateSection, TargetSection
+from edgesafe.records import (
+    Cell,
+    DataIdentity,
+    Evidence,
+    Host,
+    ImageSet,
+    Measurement,
+    Measurements,
+    Unit,
+    VariantRecord,
+)
+
+__all__ = [
+    "Bench",
+    "Keeper",
+    "Setting",
+    "Timing",
+    "assemble",
+    "clean",
+    "collect",
+    "corrupted",
+    "exact",
+    "latency",
+    "meta",
+    "other_file",
+    "png",
+    "prepare",
+    "samples",
+    "sizes",
+]
+
+Cells = Mapping[tuple[str, int], NDArray[np.int64]]
+REPORT = "this is a defect of edgesafe: please report it"
+
+
+class Keeper(Protocol):
+    """Where finished parts of the evidence are kept, so that an interrupted evaluation goes on."""
+
+    def get(self, name: str) -> bytes | None:
+        """What was kept under that name, or None."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep it."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every file of a study is measured on: the same images, the same corrupted pixels."""
+
+    test: ImageSet
+    source: CorruptionSource | None
+    cells: Cells  #: what a file sees by itself: (corruption, severity) -> positions in the test set
+    section: EvaluateSection
+    population: str
+    sample: Mapping[str, str | int | float] = field(default_factory=dict)  #: how `cells` were chosen: evidence.meta
+
+    @property
+    def inferences(self) -> int:
+        """How many images a file sees."""
+        return len(self.test) + sum(len(indices) for indices in self.cells.values())
+
+    @property
+    def identity(self) -> dict[str, str | int | float]:
+        """The corruption generator: what makes two evidences comparable, image by image."""
+        return dict(self.source.identity) if self.source is not None else {"source": "none"}
+
+
+def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) -> Bench:
+    """Open the corruption source and decide which test images each cell sees.
+
+    Raises:
+        DataError: the CIFAR-10-C directory or the frost photographs do not fit.
+        UsageError: the images are too small for the corruptions.
+    """
+    population = f"{identity.name} test set, {len(test):,} images"
+    if section.corruptions == "none":
+        return Bench(test, None, {}, section, population)
+    source = corruption_package.open_source(
+        test.images,
+        test.labels,
+        corruptions=section.corruptions,
+        seed=section.seed,
+        frost_dir=section.frost_dir,
+        cache_dir=section.cache_dir,
+        data_sha256=test.sha256,
+    )
+    per_cell = None if section.images_per_cell is None else min(section.images_per_cell, len(test))
+    cells = robustness.plan_cells(section.mode, source.names, section.severities, len(test), per_cell, section.seed)
+    drawn: dict[str, str | int | float] = {DESIGN: "cell", BENCHMARK: len(test), "sample.seed": section.seed}
+    return Bench(test, source, cells, section, population, drawn if section.mode == "quick" else {})
+
+
+def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: Callable[[int], None]) -> Evidence:
+    """Run one file over the whole bench; parts that the keeper has are not run again.
+
+    Args:
+        classifier: the open file.
+        bench: what to run it on.
+        keeper: keeps the clean cell and each corruption when it is done.
+        advance: told the number of images done.
+    """
+    untouched, logits = _clean(classifier, bench, keeper)
+    advance(len(untouched.index))
+    seen: dict[tuple[str, int], Cell] = {}
+    for name in dict.fromkeys(corruption for corruption, _ in bench.cells):
+        kept = keeper.get(f"cells-{name}")
+        found: Mapping[tuple[str, int], Cell]
+        if kept is not None:
+            found = evidence_files.from_bytes(kept).cells
+            advance(sum(len(cell.index) for cell in found.values()))
+        else:
+            wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
+            found = corrupted(classifier, bench, wanted, advance)
+            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, found, {})))
+        seen.update(found)
+    return Evidence(untouched, logits, seen, meta(classifier, bench, bench.sample))
+
+
+def meta(
+    classifier: OnnxClassifier, bench: Bench, sample: Mapping[str, str | int | float]
+) -> dict[str, str | int | float]:
+    """evidence.meta: which file saw which pixels, and how they were chosen."""
+    return evidence_files.make_meta(
+        test_sha256=bench.test.sha256,
+        onnx_sha256=classifier.sha256,
+        corruption=bench.identity,
+        provider=classifier.providers[0],
+        **sample,
+    )
+
+
+def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Cell, NDArray[np.float32]]:
+    kept = keeper.get("clean")
+    if kept is not None:
+        evidence = evidence_files.from_bytes(kept)
+        return evidence.clean, evidence.logits
+    cell, logits = clean(classifier, bench, np.arange(len(bench.test), dtype=np.int64))
+    keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, {}, {})))
+    return cell, logits
+
+
+def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
+    """Some of the clean test images, and the logits."""
+    images, labels = bench.test.images, bench.test.labels
+    if len(indices) < len(labels):
+        images, labels = images[indices], labels[indices]
+    return robustness.collect_cell(classifier, images, labels, indices, "", 0, bench.section.batch_size)
+
+
+def corrupted(
+    classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
+) -> dict[tuple[str, int], Cell]:
+    """Some corrupted cells: images are made, looked at and let go, cell by cell."""
+    if bench.source is None:
+        raise ValueError("a bench with cells has a source")
+    found: dict[tuple[str, int], Cell] = {}
+    for (corruption, severity), indices in wanted.items():
+        images = bench.source.cell(corruption, severity, indices)
+        labels = bench.test.labels[indices]
+        found[corruption, severity], _ = robustness.collect_cell(
+            classifier, images, labels, indices, corruption, severity, bench.section.batch_size
+        )
+        advance(len(indices))
+    return found
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how it was measured."""
+
+    target: TargetSection
+    host: Host
+
+
+def assemble(
+    variant: str,
+    evidence: Evidence,
+    evidence_sha256: str,
+    bench: Bench,
+    setting: Setting,
+    reference: tuple[str, Evidence] | None = None,
+) -> Measurements:
+    """Every metric of the evidence with its interval, and the paired differences to a baseline's.
+
+    Args:
+        variant: id.
+        evidence: of the variant's file.
+        evidence_sha256: of the evidence as it was written.
+        bench: what it was measured on.
+        setting: target and host, for the record.
+        reference: id and evidence of the baseline, or None for a baseline.
+    """
+    kept = {key: value for key, value in evidence.meta.items() if key.startswith(("corruption.", "sample."))}
+    base = reference[1] if reference is not None else None
+    return Measurements(
+        variant=variant,
+        baseline=reference[0] if reference is not None else None,
+        onnx_sha256=str(evidence.meta["onnx_sha256"]),
+        evidence_sha256=evidence_sha256,
+        test_sha256=bench.test.sha256,
+        metrics=summary.summarise(evidence, population=bench.population, baseline=base),
+        differences=summary.compare(evidence, reference[1]) if reference is not None else {},
+        meta={**kept, "target": setting.target.model_dump(), "host": setting.host.model_dump()},
+    )
+
+
+def exact(metric: str, value: float, unit: Unit, population: str = "this file") -> Measurement:
+    """A number that is counted, not estimated, and what it is about."""
+    return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit, population=population)
+
+
+def other_file(classifier: OnnxClassifier, bench: Bench, suffix: str, beside: Evidence) -> dict[str, Measurement]:
+    """Clean metrics of a file beside model.onnx, measured on that file and the same images: `accuracy.<suffix>`, ….
+
+    Args:
+        classifier: the open file.
+        bench: what to run it on.
+        suffix: "calibrated" or "int8".
+        beside: of model.onnx; a "calibrated" file must keep the arg max on every image.
+
+    Raises:
+        ParityError: a prediction changed that must not.
+    """
+    cell, logits = clean(classifier, bench, beside.clean.index)
+    changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum()) if suffix == "calibrated" else 0
+    if changed:
+        raise ParityError(f"{changed} predictions changed", where=f"model.{suffix}.onnx", fix=REPORT)
+    metrics = summary.summarise(Evidence(cell, logits, {}, {}), population=bench.population)
+    wanted = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
+    return {
+        f"{name}.{suffix}": metrics[name].model_copy(update={"metric": f"{name}.{suffix}"})
+        for name in wanted
+        if suffix != "calibrated" or name != "accuracy"  # which is model.onnx's, prediction by prediction
+    }
+
+
+def sizes(record: VariantRecord) -> dict[str, Measurement]:
+    """What is counted, not estimated: bytes, parameters, MACs, sparsity; and the parity that was proven."""
+    found: dict[str, Measurement] = {}
+    for file, metric in (
+        ("model.onnx", "size.onnx_bytes"),
+        ("model.sparse.onnx", "size.sparse_onnx_bytes"),
+        ("model.int8.onnx", "size.int8_onnx_bytes"),
+    ):
+        artefact = record.artefact(file)
+        if artefact is not None:
+            found[metric] = exact(metric, artefact.bytes, Unit.BYTES)
+    found["size.params"] = exact("size.params", record.params, Unit.COUNT)
+    found["sparsity"] = exact("sparsity", record.sparsity, Unit.FRACTION)
+    if record.macs is not None:
+        found["macs"] = exact("macs", record.macs, Unit.COUNT)
+    proven = [check for check in record.parity if check.file == "model.onnx"]
+    if proven:
+        who = f"the {min(check.n for check in proven):,} images that it was compared on"
+        largest = max(check.max_abs_logit for check in proven)
+        found["parity.max_abs_logit"] = exact("parity.max_abs_logit", largest, Unit.LOGIT, who)
+    return found
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How latency is measured."""
+
+    threads: int
+    provider: str
+    runs: int
+    specs: Mapping[str, InputSpec] = field(
+        default_factory=dict
+    )  #: of "candidate" and "baseline", if not edgesafe's own
+
+
+def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing) -> dict[str, Measurement]:
+    """Batch-1 latency, candidate and baseline interleaved in one process.
+
+    Args:
+        candidate: the file.
+        baseline: what to compare with; None: the ratio is not given.
+        image: uint8 (H, W, C).
+        timing: threads, provider, runs.
+    """
+    files = {"candidate": candidate} if baseline is None else {"candidate": candidate, "baseline": baseline}
+    samples = latencies.interleaved(
+        files,
+        image=image,
+        threads=timing.threads,
+        provider=timing.provider,
+        runs=timing.runs,
+        specs=timing.specs,
+    )
+    return latencies.summarise(samples["candidate"], samples.get("baseline"))
+
+
+def samples(bench: Bench) -> bytes | None:
+    """A contact sheet (PNG) of the first test image under the bench's corruptions; None without generated ones."""
+    generated = bench.section.corruptions != "none" and not str(bench.section.corruptions).startswith("dir:")
+    if bench.source is None or not generated:
+        return None
+    sheet = corruption_package.contact_sheet(
+        bench.test.images[0],
+        seed=bench.section.seed,
+        corruptions=bench.source.names,
+        severities=bench.section.severities,
+        frost_dir=bench.section.frost_dir,
+    )
+    return png(sheet)
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as a PNG of at most 256 colours: a third of the bytes, no visible difference."""
+    buffer = io.BytesIO()
+    picture.quantize(256).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,117 @@
+"""Whether a sample that is still growing is large enough: the gate is asked, as `edgesafe gate` asks it later."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesafe.policy import lock as locks
+from edgesafe.policy import policy as policies
+from edgesafe.policy.decision import Options, decide
+from edgesafe.policy.lock import Lock
+from edgesafe.policy.policy import Policy
+from edgesafe.records import (
+    GateResult,
+    GateStatus,
+    Measurements,
+    StudyRecord,
+    VariantRecord,
+    Verdict,
+)
+
+__all__ = ["Judge", "check", "load", "undecided"]
+
+
+def load(path: Path) -> tuple[Policy, Lock | None]:
+    """A policy and the lock that it names.
+
+    Raises:
+        PolicyError: it cannot be read, or is not one.
+    """
+    policy = policies.load(path)
+    return policy, locks.for_policy(policy, path)
+
+
+def check(policy: str | None) -> None:
+    """Refuses a policy that could not be judged by, before hours of measuring; None: there is none.
+
+    Raises:
+        PolicyError: it cannot be read, or is not one.
+    """
+    if policy is not None:
+        load(Path(policy))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Asks the gate about a variant that is being measured.
+
+    Attributes:
+        policy: what must hold.
+        lock: the baseline that it pins, or None.
+        study: lists the variant.
+        records: variant.json of the variant and of its baseline.
+        baseline: the baseline's measurements; None: there is none, and gates that compare are left out.
+        told: told what is still open after a look.
+    """
+
+    policy: Policy
+    lock: Lock | None
+    study: StudyRecord
+    records: Mapping[str, VariantRecord]
+    baseline: Measurements | None
+    told: Callable[[str], None]
+
+    def __call__(self, measured: Measurements) -> bool:
+        """Whether no more images are needed: everything that blocks is decided, or one gate has surely failed."""
+        verdict = self.verdict(measured)
+        open_ = undecided(verdict)
+        blocking = {r.status for r in verdict.gates if r.blocking}
+        settled = not open_ or GateStatus.MISSING in blocking  # which no number of images mends
+        if GateStatus.FAIL in blocking and not any(r.status is GateStatus.REFUSED for r in open_):
+            settled = True
+        seen = f"{measured.metrics['accuracy'].n:,} clean"
+        if "mpc" in measured.metrics:
+            seen += f" and {measured.metrics['mpc'].n:,} corrupted images"
+        if not settled:
+            self.told(f"  {seen}: open: {', '.join(dict.fromkeys(r.id for r in open_))}")
+            return False
+        missing = ", ".join(dict.fromkeys(r.id for r in verdict.gates if r.status is GateStatus.MISSING and r.blocking))
+        self.told(
+            f"  {seen}: {verdict.overall.value}{f' (more images do not mend that): {missing}' if missing else ''}"
+        )
+        return True
+
+    def names(self, *suffixes: str) -> bool:
+        """Whether the policy has a gate on another file's metrics, such as `ece_em10_top1.calibrated`."""
+        return any(gate.metric.endswith(suffixes) for gate in self.policy.gates)
+
+    def verdict(self, measured: Measurements) -> Verdict:
+        """What the gate says of the measurements."""
+        found = {measured.variant: measured}
+        if self.baseline is not None:
+            found[self.baseline.variant] = self.baseline
+        return decide(
+            self.policy,
+            self.study,
+            found,
+            self.records,
+            baseline=None,
+            today=datetime.datetime.now(datetime.UTC).date(),
+            options=Options(
+                variants=(measured.variant,),
+                no_baseline=self.baseline is None,
+                lock=self.lock,
+            ),
+        )
+
+
+def undecided(verdict: Verdict) -> list[GateResult]:
+    """Gates that more images may decide: inconclusive, or refused for their number of images."""
+    return [
+        result
+        for result in verdict.gates
+        if result.level == "error" and result.status in (GateStatus.INCONCLUSIVE, GateStatus.REFUSED)
+    ]

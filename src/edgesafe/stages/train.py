@@ -1,0 +1,181 @@
+"""The trainings of a study: the baseline, slimming, recovery. Each keeps its state after every epoch.
+
+They train on training images; validation images only judge what became of it; no test image is ever seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgesafe import data
+from edgesafe.progress import Progress
+from edgesafe.recipe.sections import (
+    CompressSection,
+    ModelSection,
+    RecoverSection,
+    TrainSection,
+)
+from edgesafe.records import DataBundle, ImageSet
+from edgesafe.study.files import sha256_bytes, stage_key
+from edgesafe.study.host import Kept
+from edgesafe.study.writer import StudyWriter
+from edgesafe.surgery import rebuild
+from edgesafe.train import loop
+from edgesafe.train.loop import Best, FitPlan, Normalisation
+
+__all__ = ["Recovery", "Trainer", "weights_hash"]
+
+Masks = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """How one network recovers.
+
+    Attributes:
+        section: the recipe's [recover], or the block's own.
+        key: where the recipe says so ("compress.0.recover"), for messages.
+        seed: of order and augmentation.
+        owner: the variant that keeps the state.
+        name: of the state.
+    """
+
+    section: RecoverSection
+    key: str
+    seed: int
+    owner: str
+    name: str = "recover"
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains the networks of one study.
+
+    Attributes:
+        bundle: the data.
+        study: where states are kept.
+        progress: told what happens.
+        basis: what every training depends on besides its own section; part of every state's key.
+        familiar: whether the network may have been trained on the validation images elsewhere.
+    """
+
+    bundle: DataBundle
+    study: StudyWriter
+    progress: Progress
+    basis: Mapping[str, Any]
+    familiar: bool
+
+    @property
+    def normalise(self) -> Normalisation:
+        """Of the data set."""
+        return Normalisation(self.bundle.mean, self.bundle.std)
+
+    def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> nn.Module:
+        """Train from initial weights; the state is kept for all variants of the seed."""
+        key = stage_key(what="train", seed=seed, model=origin.model_dump(), section=section.model_dump(), **self.basis)
+        kept = Kept(self.study, f"baseline-s{seed}.train", "fit", key)
+        self._fit(model, _plan(section, seed), _Training("training the baseline", self.bundle.train, kept))
+        return model.eval()
+
+    def slim(self, baseline: nn.Module, block: CompressSection, section: RecoverSection, seed: int) -> nn.Module:
+        """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales.
+
+        Epochs, rate and penalty are the block's slim_*; images, batches and augmentation are those of its recovery.
+        """
+        plan = replace(
+            _plan(section, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
+        )
+        start = weights_hash(baseline)
+        key = stage_key(what="slim", plan=plan.__dict__, images=section.images, baseline=start, **self.basis)
+        kept = Kept(self.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
+        self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept))
+        return baseline.eval()
+
+    def recover(self, model: nn.Module, masks: Masks | None, how: Recovery) -> tuple[nn.Module, dict[str, Any]]:
+        """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images."""
+        section = how.section
+        pruned = self._score(model) if section.bn_images or section.epochs else None
+        layers = loop.reestimate_batchnorm(
+            model, self.bundle.train, self.normalise, images=section.bn_images, view=_plan(section, how.seed)
+        )
+        done: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
+        if pruned is None:
+            return model.eval(), done
+        before = after = self._score(model) if layers else pruned
+        done |= {"validation_images": len(self.bundle.validation), "validation_accuracy_pruned": pruned}
+        if section.epochs:
+            done |= self._tune(model, masks, how) | {"validation_accuracy_before": before}
+            after = self._score(model)
+        done["validation_accuracy_after"] = after
+        if after < before:
+            fix = f'lower {how.key}.lr, or set {how.key}.epochs = 0 or {how.key}.keep = "best"'
+            self._warn("fine-tuning", before, after, fix)
+        if before < pruned and after < pruned:
+            self._warn("BatchNorm re-estimation", pruned, before, f"set {how.key}.bn_images = 0")
+        if done.get("kept_epoch") == 0:
+            self.progress.note(f"  no epoch was better than none on the validation images: set {how.key}.epochs = 0")
+        return model.eval(), done
+
+    def _tune(self, model: nn.Module, masks: Masks | None, how: Recovery) -> dict[str, Any]:
+        section, images = how.section, self._images(how.section)
+        start = weights_hash(model)
+        key = stage_key(what="recover", section=section.model_dump(), start=start, seed=how.seed, **self.basis)
+        kept = Kept(self.study, how.owner, how.name, key)
+        best = Best(model, self._score, kept) if section.keep == "best" else None
+        losses = self._fit(model, _plan(section, how.seed), _Training("fine-tuning", images, best or kept), masks)
+        done: dict[str, Any] = {"images": len(images), "lr": section.lr, "loss": losses[-1]}
+        if section.milestones:
+            done["milestones"] = ", ".join(map(str, section.milestones))
+        if best is not None:
+            done["kept_epoch"] = best.restore()
+        return done
+
+    def _warn(self, what: str, before: float, after: float, fix: str) -> None:
+        doubt = (
+            ' (the given weights may have been trained on these images; data.validation_from = "test" takes others)'
+            if self.familiar
+            else ""
+        )
+        n = len(self.bundle.validation)
+        lost = f"by {round((before - after) * n):,} of {n:,} validation images, from {before:.2%} to {after:.2%}"
+        self.progress.note(f"  warning: {what} lowered the accuracy {lost}{doubt}: {fix}")
+
+    def _score(self, model: nn.Module) -> float:
+        return loop.accuracy(model, self.bundle.validation, self.normalise)
+
+    def _images(self, section: RecoverSection) -> ImageSet:
+        """What fine-tuning and slimming train on."""
+        return self.bundle.train if section.images is None else data.first(self.bundle.train, section.images)
+
+    def _fit(self, model: nn.Module, plan: FitPlan, training: _Training, masks: Masks | None = None) -> list[float]:
+        with self.progress.stage(training.title, plan.epochs * len(training.images)) as advance:
+            return loop.fit(
+                model, training.images, self.normalise, plan, masks=masks, checkpoints=training.kept, progress=advance
+            )
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One training: what it is called, on which images, and where its state is kept."""
+
+    title: str
+    images: ImageSet
+    kept: Kept | Best
+
+
+def _plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
+    return FitPlan(
+        epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
+        momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
+        augment=section.augment, flip=section.flip, seed=seed,
+    )  # fmt: skip
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Of a network's weights as they are stored."""
+    return sha256_bytes(rebuild.save_bytes(model, sparse=False, metadata={}))

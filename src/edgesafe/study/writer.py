@@ -1,0 +1,374 @@
+"""The study directory. Only this module writes into it, and reads it back.
+
+Every file gets its final name by an atomic rename after an fsync, so that a killed process leaves either the old file
+or the new one. Stage results (`.work/`) carry a key over their inputs and a hash over their bytes; one that does not
+match is not used. One process at a time holds a study (`flock` on `.lock`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+
+from pydantic import ValidationError
+
+from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError
+from edgesafe.records import (
+    Artefact,
+    Measurements,
+    Record,
+    StudyRecord,
+    VariantRecord,
+)
+from edgesafe.study.files import (
+    atomic_write,
+    digest,
+    sha256_bytes,
+    sha256_file,
+    trouble,
+)
+
+__all__ = ["REPRODUCIBLE", "StudyReader", "StudyWriter", "set_aside"]
+
+STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
+SAMPLES = "samples.png"
+REPRODUCIBLE = (
+    "model.safetensors",
+    "model.onnx",
+    "model.sparse.onnx",
+    "model.calibrated.onnx",
+    "model.int8.onnx",
+    EVIDENCE,
+)
+"""Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, not here."""
+
+_STAGE_MAGIC = b"edgesafe-stage/1\n"
+_R = TypeVar("_R", bound=Record)
+
+
+class StudyReader:
+    """A study as it lies on disk, checked while it is read."""
+
+    def __init__(self, root: Path) -> None:
+        """Open a study.
+
+        Raises:
+            StoreError: not a study, damaged, or made by a newer schema.
+        """
+        self.root = root
+        if not (root / STUDY).is_file():
+            raise StoreError("no study here", where=str(root), fix="give the directory that `edgesafe compress` wrote")
+        self.record = _read(root / STUDY, StudyRecord)
+
+    def done(self) -> tuple[str, ...]:
+        """Ids of the finished variants, in the order of the study.
+
+        Raises:
+            NothingEvaluated: there are none.
+        """
+        ids = tuple(entry.id for entry in self.record.variants if entry.status == "done")
+        if not ids:
+            raise NothingEvaluated(
+                "no variant is finished", where=str(self.root), fix="run edgesafe compress to the end"
+            )
+        return ids
+
+    def variant(self, variant_id: str) -> VariantRecord:
+        """variant.json of a variant."""
+        return _read(self.root / variant_id / VARIANT, VariantRecord)
+
+    def measurements(self, variant_id: str) -> Measurements:
+        """measurements.json of a variant."""
+        return _read(self.root / variant_id / MEASUREMENTS, Measurements)
+
+    def evidence_bytes(self, variant_id: str) -> bytes:
+        """evidence.npz of a variant, checked against the hash in measurements.json."""
+        return self._checked(variant_id, EVIDENCE, self.measurements(variant_id).evidence_sha256)
+
+    def file_bytes(self, variant_id: str, name: str) -> bytes:
+        """An artefact of a variant, checked against variant.json."""
+        artefact = self.variant(variant_id).artefact(name)
+        if artefact is None:
+            raise StoreError(f"variant '{variant_id}' has no {name}", where=str(self.root), fix="see variant.json")
+        return self._checked(variant_id, name, artefact.sha256)
+
+    def samples(self) -> bytes | None:
+        """The picture of the corruptions, or None."""
+        path = self.root / SAMPLES
+        return path.read_bytes() if path.is_file() else None
+
+    def path(self, variant_id: str, name: str) -> Path:
+        """Where a file of a variant lies."""
+        return self.root / variant_id / name
+
+    def verify(self, variant_id: str) -> None:
+        """Compare every file of a variant with its recorded hash.
+
+        Raises:
+            IntegrityError: a file was changed or is missing.
+        """
+        entry = next((e for e in self.record.variants if e.id == variant_id), None)
+        for name in (VARIANT, MEASUREMENTS):
+            self._checked(variant_id, name, entry.records.get(name, "") if entry is not None else "")
+        record, measured = self.variant(variant_id), self.measurements(variant_id)
+        self._checked(variant_id, EVIDENCE, measured.evidence_sha256)
+        for artefact in record.artefacts:
+            self._checked(variant_id, artefact.file, artefact.sha256)
+        onnx = record.artefact("model.onnx")
+        if onnx is None or onnx.sha256 != measured.onnx_sha256:
+            raise IntegrityError(
+                "the numbers were measured on another file",
+                where=str(self.path(variant_id, MEASUREMENTS)),
+                fix="run edgesafe compress again",
+            )
+
+    def _checked(self, variant_id: str, name: str, expected: str) -> bytes:
+        path = self.path(variant_id, name)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise IntegrityError(
+                f"recorded, but cannot be read ({error.strerror})", where=str(path), fix=_REMAKE
+            ) from None
+        if sha256_bytes(data) != expected:
+            raise IntegrityError("changed after it was measured (its hash differs)", where=str(path), fix=_REMAKE)
+        return data
+
+
+_REMAKE = "remove the variant's directory and run edgesafe compress again"
+
+
+def _read(path: Path, model: type[_R]) -> _R:
+    try:
+        plain = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(
+            f"cannot be read ({error.strerror})", where=str(path), fix="run edgesafe compress again"
+        ) from None
+    except ValueError:
+        raise StoreError(
+            "damaged: not JSON", where=str(path), fix="remove it and run edgesafe compress again"
+        ) from None
+    expected = str(model.model_fields["schema_"].default)
+    found = plain.get("schema") if isinstance(plain, dict) else None
+    if found != expected:
+        if isinstance(found, str) and found.split("/")[0] == expected.split("/", maxsplit=1)[0]:
+            what = f"made by another version of edgesafe (schema {found}; this one reads {expected})"
+            raise StoreError(what, where=str(path), fix="upgrade edgesafe, or choose another --out")
+        raise StoreError(f"not a {expected} file (schema: {found!r})", where=str(path), fix="choose another directory")
+    try:
+        return model.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise StoreError(
+            f"damaged at '{key}': {first['msg']}", where=str(path), fix="run edgesafe compress again"
+        ) from None
+
+
+class StudyWriter(StudyReader):
+    """A study being made. Use as a context manager: it holds the study's lock."""
+
+    def __init__(self, root: Path, record: StudyRecord) -> None:
+        """Create the study, or open the one that is there if it was made by the same recipe from the same inputs.
+
+        Raises:
+            StoreError: the directory cannot be used, or holds something else.
+        """
+        self._lock = _hold(root)
+        try:
+            if (root / STUDY).is_file():
+                super().__init__(root)
+                if self._begun():
+                    self._same(record)
+                else:
+                    self._save(record)
+            else:
+                self._empty(root)
+                self.root = root
+                self._save(record)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    # ------------------------------------------------------------------------------------------------ stages
+
+    def stage(self, owner: str, name: str, key: str) -> bytes | None:
+        """What a stage left, if its inputs were the same and its bytes are whole; else None."""
+        try:
+            data = (self.root / ".work" / owner / name).read_bytes()
+        except OSError:
+            return None
+        head, payload = data[: len(_STAGE_MAGIC) + 130], data[len(_STAGE_MAGIC) + 130 :]
+        expected = _STAGE_MAGIC + f"{key}\n{hashlib.sha256(payload).hexdigest()}\n".encode()
+        return payload if head == expected else None
+
+    def put_stage(self, owner: str, name: str, key: str, payload: bytes) -> None:
+        """Keep what a stage made."""
+        head = _STAGE_MAGIC + f"{key}\n{hashlib.sha256(payload).hexdigest()}\n".encode()
+        atomic_write(self.root / ".work" / owner / name, head + payload)
+
+    def drop_stages(self, owner: str | None = None) -> None:
+        """Forget the stages of one owner, or all."""
+        target = self.root / ".work" if owner is None else self.root / ".work" / owner
+        shutil.rmtree(target, ignore_errors=True)
+
+    # ---------------------------------------------------------------------------------------------- variants
+
+    def put_samples(self, png: bytes | None) -> None:
+        """Keep a picture of the corruptions for the report, unless it is there."""
+        if png is not None and not (self.root / SAMPLES).is_file():
+            atomic_write(self.root / SAMPLES, png)
+
+    def put_file(self, variant_id: str, name: str, data: bytes) -> Artefact:
+        """Write a file of a variant."""
+        atomic_write(self.path(variant_id, name), data)
+        return Artefact(file=name, sha256=sha256_bytes(data), bytes=len(data))
+
+    def put_variant(self, record: VariantRecord) -> None:
+        """Write variant.json."""
+        atomic_write(self.path(record.id, VARIANT), _json(record))
+
+    def put_measurements(self, record: Measurements) -> None:
+        """Write measurements.json."""
+        atomic_write(self.path(record.variant, MEASUREMENTS), _json(record))
+
+    def finish(self, variant_id: str) -> None:
+        """Mark a variant as done and record the digest of its reproducible files."""
+        hashes = {
+            name: sha256_file(self.path(variant_id, name))
+            for name in REPRODUCIBLE
+            if self.path(variant_id, name).exists()
+        }
+        records = {name: sha256_file(self.path(variant_id, name)) for name in (VARIANT, MEASUREMENTS)}
+        self._update(variant_id, status="done", digest=digest(hashes), reason="", records=records)
+        self.drop_stages(variant_id)
+
+    def refuse(self, variant_id: str, reason: str) -> None:
+        """Mark a variant as refused."""
+        self._update(variant_id, status="refused", reason=reason, digest="")
+
+    def is_done(self, variant_id: str) -> bool:
+        """Whether a variant is finished and all its files still are what was recorded."""
+        entry = next(entry for entry in self.record.variants if entry.id == variant_id)
+        if entry.status != "done":
+            return False
+        self.verify(variant_id)
+        return True
+
+    def close_study(self) -> str:
+        """Record the digest over all variants; the study's identity. Stage results are dropped."""
+        value = digest({entry.id: entry.digest or entry.status for entry in self.record.variants})
+        self._save(self.record.model_copy(update={"digest": value}))
+        self.drop_stages()
+        return value
+
+    # ----------------------------------------------------------------------------------------------- details
+
+    def _update(self, variant_id: str, **changes: str | dict[str, str]) -> None:
+        entries = tuple(e.model_copy(update=changes) if e.id == variant_id else e for e in self.record.variants)
+        self._save(self.record.model_copy(update={"variants": entries}))
+
+    def _save(self, record: StudyRecord) -> None:
+        self.record = StudyRecord.model_validate(record.model_dump(by_alias=True))
+        path, data = self.root / STUDY, _json(self.record)
+        if not path.is_file() or path.read_bytes() != data:
+            atomic_write(path, data)
+
+    def _begun(self) -> bool:
+        """Whether anything in it is worth keeping; a first try that failed at once binds nobody."""
+        return (self.root / ".work").exists() or any(entry.status == "done" for entry in self.record.variants)
+
+    def _same(self, record: StudyRecord) -> None:
+        if self.record.recipe_sha256 != record.recipe_sha256:
+            key = _first_difference(self.record.recipe, record.recipe)
+            raise StoreError(
+                f"holds a study made by another recipe ('{self.record.name}'; differs at {key})",
+                where=str(self.root),
+                fix="choose another --out, or start over with --fresh (the old one is kept aside)",
+            )  # fmt: skip
+        changed = [
+            k
+            for k in ("train_sha256", "validation_sha256", "test_sha256")
+            if getattr(self.record.data, k) != getattr(record.data, k)
+        ]
+        changed += [name for name, value in record.inputs.items() if self.record.inputs.get(name) != value]
+        if changed:
+            raise IntegrityError(
+                f"what the study started from has changed since: {', '.join(changed)}",
+                where=str(self.root), fix="restore it, or start over with --fresh",
+            )  # fmt: skip
+
+    @staticmethod
+    def _empty(root: Path) -> None:
+        strangers = [
+            path.name
+            for path in root.iterdir()
+            if path.name not in (".lock", ".work") and not path.name.startswith(f".{STUDY}")
+        ]
+        if strangers:
+            raise StoreError(
+                f"not empty and not a study (holds {', '.join(sorted(strangers)[:3])})",
+                where=str(root),
+                fix="choose another --out",
+            )
+
+
+def _first_difference(old: Any, new: Any, path: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(k for k in new if k not in old)]:
+            if key not in ("name", "cache_dir") and old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for position, (a, b) in enumerate(zip(old, new, strict=True)):
+            if a != b:
+                return _first_difference(a, b, f"{path}.{position}")
+    return f"{path}: {json.dumps(old)[:60]} before, {json.dumps(new)[:60]} now"
+
+
+def _hold(root: Path) -> IO[bytes]:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = (root / ".lock").open("wb")
+    except OSError as error:
+        raise trouble(root, error) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise StoreError(
+            "another process is working on this study", where=str(root), fix="wait for it, or choose another --out"
+        ) from None
+    return handle
+
+
+def set_aside(root: Path) -> Path | None:
+    """Move a study that is there out of the way (`--fresh`) to `<root>.1`, `.2`, …; None: nothing was there."""
+    if not root.exists():
+        return None
+    with _hold(root):
+        number = 1
+        while (target := root.with_name(f"{root.name}.{number}")).exists():
+            number += 1
+        try:
+            root.rename(target)
+        except OSError as error:
+            raise trouble(root, error) from None
+    return target
+
+
+def _json(record: Record) -> bytes:
+    return (json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n").encode()
