@@ -2,7 +2,7 @@
 
     import edgesafe
     study   = edgesafe.compress("recipe.toml")              # needs edgesafe[compress]
-    verdict = edgesafe.policy("export/resnet20", "release.toml")
+    verdict = edgesafe.gate("export/resnet20", "release.toml")
     net     = edgesafe.load("export/resnet20/filter-r0.50-s0")
 
 Importing edgesafe imports neither torch nor onnxruntime.
@@ -10,8 +10,6 @@ Importing edgesafe imports neither torch nor onnxruntime.
 
 from __future__ import annotations
 
-import sys
-import types
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgesafe.records import Verdict
-    from edgesafe.study.writer import StudyReader
+    from edgesafe.study.study import StudyReader
 
 __all__ = ["__version__", "compress", "evaluate", "gate", "load"]
 
@@ -40,8 +38,9 @@ def compress(recipe: str | Path | None = None, out: str | Path | None = None, **
     """
     from edgesafe.commands import compress
     from edgesafe.recipe import parsing as recipes
+    from edgesafe.recipe import toml
 
-    items = [f"{key.replace('__', '.')}={recipes.toml_value(value)}" for key, value in overrides.items()]
+    items = [f"{key.replace('__', '.')}={toml.toml_value(value)}" for key, value in overrides.items()]
     resolved = recipes.load(Path(recipe) if recipe is not None else None, items)
     return compress.compress(resolved, Path(out) if out is not None else Path("export") / resolved.name)
 
@@ -80,21 +79,3 @@ def gate(study: str | Path, policy: str | Path, *variants: str, baseline: str | 
     from edgesafe.commands import gate
 
     return gate.judge(gate.Request(Path(study), Path(policy), variants, baseline))
-
-
-class _CallablePackage(types.ModuleType):
-    """`edgesafe.policy` is a package and a function of the Python API: once imported, the package can be called, too."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Verdict:
-        return _judge(*args, **kwargs)
-
-
-class _Edgesafe(types.ModuleType):
-    def __setattr__(self, name: str, value: object) -> None:
-        if name == "gate" and isinstance(value, types.ModuleType):  # the import system binds the sub-package here
-            value.__class__ = _CallablePackage
-        super().__setattr__(name, value)
-
-
-_judge = gate
-sys.modules[__name__].__class__ = _Edgesafe

@@ -22,9 +22,9 @@ from edgesafe.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgesafe.commands import gate
+    from edgesafe.commands.gate import Request as GateRequest
     from edgesafe.progress import Progress
-    from edgesafe.recipe.parsing import Recipe
+    from edgesafe.recipe.recipe import Recipe
 
 __all__ = ["app", "main", "run"]
 
@@ -81,12 +81,12 @@ def compress(
     show_recipe: Annotated[bool, typer.Option("--show-recipe", help="Print the resolved recipe and leave.")] = False,
 ) -> None:
     """Prune, fine-tune, export and measure: run a study, or go on with one."""
-    from edgesafe.recipe import parsing as recipes
-
     flags = {"model": model, "weights": weights, "data": data, "root": root, "method": method, "ratios": ratio}
     resolved = _recipe(recipe, set_ or [], {key: value for key, value in flags.items() if value})
     if show_recipe:
-        print(recipes.dump_toml(resolved), end="")
+        from edgesafe.recipe import toml
+
+        print(toml.dump_toml(resolved), end="")
         return
     from edgesafe import progress
     from edgesafe.commands import printing
@@ -165,7 +165,7 @@ def gate(
     _decide(request, {kind: path for kind, path in outputs.items() if path is not None})
 
 
-def _decide(request: gate.Request, outputs: dict[str, Path]) -> NoReturn:
+def _decide(request: GateRequest, outputs: dict[str, Path]) -> NoReturn:
     """Judge, write, print; the exit code is the verdict."""
     from edgesafe.commands import gate
 
@@ -230,9 +230,10 @@ def bench(
     runs: Annotated[int, typer.Option(min=64, help="Timed runs.")] = 1024,
 ) -> None:
     """Measure batch-1 latency (warm-up, interleaved, median and p90)."""
-    from edgesafe.commands import evaluate, printing
+    from edgesafe.commands import bench as benches
+    from edgesafe.commands import printing
 
-    printing.print_latency(evaluate.bench(model, against, target, runs))
+    printing.print_latency(benches.bench(model, against, target, runs))
 
 
 @app.command()
@@ -265,12 +266,12 @@ def corrupt(
 ) -> None:
     """Write a corrupted test set in CIFAR-10-C's layout; an interrupted run goes on."""
     from edgesafe import progress
-    from edgesafe.commands import evaluate
+    from edgesafe.commands import corrupt
 
-    request = evaluate.CorruptRequest(
+    request = corrupt.CorruptRequest(
         data, root, tuple(corruption or ()), tuple(severity or ()), seed, images, frost_dir
     )
-    for path in evaluate.corrupt(request, out, sheet, progress.for_terminal()):
+    for path in corrupt.corrupt(request, out, sheet, progress.for_terminal()):
         print(path)
 
 
@@ -302,17 +303,17 @@ def policy_init(
     study: StudyArgument, out: Annotated[Path | None, typer.Option("--out", metavar="FILE")] = None
 ) -> None:
     """Propose a policy from what a study measured, with limits that its n can decide."""
-    from edgesafe.commands import gate
+    from edgesafe.commands import policy
 
-    _text_out(gate.propose(study), out)
+    _text_out(policy.propose(study), out)
 
 
 @policy_app.command("check")
 def policy_check(policy: Annotated[Path, typer.Argument(metavar="FILE")], study: StudyArgument) -> None:
     """Say which gates of a policy the images of a study can decide."""
-    from edgesafe.commands import gate
+    from edgesafe.commands import policy as policies
 
-    for line in gate.check(policy, study):
+    for line in policies.check(policy, study):
         print(line)
 
 
@@ -323,9 +324,9 @@ def policy_pin(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="For example edgesafe.lock.")] = None,
 ) -> None:
     """Pin the baseline that the gate may compare with."""
-    from edgesafe.commands import gate
+    from edgesafe.commands import policy
 
-    _text_out(gate.pin(study, tuple(variant or ())), out)
+    _text_out(policy.pin(study, tuple(variant or ())), out)
 
 
 def _text_out(text: str, out: Path | None) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgesafe import cli, models
-from edgesafe.recipe import parsing
+from edgesafe.recipe import parsing, toml
 from edgesafe.study import files
 
 SETS = [
@@ -296,7 +296,7 @@ def test_usage_errors_are_4(run, argv: list[str], tmp_path: Path, monkeypatch: p
 
 def test_the_recipe_file_and_flags_exclude_each_other(run, tmp_path: Path) -> None:
     path = tmp_path / "r.toml"
-    path.write_text(parsing.dump_toml(parsing.load(None)))
+    path.write_text(toml.dump_toml(parsing.load(None)))
     assert run("compress", path, "--model", "resnet20").code == 4
 
 

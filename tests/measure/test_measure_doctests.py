@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-MODULES = ("bounds", "calibration", "pooling", "sampling")
+MODULES = ("intervals.bounds", "metrics.calibration", "pooling", "sampling.draw")
 
 
 @pytest.mark.parametrize("name", MODULES)

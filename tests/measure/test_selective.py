@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesafe.errors import DataError, EdgesafeError
+from edgesafe.measure.intervals.selective import risk_at_coverage, risk_steps
 from edgesafe.measure.metrics.calibration import aurc, risk_coverage
-from edgesafe.measure.metrics.selective import risk_at_coverage, risk_steps
 
 rows = st.lists(
     st.tuples(st.one_of(st.floats(0, 1), st.sampled_from([0.25, 0.5, 1.0])), st.booleans()), min_size=1, max_size=40

@@ -167,8 +167,8 @@ def test_option_a_shortcuts_break_it() -> None:
 
 def test_the_proof_can_fail() -> None:
     """A cut at wrong places, a classifier that lost a row, and a layer that is too narrow are all caught."""
+    from edgesafe.surgery.propagation import Slot
     from edgesafe.surgery.remove import remove
-    from edgesafe.surgery.trace import Slot
     from edgesafe.surgery.units import channel_graph, keep_indices
 
     model, inputs = net(), (EXAMPLE,)

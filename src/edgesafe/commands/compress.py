@@ -25,7 +25,7 @@ from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.models import count
 from edgesafe.progress import Progress, Silent
 from edgesafe.prune import PruneContext, PruneOutcome
-from edgesafe.recipe.parsing import Recipe, VariantPlan, variants
+from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
 from edgesafe.recipe.sections import CompressSection, Method
 from edgesafe.records import (
     DataBundle,
@@ -38,19 +38,25 @@ from edgesafe.records import (
     VariantRecord,
 )
 from edgesafe.stages import (
+    counts,
     export,
     measure,
+    metrics,
     observe,
     prune,
     stopping,
+    timing,
 )
 from edgesafe.stages.export import Exported, Order
-from edgesafe.stages.observe import Bench, Setting, Timing
+from edgesafe.stages.metrics import Setting
+from edgesafe.stages.observe import Bench
+from edgesafe.stages.timing import Timing
 from edgesafe.stages.train import Recovery, Trainer, weights_hash
 from edgesafe.study.files import sha256_file
-from edgesafe.study.host import Files, host, input_hashes
-from edgesafe.study.writer import StudyWriter
-from edgesafe.train.loop import Normalisation
+from edgesafe.study.host import host
+from edgesafe.study.inputs import input_hashes
+from edgesafe.study.writer import Files, StudyWriter
+from edgesafe.train.augmentation import Normalisation
 
 __all__ = ["compress"]
 
@@ -273,7 +279,7 @@ def _measured(run: Run, plan: VariantPlan, exported: Exported) -> None:
         bench=run.bench, study=run.study, progress=run.progress, setting=Setting(run.recipe.target, host()),
         variant=plan.id, baseline=f"baseline-s{plan.seed}" if variant else None,
         policy=Path(policy) if policy is not None else None,
-        counted=observe.sizes(run.study.variant(plan.id)) | _latency(run, plan),
+        counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),
         other_files=partial(_other_files, run, plan),
     )  # fmt: skip
     measure.measure(task, _open(run, exported.onnx))
@@ -287,7 +293,7 @@ def _other_files(run: Run, plan: VariantPlan, evidence: Evidence) -> dict[str, M
         if record.artefact(file) is None:
             continue
         classifier = _open(run, run.study.file_bytes(plan.id, file))
-        found |= observe.other_file(classifier, run.bench, suffix, evidence)
+        found |= metrics.other_file(classifier, run.bench, suffix, evidence)
     return found
 
 
@@ -296,9 +302,9 @@ def _latency(run: Run, plan: VariantPlan) -> dict[str, Measurement]:
         return {}
     target, study, baseline = run.recipe.target, run.study, f"baseline-s{plan.seed}"
     against = study.path(baseline, "model.onnx") if plan.section is not None else None
-    timing = Timing(target.threads, target.provider, run.recipe.evaluate.latency_runs)
-    run.progress.note(f"  latency: {timing.runs} runs, {target.threads} thread(s), interleaved with the baseline")
-    return observe.latency(study.path(plan.id, "model.onnx"), against, run.bundle.test.images[0], timing)
+    protocol = Timing(target.threads, target.provider, run.recipe.evaluate.latency_runs)
+    run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with the baseline")
+    return timing.latency(study.path(plan.id, "model.onnx"), against, run.bundle.test.images[0], protocol)
 
 
 # --------------------------------------------------------------------------------------------------------- hashes

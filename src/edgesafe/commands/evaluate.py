@@ -6,14 +6,13 @@ gate read it as any other. A baseline that was measured before, in a study, is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from edgesafe import corruptions, data
+from edgesafe import data
 from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.comparison import same_pixels
@@ -23,8 +22,7 @@ from edgesafe.measure.inference.session import OnnxClassifier, confirm, detect
 from edgesafe.measure.pooling import BENCHMARK, DESIGN
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.progress import Progress, Silent
-from edgesafe.recipe import parsing
-from edgesafe.recipe.sections import DataSection
+from edgesafe.recipe import parsing, recipe
 from edgesafe.records import (
     Artefact,
     DataBundle,
@@ -35,13 +33,16 @@ from edgesafe.records import (
     VariantEntry,
     VariantRecord,
 )
-from edgesafe.stages import measure, observe, stopping
-from edgesafe.stages.observe import Setting, Timing
+from edgesafe.stages import counts, measure, observe, stopping, timing
+from edgesafe.stages.metrics import Setting
+from edgesafe.stages.timing import Timing
 from edgesafe.study import writer
-from edgesafe.study.files import atomic_write, sha256_bytes
-from edgesafe.study.host import host, input_hashes
+from edgesafe.study.files import sha256_bytes
+from edgesafe.study.host import host
+from edgesafe.study.inputs import input_hashes
+from edgesafe.study.study import StudyReader
 
-__all__ = ["CorruptRequest", "Request", "bench", "corrupt", "evaluate"]
+__all__ = ["Request", "evaluate"]
 
 _BASELINE, _CANDIDATE = "baseline-s0", "candidate-s0"
 
@@ -73,7 +74,7 @@ class Request:
     overrides: tuple[str, ...] = ()
 
 
-def evaluate(request: Request, out: Path, progress: Progress | None = None) -> writer.StudyReader:
+def evaluate(request: Request, out: Path, progress: Progress | None = None) -> StudyReader:
     """Measure an ONNX classifier, and compare it with a baseline if one is given.
 
     Raises:
@@ -136,10 +137,10 @@ def _known(baseline: Path | None) -> _Known | None:
     if baseline is None or not baseline.is_dir():
         return None
     if (baseline / "study.json").is_file():
-        study = writer.StudyReader(baseline)
+        study = StudyReader(baseline)
         names = [name for name in study.done() if study.variant(name).method == "baseline"]
     elif (baseline.parent / "study.json").is_file():
-        study = writer.StudyReader(baseline.parent)
+        study = StudyReader(baseline.parent)
         names = [name for name in study.done() if name == baseline.name]
     else:
         raise UsageError("neither an ONNX file nor a study", where=str(baseline), fix="give one of them as --baseline")
@@ -179,7 +180,7 @@ def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
 
 @dataclass(frozen=True)
 class _Audit:
-    recipe: parsing.Recipe
+    recipe: recipe.Recipe
     bundle: DataBundle
     bench: observe.Bench
     study: writer.StudyWriter
@@ -219,8 +220,8 @@ class _Audit:
     def _counted(self, variant: str, content: bytes, spec: InputSpec) -> dict[str, Measurement]:
         """Size, parameters, latency."""
         found = {
-            "size.onnx_bytes": observe.exact("size.onnx_bytes", float(len(content)), Unit.BYTES),
-            "size.params": observe.exact("size.params", foreign.parameters(content), Unit.COUNT),
+            "size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)), Unit.BYTES),
+            "size.params": counts.exact("size.params", foreign.parameters(content), Unit.COUNT),
         }
         return found | (self._latency(variant, spec) if self.recipe.evaluate.latency else {})
 
@@ -252,8 +253,8 @@ class _Audit:
         if self._compared(variant):
             against = self.study.path(_BASELINE, "model.onnx")
             specs["baseline"] = self._spec(self.study.file_bytes(_BASELINE, "model.onnx"))
-        timing = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
-        return observe.latency(self.study.path(variant, "model.onnx"), against, self.bundle.test.images[0], timing)
+        protocol = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
+        return timing.latency(self.study.path(variant, "model.onnx"), against, self.bundle.test.images[0], protocol)
 
     def _describe(self, variant: str, content: bytes, artefact: Artefact) -> VariantRecord:
         return VariantRecord(
@@ -275,67 +276,3 @@ class _Audit:
                 seed=0,
             ),
         )
-
-
-def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str, Mapping[str, Measurement]]:
-    """Batch-1 latency of a file, or of two interleaved; keyed by file name.
-
-    Raises:
-        UsageError: a file is not an image classifier, or the target is unknown.
-    """
-    where = parsing.parse(
-        {"name": "bench", "model": {"arch": "onnx"}, "data": {"name": "digits"}, "target": {"name": target}}
-    )
-    specs = {"candidate": foreign.plain_spec(model)}
-    if against is not None:
-        specs["baseline"] = foreign.plain_spec(against)
-    timing = Timing(where.target.threads, where.target.provider, runs, specs)
-    opened = OnnxClassifier(model, provider=timing.provider, input_spec=specs["candidate"])
-    image = np.random.default_rng(0).integers(0, 256, opened.input_shape or (32, 32, 3), dtype=np.uint8)
-    first = observe.latency(model, against, image, timing)
-    if against is None:
-        return {model.name: first}
-    alone = Timing(timing.threads, timing.provider, runs, {"candidate": specs["baseline"]})
-    return {str(model): first, str(against): observe.latency(against, None, image, alone)}
-
-
-@dataclass(frozen=True)
-class CorruptRequest:
-    """What `edgesafe corrupt` asks for; empty: all."""
-
-    data: str
-    root: str
-    corruptions: tuple[str, ...] = ()
-    severities: tuple[int, ...] = ()
-    seed: int = 0
-    images: int | None = None
-    frost_dir: str | None = None
-
-
-def corrupt(request: CorruptRequest, out: Path, sheet: Path | None, progress: Progress) -> list[Path]:
-    """Write the corrupted test set of a data set, and a contact sheet if one is asked for.
-
-    Raises:
-        EdgesafeError: the data cannot be used, or the directory not be written.
-    """
-    test = data.load(DataSection(name=request.data, root=request.root, test_images=request.images)).test
-    names = request.corruptions or corruptions.NAMES
-    severities = tuple(sorted(set(request.severities))) or (1, 2, 3, 4, 5)
-    with progress.stage("corrupting", len(names) * len(severities) * len(test)) as advance:
-        done: dict[str, int] = {}
-
-        def told(name: str, count: int, _: int) -> None:
-            advance(count - done.get(name, 0))
-            done[name] = count
-
-        written = corruptions.write_directory(
-            test.images, test.labels, out, corruptions=names, severities=severities, seed=request.seed,
-            frost_dir=request.frost_dir, progress=told,
-        )  # fmt: skip
-    if sheet is None:
-        return [written]
-    picture = corruptions.contact_sheet(
-        test.images[0], seed=request.seed, corruptions=names, severities=severities, frost_dir=request.frost_dir
-    )
-    atomic_write(sheet, observe.png(picture))
-    return [written, sheet]

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesafe.errors import ExitCode, StoreError
+from edgesafe.errors import ExitCode
 from edgesafe.policy import lock as locks
 from edgesafe.policy import outputs
 from edgesafe.policy import policy as policies
-from edgesafe.policy import proposal as proposals
 from edgesafe.policy.decision import Options, decide
 from edgesafe.records import (
     Comparison,
@@ -21,10 +20,10 @@ from edgesafe.records import (
     VariantRecord,
     Verdict,
 )
-from edgesafe.study import writer
 from edgesafe.study.files import atomic_write
+from edgesafe.study.study import StudyReader
 
-__all__ = ["Request", "check", "judge", "pin", "propose", "text", "workflow_commands", "write"]
+__all__ = ["Request", "judge", "text", "workflow_commands", "write"]
 
 _MARKS = {
     GateStatus.PASS: "PASS",
@@ -73,37 +72,16 @@ def judge(request: Request) -> Verdict:
 
 def _records(
     path: Path,
-) -> tuple[writer.StudyReader, dict[str, VariantRecord], dict[str, Measurements]]:
+) -> tuple[StudyReader, dict[str, VariantRecord], dict[str, Measurements]]:
     """A study's records, its files compared with their hashes."""
-    study = writer.StudyReader(path)
+    study = StudyReader(path)
     ids = [entry.id for entry in study.record.variants if entry.status == "done"]
     for variant in ids:
         study.verify(variant)
     return study, {v: study.variant(v) for v in ids}, {v: study.measurements(v) for v in ids}
 
 
-def propose(path: Path) -> str:
-    """The text of a policy for a study (`edgesafe policy init`).
-
-    Raises:
-        EdgesafeError: the study cannot be used, or holds no measured baseline.
-    """
-    study, _, measurements = _records(path)
-    return proposals.init(study.record, measurements)
-
-
-def check(policy: Path, study: Path) -> list[str]:
-    """Which gates of a policy this study's n can decide (`edgesafe policy check`).
-
-    Raises:
-        EdgesafeError: policy or study cannot be used.
-    """
-    return proposals.check(policies.load(policy), _records(study)[2])
-
-
-def _against(
-    study: writer.StudyReader, measurements: Mapping[str, Measurements], baseline: str
-) -> dict[str, Measurements]:
+def _against(study: StudyReader, measurements: Mapping[str, Measurements], baseline: str) -> dict[str, Measurements]:
     """The same measurements with paired differences to another baseline, computed from the stored evidence."""
     from edgesafe.measure import evidence as evidence_files
     from edgesafe.measure import summary
@@ -120,23 +98,6 @@ def _against(
             update={"baseline": against, "differences": differences, "metrics": metrics}
         )
     return found
-
-
-def pin(study_path: Path, baselines: tuple[str, ...]) -> str:
-    """The text of an edgesafe.lock that pins baselines of a study (all of its baselines if none is named).
-
-    Raises:
-        EdgesafeError: the study cannot be used, or holds no such baseline.
-    """
-    study = writer.StudyReader(study_path)
-    done = study.done()
-    chosen = baselines or tuple(name for name in done if study.variant(name).method == "baseline")
-    missing = [name for name in chosen if name not in done]
-    if missing:
-        raise StoreError(f"no finished variant '{missing[0]}'", where=str(study_path), fix=f"it has: {', '.join(done)}")
-    for name in chosen:
-        study.verify(name)
-    return locks.pin({name: study.measurements(name) for name in chosen})
 
 
 def write(verdict: Verdict, targets: Mapping[str, Path]) -> None:

@@ -15,7 +15,7 @@ from edgesafe.records import Measurement, Measurements, VariantEntry
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgesafe.study.writer import StudyReader
+    from edgesafe.study.study import StudyReader
 
 __all__ = ["print_latency", "print_models", "print_sensitivity", "print_study"]
 

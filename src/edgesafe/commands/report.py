@@ -9,8 +9,8 @@ from edgesafe.commands import gate
 from edgesafe.errors import UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.records import Evidence
-from edgesafe.study import writer
 from edgesafe.study.files import atomic_write
+from edgesafe.study.study import StudyReader
 
 __all__ = ["write"]
 
@@ -34,7 +34,7 @@ def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Pa
         if error.name is None or error.name.startswith("edgesafe"):
             raise
         raise UsageError(f"{error.name} is not installed", fix="pip install 'edgesafe[report]'") from None
-    study = writer.StudyReader(study_path)
+    study = StudyReader(study_path)
     ids = study.done()
     for variant in ids:
         study.verify(variant)
@@ -62,7 +62,7 @@ def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Pa
 class _Evidences(Mapping[str, Evidence]):
     """The evidence of each variant, read when it is asked for: a full study holds tens of MB per variant."""
 
-    def __init__(self, study: writer.StudyReader, ids: tuple[str, ...]) -> None:
+    def __init__(self, study: StudyReader, ids: tuple[str, ...]) -> None:
         self._study, self._ids = study, ids
 
     def __getitem__(self, variant: str) -> Evidence:

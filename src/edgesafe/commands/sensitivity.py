@@ -14,7 +14,7 @@ from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
 from edgesafe.prune import PruneContext
 from edgesafe.prune.schedule import Sensitivity, sensitivity
-from edgesafe.recipe.parsing import Recipe
+from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import Method
 
 __all__ = ["sense"]

@@ -26,7 +26,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.recipe.sections import Criterion
-from edgesafe.surgery.trace import Role, Slot
+from edgesafe.surgery.propagation import Role, Slot
 from edgesafe.surgery.units import ChannelGraph, Group
 
 __all__ = ["NEED_GRADIENTS", "Material", "gather", "score_group"]

@@ -6,125 +6,25 @@ Unknown keys are errors that name the nearest key; every default is filled in be
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import re
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from edgesafe.errors import RecipeError
 from edgesafe.recipe import shipped
+from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import (
-    CORRUPTIONS,
     CompressSection,
-    DataSection,
-    EvaluateSection,
-    ExportSection,
-    ModelSection,
     RecoverSection,
-    Section,
     TargetSection,
-    TrainSection,
 )
 
-__all__ = ["Recipe", "VariantPlan", "dump_toml", "from_flags", "load", "parse", "toml_value", "variants"]
-
-
-class Recipe(Section):
-    """A whole recipe, schema edgesafe.recipe/1."""
-
-    schema_: Literal["edgesafe.recipe/1"] = Field(default="edgesafe.recipe/1", alias="schema")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    model: ModelSection
-    data: DataSection
-    compress: tuple[CompressSection, ...] = ()
-    train: TrainSection = TrainSection()
-    recover: RecoverSection = RecoverSection()
-    export: ExportSection = ExportSection()
-    evaluate: EvaluateSection = EvaluateSection()
-    target: TargetSection = TargetSection()
-
-    @model_validator(mode="after")
-    def _rules_across_sections(self) -> Recipe:
-        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds must be distinct and not negative")
-        made = [name for block in self.compress for name, _ in _named(block)]
-        twice = sorted({name for name in made if made.count(name) > 1})
-        if twice:
-            raise ValueError(f"{', '.join(twice)} stands twice (ratios count to two digits): give one block a label")
-        for block in self.compress:
-            if block.label == "baseline" or (block.label in {m.value for m in type(block.method)} - {block.method}):
-                raise ValueError(f"label '{block.label}' is the name of something else")
-        names = self.evaluate.corruptions
-        if isinstance(names, tuple):
-            unknown = [name for name in names if name not in CORRUPTIONS]
-            if unknown or not names:
-                raise ValueError(f"evaluate.corruptions: unknown {unknown}; known: {', '.join(CORRUPTIONS)}")
-        elif names not in ("all", "none") and not names.startswith("dir:"):
-            raise ValueError(f"evaluate.corruptions = '{names}': use all, none, a list of names, or dir:PATH")
-        elif names.startswith("dir:") and self.data.validation_from == "test":
-            raise ValueError(
-                f"evaluate.corruptions = '{names}' with data.validation_from = 'test': the directory holds every test "
-                "image, also those held out for validation; use generated corruptions, or validation_from = 'train'"
-            )
-        return self
-
-    def resolved(self) -> dict[str, Any]:
-        """Plain JSON values with every default filled in, in the order of the sections."""
-        return self.model_dump(mode="json", by_alias=True)
-
-    @property
-    def sha256(self) -> str:
-        """Identity of what will be computed: the name and the cache directory do not count."""
-        plain = self.resolved()
-        plain.pop("name")
-        plain["evaluate"].pop("cache_dir")
-        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-class VariantPlan(Section):
-    """One variant to make: the baseline if `section` is None."""
-
-    id: str
-    label: str
-    ratio: float
-    seed: int
-    section: CompressSection | None = None
-
-    @property
-    def method(self) -> str:
-        """The method's name, or "baseline"."""
-        return self.section.method.value if self.section is not None else "baseline"
-
-
-def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
-    """All variants of a recipe in the order they are made: per seed the baseline, then block by block."""
-    plans: list[VariantPlan] = []
-    for seed in recipe.seeds:
-        plans.append(VariantPlan(id=f"baseline-s{seed}", label="baseline", ratio=0.0, seed=seed))
-        for block in recipe.compress:
-            plans += [
-                VariantPlan(
-                    id=f"{name}-s{seed}", label=block.label or block.method.value, ratio=ratio, seed=seed, section=block
-                )
-                for name, ratio in _named(block)
-            ]
-    return tuple(plans)
-
-
-def _named(block: CompressSection) -> list[tuple[str, float]]:
-    """Names (without seed) and ratios of a block's variants; a budget's ratio is found later and 0 here."""
-    label = block.label or block.method.value
-    if block.budget is not None:
-        return [(f"{label}-{block.budget.resource}{block.budget.value:g}", 0.0)]
-    return [(f"{label}-r{ratio:.2f}", ratio) for ratio in block.ratios]
+__all__ = ["from_flags", "load", "parse"]
 
 
 def load(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -207,7 +107,7 @@ def _resolve_target(section: object) -> dict[str, Any]:
     name = section.get("name", TargetSection().name)
     if not isinstance(name, str):
         raise RecipeError(
-            "must be a string", where="target.name", fix=f"one of: {', '.join(configs.available('targets'))}"
+            "must be a string", where="target.name", fix=f"one of: {', '.join(shipped.available('targets'))}"
         )
     path = shipped.find("targets", name)
     try:
@@ -301,29 +201,3 @@ def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]
 
 def _reason(error: OSError | UnicodeDecodeError) -> str:
     return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"
-
-
-def dump_toml(recipe: Recipe) -> str:
-    """The resolved recipe as TOML; keys whose default is "none" are shown as comments."""
-    plain = recipe.resolved()
-    lines = [f"{key} = {toml_value(plain[key])}" for key in ("schema", "name", "seeds")]
-    for key, value in plain.items():
-        blocks = value if key == "compress" else [value] if isinstance(value, dict) else []
-        for block in blocks:
-            lines += ["", f"[[{key}]]" if key == "compress" else f"[{key}]"]
-            lines += [f"# {k} = (not set)" if v is None else f"{k} = {toml_value(v)}" for k, v in block.items()]
-    return "\n".join(lines) + "\n"
-
-
-def toml_value(value: Any) -> str:
-    """A plain value as TOML text; TOML has no "none", so such a key of a table is left out."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{_toml_key(k)} = {toml_value(v)}" for k, v in value.items() if v is not None)
-        return "{" + inner + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _toml_key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else json.dumps(key, ensure_ascii=False)

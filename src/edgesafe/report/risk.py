@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.measure.metrics.calibration import aurc
-from edgesafe.measure.metrics.selective import (
+from edgesafe.measure.intervals.selective import (
     COVERAGE,
     RiskSteps,
     SelectiveRisk,
     risk_at_coverage,
     risk_steps,
 )
+from edgesafe.measure.metrics.calibration import aurc
 from edgesafe.records import Cell, Measurement, Unit
 from edgesafe.report import svg
 from edgesafe.report.parts import (

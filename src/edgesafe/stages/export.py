@@ -24,7 +24,7 @@ from edgesafe.records import (
     Parity,
     Temperature,
 )
-from edgesafe.study.host import Files
+from edgesafe.study.writer import Files
 from edgesafe.surgery import rebuild
 
 __all__ = ["Exported", "Order", "ship"]

@@ -13,11 +13,12 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
 from edgesafe.records import Evidence, Measurement, Measurements
-from edgesafe.stages import observe, sequential, stopping
-from edgesafe.stages.observe import Bench, Setting
+from edgesafe.stages import metrics, observe, sequential, stopping
+from edgesafe.stages.metrics import Setting
+from edgesafe.stages.observe import Bench
 from edgesafe.stages.stopping import Judge
+from edgesafe.study.checkpoints import Kept
 from edgesafe.study.files import sha256_bytes, stage_key
-from edgesafe.study.host import Kept
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["Metrics", "Task", "measure"]
@@ -110,7 +111,7 @@ def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -
 def _assembled(
     task: Task, evidence: Evidence, reference: tuple[str, Evidence] | None, evidence_sha256: str
 ) -> Measurements:
-    return observe.assemble(task.variant, evidence, evidence_sha256, task.bench, task.setting, reference)
+    return metrics.assemble(task.variant, evidence, evidence_sha256, task.bench, task.setting, reference)
 
 
 def _with(measured: Measurements, *more: Metrics) -> Measurements:

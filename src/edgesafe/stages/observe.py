@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,48 +16,21 @@ from PIL import Image
 
 from edgesafe import corruptions as corruption_package
 from edgesafe.corruptions import CorruptionSource
-from edgesafe.errors import ParityError
 from edgesafe.measure import evidence as evidence_files
-from edgesafe.measure import summary
-from edgesafe.measure.inference import latency as latencies
 from edgesafe.measure.inference import robustness
-from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.pooling import BENCHMARK, DESIGN
-from edgesafe.recipe.sections import EvaluateSection, TargetSection
+from edgesafe.recipe.sections import EvaluateSection
 from edgesafe.records import (
     Cell,
     DataIdentity,
     Evidence,
-    Host,
     ImageSet,
-    Measurement,
-    Measurements,
-    Unit,
-    VariantRecord,
 )
 
-__all__ = [
-    "Bench",
-    "Keeper",
-    "Setting",
-    "Timing",
-    "assemble",
-    "clean",
-    "collect",
-    "corrupted",
-    "exact",
-    "latency",
-    "meta",
-    "other_file",
-    "png",
-    "prepare",
-    "samples",
-    "sizes",
-]
+__all__ = ["Bench", "Keeper", "clean", "collect", "corrupted", "meta", "png", "prepare", "samples"]
 
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
-REPORT = "this is a defect of edgesafe: please report it"
 
 
 class Keeper(Protocol):
@@ -190,132 +162,6 @@ def corrupted(
         )
         advance(len(indices))
     return found
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and how it was measured."""
-
-    target: TargetSection
-    host: Host
-
-
-def assemble(
-    variant: str,
-    evidence: Evidence,
-    evidence_sha256: str,
-    bench: Bench,
-    setting: Setting,
-    reference: tuple[str, Evidence] | None = None,
-) -> Measurements:
-    """Every metric of the evidence with its interval, and the paired differences to a baseline's.
-
-    Args:
-        variant: id.
-        evidence: of the variant's file.
-        evidence_sha256: of the evidence as it was written.
-        bench: what it was measured on.
-        setting: target and host, for the record.
-        reference: id and evidence of the baseline, or None for a baseline.
-    """
-    kept = {key: value for key, value in evidence.meta.items() if key.startswith(("corruption.", "sample."))}
-    base = reference[1] if reference is not None else None
-    return Measurements(
-        variant=variant,
-        baseline=reference[0] if reference is not None else None,
-        onnx_sha256=str(evidence.meta["onnx_sha256"]),
-        evidence_sha256=evidence_sha256,
-        test_sha256=bench.test.sha256,
-        metrics=summary.summarise(evidence, population=bench.population, baseline=base),
-        differences=summary.compare(evidence, reference[1]) if reference is not None else {},
-        meta={**kept, "target": setting.target.model_dump(), "host": setting.host.model_dump()},
-    )
-
-
-def exact(metric: str, value: float, unit: Unit, population: str = "this file") -> Measurement:
-    """A number that is counted, not estimated, and what it is about."""
-    return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit, population=population)
-
-
-def other_file(classifier: OnnxClassifier, bench: Bench, suffix: str, beside: Evidence) -> dict[str, Measurement]:
-    """Clean metrics of a file beside model.onnx, measured on that file and the same images: `accuracy.<suffix>`, ….
-
-    Args:
-        classifier: the open file.
-        bench: what to run it on.
-        suffix: "calibrated" or "int8".
-        beside: of model.onnx; a "calibrated" file must keep the arg max on every image.
-
-    Raises:
-        ParityError: a prediction changed that must not.
-    """
-    cell, logits = clean(classifier, bench, beside.clean.index)
-    changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum()) if suffix == "calibrated" else 0
-    if changed:
-        raise ParityError(f"{changed} predictions changed", where=f"model.{suffix}.onnx", fix=REPORT)
-    metrics = summary.summarise(Evidence(cell, logits, {}, {}), population=bench.population)
-    wanted = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
-    return {
-        f"{name}.{suffix}": metrics[name].model_copy(update={"metric": f"{name}.{suffix}"})
-        for name in wanted
-        if suffix != "calibrated" or name != "accuracy"  # which is model.onnx's, prediction by prediction
-    }
-
-
-def sizes(record: VariantRecord) -> dict[str, Measurement]:
-    """What is counted, not estimated: bytes, parameters, MACs, sparsity; and the parity that was proven."""
-    found: dict[str, Measurement] = {}
-    for file, metric in (
-        ("model.onnx", "size.onnx_bytes"),
-        ("model.sparse.onnx", "size.sparse_onnx_bytes"),
-        ("model.int8.onnx", "size.int8_onnx_bytes"),
-    ):
-        artefact = record.artefact(file)
-        if artefact is not None:
-            found[metric] = exact(metric, artefact.bytes, Unit.BYTES)
-    found["size.params"] = exact("size.params", record.params, Unit.COUNT)
-    found["sparsity"] = exact("sparsity", record.sparsity, Unit.FRACTION)
-    if record.macs is not None:
-        found["macs"] = exact("macs", record.macs, Unit.COUNT)
-    proven = [check for check in record.parity if check.file == "model.onnx"]
-    if proven:
-        who = f"the {min(check.n for check in proven):,} images that it was compared on"
-        largest = max(check.max_abs_logit for check in proven)
-        found["parity.max_abs_logit"] = exact("parity.max_abs_logit", largest, Unit.LOGIT, who)
-    return found
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How latency is measured."""
-
-    threads: int
-    provider: str
-    runs: int
-    specs: Mapping[str, InputSpec] = field(
-        default_factory=dict
-    )  #: of "candidate" and "baseline", if not edgesafe's own
-
-
-def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing) -> dict[str, Measurement]:
-    """Batch-1 latency, candidate and baseline interleaved in one process.
-
-    Args:
-        candidate: the file.
-        baseline: what to compare with; None: the ratio is not given.
-        image: uint8 (H, W, C).
-        timing: threads, provider, runs.
-    """
-    files = {"candidate": candidate} if baseline is None else {"candidate": candidate, "baseline": baseline}
-    samples = latencies.interleaved(
-        files,
-        image=image,
-        threads=timing.threads,
-        provider=timing.provider,
-        runs=timing.runs,
-        specs=timing.specs,
-    )
-    return latencies.summarise(samples["candidate"], samples.get("baseline"))
 
 
 def samples(bench: Bench) -> bytes | None:

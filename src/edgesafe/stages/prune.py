@@ -17,9 +17,9 @@ from edgesafe.prune.budget import Budget, Resource, prune_to_budget
 from edgesafe.prune.schedule import prune_in_steps
 from edgesafe.recipe.sections import CompressSection, ExportSection, TargetSection
 from edgesafe.records import DataBundle
-from edgesafe.stages import observe
-from edgesafe.stages.observe import Timing
-from edgesafe.train.loop import Normalisation
+from edgesafe.stages import timing
+from edgesafe.stages.timing import Timing
+from edgesafe.train.augmentation import Normalisation
 
 __all__ = ["Between", "cut", "gradient_batches", "latency_ms"]
 
@@ -80,9 +80,9 @@ def latency_ms(bundle: DataBundle, section: ExportSection, target: TargetSection
     onnx = export.export_onnx(
         model.eval(), input_shape=(height, width, channels), mean=bundle.mean, std=bundle.std, opset=section.opset
     )
-    timing = Timing(target.threads, target.provider, _TRIAL_RUNS)
+    protocol = Timing(target.threads, target.provider, _TRIAL_RUNS)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(onnx)
         file.flush()
-        found = observe.latency(Path(file.name), None, bundle.test.images[0], timing)
+        found = timing.latency(Path(file.name), None, bundle.test.images[0], protocol)
     return found["latency.p50_ms"].estimate

@@ -21,12 +21,13 @@ from edgesafe.recipe.sections import (
     TrainSection,
 )
 from edgesafe.records import DataBundle, ImageSet
+from edgesafe.study.checkpoints import Kept
 from edgesafe.study.files import sha256_bytes, stage_key
-from edgesafe.study.host import Kept
 from edgesafe.study.writer import StudyWriter
 from edgesafe.surgery import rebuild
-from edgesafe.train import loop
-from edgesafe.train.loop import Best, FitPlan, Normalisation
+from edgesafe.train import batchnorm, loop
+from edgesafe.train.augmentation import FitPlan, Normalisation
+from edgesafe.train.checkpoints import Best
 
 __all__ = ["Recovery", "Trainer", "weights_hash"]
 
@@ -100,7 +101,7 @@ class Trainer:
         """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images."""
         section = how.section
         pruned = self._score(model) if section.bn_images or section.epochs else None
-        layers = loop.reestimate_batchnorm(
+        layers = batchnorm.reestimate_batchnorm(
             model, self.bundle.train, self.normalise, images=section.bn_images, view=_plan(section, how.seed)
         )
         done: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgesafe.surgery.propagation import Role, Slot
 from edgesafe.surgery.remove import remove
-from edgesafe.surgery.trace import Role, Slot
 from edgesafe.surgery.units import (
     ChannelGraph,
     Group,

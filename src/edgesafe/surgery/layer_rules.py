@@ -9,12 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgesafe.surgery.trace import (
-    Role,
-    Tracer,
-    fixed,
-    unknown,
-)
+from edgesafe.surgery.propagation import Role, Tracer, fixed, unknown
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
-from edgesafe.surgery.trace import Slot
+from edgesafe.surgery.propagation import Slot
 
 __all__ = ["owners", "remove", "set_tensors", "sync_module"]
 

@@ -12,12 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery import layer_rules
 from edgesafe.surgery.labels import PADDING, varying_dims
-from edgesafe.surgery.trace import (
-    Role,
-    Tracer,
-    fixed,
-    unknown,
-)
+from edgesafe.surgery.propagation import Role, Tracer, fixed, unknown
 
 __all__ = ["apply_rule"]
 

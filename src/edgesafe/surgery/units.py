@@ -10,12 +10,8 @@ from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery.labels import Reason
-from edgesafe.surgery.trace import (
-    Role,
-    Slot,
-    Trace,
-    trace,
-)
+from edgesafe.surgery.propagation import Role, Slot, Trace
+from edgesafe.surgery.trace import trace
 
 __all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]
 

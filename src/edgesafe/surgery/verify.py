@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.records import Proof
-from edgesafe.surgery.trace import Role, Slot
+from edgesafe.surgery.propagation import Role, Slot
 from edgesafe.surgery.units import ChannelGraph, layer_name
 
 __all__ = [

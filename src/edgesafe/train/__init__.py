@@ -1,0 +1,1 @@
+"""Training: from scratch, fine-tuning after pruning, sparsity training, BatchNorm statistics."""

@@ -7,125 +7,23 @@ parameters.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
+from edgesafe.train.augmentation import FitPlan, Normalisation, _augment, _generator, _seed
+from edgesafe.train.batchnorm import _BN
+from edgesafe.train.checkpoints import Checkpoints, _tensors, _weights
 
-__all__ = ["Best", "Checkpoints", "FitPlan", "Normalisation", "Parts", "accuracy", "fit", "reestimate_batchnorm"]
+__all__ = ["accuracy", "fit"]
 
-_BN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _JUDGED = 250  # images per forward pass where nothing is learned
-_PAD = 4  # of the random crop, as in He et al. 2015 and the benchmark study
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Per-channel mean and standard deviation of pixels in [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (n, H, W, C) to normalised float32 (n, C, H, W)."""
-        x = images.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
-        return x.sub_(torch.tensor(self.mean).view(1, -1, 1, 1)).div_(torch.tensor(self.std).view(1, -1, 1, 1))
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """SGD with momentum; the rate is multiplied by gamma after each milestone epoch."""
-
-    epochs: int
-    lr: float
-    milestones: tuple[int, ...]
-    gamma: float
-    momentum: float
-    weight_decay: float
-    batch_size: int
-    augment: bool
-    flip: bool
-    seed: int  #: of order, augmentation and dropout
-    bn_l1: float = 0.0  #: weight of the L1 penalty on BatchNorm scales (network slimming, Liu et al. 2017)
-
-
-class Checkpoints(Protocol):
-    """Where `fit` keeps its state after each epoch."""
-
-    def load(self) -> bytes | None:
-        """The last state, or None."""
-
-    def save(self, state: bytes) -> None:
-        """Keep a state."""
-
-
-class Parts(Checkpoints, Protocol):
-    """Checkpoints that can keep something beside the state."""
-
-    def get(self, name: str) -> bytes | None:
-        """What was kept under that name, or None."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep it."""
-
-
-class Best:
-    """Checkpoints that also keep the best network by a score, the start (epoch 0) included; the latest wins a tie.
-
-    The best is kept before the state is, so a training that stops between the two does that epoch again, with the same
-    result.
-
-    Args:
-        model: at its start; `fit` trains this very object.
-        score: higher is better; must leave the network as it is.
-        parts: where state and best are kept.
-    """
-
-    def __init__(self, model: nn.Module, score: Callable[[nn.Module], float], parts: Parts) -> None:
-        self._model, self._score, self._parts = model, score, parts
-        self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self._value = score(model)
-        self._epoch = 0
-        kept = parts.get("best")
-        tensors = _tensors(kept) if kept is not None else {}
-        if tensors:
-            start = self._state
-            self._take(tensors)
-            model.load_state_dict(self._state)
-            self._value = score(model)
-            model.load_state_dict(start)
-
-    def load(self) -> bytes | None:
-        """The last state."""
-        return self._parts.load()
-
-    def save(self, state: bytes) -> None:
-        """Keep a state, and see whether it is the best."""
-        value = self._score(self._model)
-        if value >= self._value:
-            self._value = value
-            self._take(load_tensors(state))
-            self._parts.put("best", state)
-        self._parts.save(state)
-
-    def restore(self) -> int:
-        """Make the network what it was at its best; gives the epoch, 0 for the start."""
-        self._model.load_state_dict(self._state)
-        return self._epoch
-
-    def _take(self, tensors: Mapping[str, Tensor]) -> None:
-        self._state, self._epoch = _weights(tensors), len(tensors["losses"])
 
 
 def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation) -> float:
@@ -207,63 +105,7 @@ def fit(
     return losses
 
 
-def reestimate_batchnorm(
-    model: nn.Module,
-    data: ImageSet,
-    normalise: Normalisation,
-    *,
-    images: int,
-    view: FitPlan | None = None,
-    batch_size: int = 250,
-) -> int:
-    """Replace the running statistics of every BatchNorm by plain averages over training images.
-
-    Only statistics change; weights do not. They must be of images as training showed them: those of unaugmented images
-    cost a ResNet-20 that was trained on random crops 2.9 points of accuracy (decision 006).
-
-    Args:
-        model: changed in place.
-        data: its first `images` are used.
-        normalise: of the data set.
-        images: how many; 0: nothing happens.
-        view: crops and flips of the training, whose seed decides them; None: images as they are.
-        batch_size: images at a time.
-
-    Returns:
-        Number of BatchNorm layers re-estimated (0: the net has none, nothing happened).
-    """
-    layers = [module for module in model.modules() if isinstance(module, _BN) and module.track_running_stats]
-    if not layers or images == 0:
-        return 0
-    momenta = [layer.momentum for layer in layers]
-    model.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # cumulative average
-        layer.train()
-    x = torch.from_numpy(data.images[:images])
-    with torch.no_grad():
-        for start in range(0, len(x), batch_size):
-            part = x[start : start + batch_size]
-            if view is not None:
-                part = _augment(part, view, _generator(view.seed, 0, f"statistics{start}"))
-            if len(part) > 1:
-                model(normalise(part))
-    for layer, momentum in zip(layers, momenta, strict=True):
-        layer.momentum = momentum
-    model.eval()
-    return len(layers)
-
-
 # ------------------------------------------------------------------------------------------------------- details
-
-
-def _seed(seed: int, epoch: int, purpose: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()[:7], "big")
-
-
-def _generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, epoch, purpose))
 
 
 def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -273,21 +115,6 @@ def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
         batch = order[start : start + size]
         if len(batch) > 1:
             yield batch
-
-
-def _augment(x: Tensor, plan: FitPlan, generator: torch.Generator) -> Tensor:
-    """Random crop out of the zero-padded image and horizontal flip. uint8 (n, H, W, C) to the same."""
-    if not plan.augment:
-        return x
-    n, h, w, _ = x.shape
-    padded = F.pad(x, (0, 0, _PAD, _PAD, _PAD, _PAD))
-    dy, dx = torch.randint(0, 2 * _PAD + 1, (2, n), generator=generator)
-    columns = torch.arange(w).repeat(n, 1)
-    if plan.flip:
-        flipped = torch.rand(n, generator=generator) < 0.5
-        columns = torch.where(flipped[:, None], w - 1 - columns, columns)
-    rows = dy[:, None] + torch.arange(h)
-    return padded[torch.arange(n)[:, None, None], rows[:, :, None], (dx[:, None] + columns)[:, None, :]]
 
 
 def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
@@ -332,15 +159,3 @@ def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoin
         if f"momentum.{position}" in tensors:
             optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{position}"]
     return [float(value) for value in tensors["losses"]]
-
-
-def _tensors(state: bytes) -> dict[str, Tensor]:
-    """Of a state; none if it is damaged: then it is not used, and the training starts again and ends the same."""
-    try:
-        return load_tensors(state)
-    except SafetensorError:
-        return {}
-
-
-def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}

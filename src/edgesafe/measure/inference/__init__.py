@@ -1,0 +1,1 @@
+"""ONNX files under onnxruntime: sessions, inputs of foreign files, corrupted cells, latency."""

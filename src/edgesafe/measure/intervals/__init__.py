@@ -1,0 +1,1 @@
+"""Intervals: of rates and means, of means over cells, of calibration errors."""

@@ -20,11 +20,11 @@ POLICIES = sorted((ROOT / "configs" / "policies").glob("*.toml"))
 SCRIPT = """
 import datetime, sys, time
 start = time.process_time()
-from edgesafe.gate import decide, outputs, policy
+from edgesafe.policy import decision, outputs, policy
 from edgesafe.records import Measurements, StudyRecord
 study = StudyRecord.model_validate_json(sys.argv[1])
 found = {m.variant: m for m in (Measurements.model_validate_json(text) for text in sys.argv[3:])}
-verdict = decide.decide(policy.loads(sys.argv[2]), study, found, {}, baseline=None, today=datetime.date(2026, 11, 22))
+verdict = decision.decide(policy.loads(sys.argv[2]), study, found, {}, baseline=None, today=datetime.date(2026, 11, 22))
 outputs.to_json(verdict), outputs.to_junit(verdict), outputs.to_markdown(verdict)
 print(time.process_time() - start, verdict.exit_code)
 heavy = {"numpy", "torch", "onnx", "onnxruntime", "matplotlib", "PIL"} & set(sys.modules)

@@ -25,15 +25,16 @@ from edgesafe.data import sets
 from edgesafe.errors import IntegrityError, StoreError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.progress import Silent
-from edgesafe.recipe import parsing
+from edgesafe.recipe import parsing, recipe
 from edgesafe.study import writer
+from edgesafe.study.study import StudyReader
 
 from .conftest import TINY
 
 
-def test_every_variant_is_made_and_measured(study: Path, tiny: parsing.Recipe) -> None:
-    read = writer.StudyReader(study)
-    assert read.done() == tuple(plan.id for plan in parsing.variants(tiny))
+def test_every_variant_is_made_and_measured(study: Path, tiny: recipe.Recipe) -> None:
+    read = StudyReader(study)
+    assert read.done() == tuple(plan.id for plan in recipe.variants(tiny))
     assert read.record.digest
     for name in read.done():
         read.verify(name)
@@ -51,9 +52,9 @@ def test_every_variant_is_made_and_measured(study: Path, tiny: parsing.Recipe) -
             assert {"accuracy", "mpc", "ece_em10_top1", "flips"} <= set(read.measurements(name).differences)
 
 
-def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: parsing.Recipe) -> None:
+def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: recipe.Recipe) -> None:
     """Oracle: onnxruntime and numpy, called plainly."""
-    read, test = writer.StudyReader(study), sets.load(tiny.data).test
+    read, test = StudyReader(study), sets.load(tiny.data).test
     for name in ("baseline-s0", "filter-r0.50-s0"):
         session = ort.InferenceSession(str(study / name / "model.onnx"))
         (logits,) = session.run(["logits"], {"image": test.images})
@@ -68,7 +69,7 @@ def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: parsing.Re
 
 
 def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(study: Path) -> None:
-    read = writer.StudyReader(study)
+    read = StudyReader(study)
     baseline = read.variant("baseline-s0")
     assert baseline.macs is not None
     for name in ("filter-r0.50-s0", "channel-r0.30-s0", "random-r0.50-s0"):
@@ -89,9 +90,9 @@ def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(st
         assert (study / name / "model.sparse.onnx").stat().st_size < (study / name / "model.onnx").stat().st_size
 
 
-def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, tiny: parsing.Recipe) -> None:
+def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, tiny: recipe.Recipe) -> None:
     bundle = sets.load(tiny.data)
-    for name in writer.StudyReader(study).done():
+    for name in StudyReader(study).done():
         net = edgesafe.load(study / name).eval()
         x = torch.from_numpy(bundle.test.images[:16]).permute(0, 3, 1, 2).float() / 255
         x = (x - torch.tensor(bundle.mean).view(1, -1, 1, 1)) / torch.tensor(bundle.std).view(1, -1, 1, 1)
@@ -101,19 +102,17 @@ def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, 
         assert np.abs(ours - theirs).max() <= 1e-4
 
 
-def test_temperature_never_sees_the_test_set(study: Path, tiny: parsing.Recipe) -> None:
+def test_temperature_never_sees_the_test_set(study: Path, tiny: recipe.Recipe) -> None:
     bundle = sets.load(tiny.data)
-    for name in writer.StudyReader(study).done():
-        fitted = writer.StudyReader(study).variant(name).temperature
+    for name in StudyReader(study).done():
+        fitted = StudyReader(study).variant(name).temperature
         assert fitted is not None
         assert fitted.data_sha256 == bundle.validation.sha256 != bundle.test.sha256
         assert fitted.nll_after <= fitted.nll_before
 
 
 def hashes(root: Path) -> dict[str, str]:
-    return {e.id: e.digest for e in writer.StudyReader(root).record.variants} | {
-        "": writer.StudyReader(root).record.digest
-    }
+    return {e.id: e.digest for e in StudyReader(root).record.variants} | {"": StudyReader(root).record.digest}
 
 
 class Stop(BaseException):
@@ -124,7 +123,7 @@ class Stop(BaseException):
     "writes", [1, 3, 7, pytest.param(9, marks=pytest.mark.slow), 22, pytest.param(40, marks=pytest.mark.slow)]
 )
 def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
-    study: Path, tiny: parsing.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+    study: Path, tiny: recipe.Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     """Stop dead at the n-th write of a run, again and again, until the study is done."""
     short = parsing.load(None, [*TINY, "compress=[]"]) if writes < 9 else tiny
@@ -140,7 +139,7 @@ def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
             raise Stop
         real(path, content)
 
-    monkeypatch.setattr(store, "atomic_write", write)
+    monkeypatch.setattr(writer, "atomic_write", write)
     for _ in range(200):
         count = 0
         try:
@@ -158,18 +157,18 @@ def test_interrupted_after_any_write_it_ends_with_the_same_hashes(
 
 
 def test_a_finished_study_is_not_computed_again(
-    study: Path, tiny: parsing.Recipe, monkeypatch: pytest.MonkeyPatch
+    study: Path, tiny: recipe.Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(pipeline, "_make", never)
+    monkeypatch.setattr(compress, "_make", never)
     before = {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"}
     compress.compress(tiny, study)
     assert {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"} == before
 
 
-def test_a_file_edited_after_measuring_stops_the_study(study: Path, tiny: parsing.Recipe, tmp_path: Path) -> None:
+def test_a_file_edited_after_measuring_stops_the_study(study: Path, tiny: recipe.Recipe, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     path = copy / "filter-r0.50-s0" / "model.onnx"
@@ -329,12 +328,12 @@ def test_the_python_interface(study: Path, tmp_path: Path) -> None:
     policy.write_text(f'schema = "edgesafe.policy/1"\n[data]\nmin_samples = 10\n{gates}')
     code = """
 import sys, edgesafe
-first, second = (edgesafe.policy(*sys.argv[1:]) for _ in range(2))
+first, second = (edgesafe.gate(*sys.argv[1:]) for _ in range(2))
 assert first == second and first.exit_code == 0, first
 assert "torch" not in sys.modules
-import edgesafe.gate.policy
-from edgesafe.gate import decide
-assert edgesafe.policy(*sys.argv[1:]) == first
+import edgesafe.policy.policy
+from edgesafe.policy import decision
+assert edgesafe.gate(*sys.argv[1:]) == first
 """
     subprocess.run([sys.executable, "-c", code, str(study), str(policy)], check=True)
 

@@ -10,11 +10,11 @@ from torch import nn
 
 import edgesafe
 from edgesafe import cli
-from edgesafe.commands import evaluate
+from edgesafe.commands import bench, evaluate
 from edgesafe.data import sets
 from edgesafe.errors import EdgesafeError, RefusedError, UsageError
-from edgesafe.recipe import parsing
-from edgesafe.study import writer
+from edgesafe.recipe import recipe
+from edgesafe.study.study import StudyReader
 
 FEW = ("data.test_images=80", "evaluate.images_per_cell=10", "evaluate.latency_runs=64", 'evaluate.corruptions=["fog"]')
 
@@ -43,7 +43,7 @@ def foreign(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_foreign_file_gives_the_numbers_of_our_own(
-    study: Path, foreign: Path, tiny: parsing.Recipe, tmp_path: Path
+    study: Path, foreign: Path, tiny: recipe.Recipe, tmp_path: Path
 ) -> None:
     bundle = sets.load(tiny.data)  # its mean and deviation are those of the images it trained on
     ours_file = study / "baseline-s0" / "model.onnx"
@@ -54,7 +54,7 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(
         assert theirs[metric].estimate == pytest.approx(ours[metric].estimate, abs=1e-5)
     assert done.measurements("candidate-s0").differences["accuracy"].estimate == 0.0
     assert "latency.ratio" in theirs
-    again = writer.StudyReader(tmp_path / "audit")
+    again = StudyReader(tmp_path / "audit")
     assert again.record.digest == evaluate.evaluate(request, tmp_path / "audit").record.digest
     assert cli.run(["report", str(tmp_path / "audit"), "--out", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
@@ -98,12 +98,12 @@ def test_files_that_cannot_be_audited(study: Path, tmp_path: Path) -> None:
         with pytest.raises(EdgesafeError, match=says):
             evaluate.evaluate(evaluate.Request(path, None, "digits", overrides=FEW), tmp_path / "a")
         with pytest.raises(EdgesafeError, match=says):
-            evaluate.bench(path, None, "host-1t", 64)
+            bench.bench(path, None, "host-1t", 64)
 
 
 def test_bench_times_two_files_in_turn(study: Path, foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = study / "filter-r0.50-s0" / "model.onnx"
-    found = evaluate.bench(foreign, ours, "host-1t", 64)
+    found = bench.bench(foreign, ours, "host-1t", 64)
     assert "latency.ratio" in found[str(foreign)]
     assert found[str(ours)]["latency.p50_ms"].estimate > 0
     assert cli.run(["bench", str(ours), "--runs", "64"]) == 0

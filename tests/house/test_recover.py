@@ -10,8 +10,8 @@ from torch import nn
 
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
-from edgesafe.train import loop
-from edgesafe.train.loop import FitPlan, Normalisation
+from edgesafe.train import augmentation, batchnorm, checkpoints, loop
+from edgesafe.train.augmentation import FitPlan, Normalisation
 
 NORMAL = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
@@ -167,15 +167,15 @@ def test_a_last_batch_of_one_does_not_break_batchnorm() -> None:
 def test_batchnorm_statistics_are_the_plain_averages() -> None:
     """Oracle: mean and unbiased variance of the layer's inputs, by hand."""
     model, data = net(), images(40)
-    done = loop.reestimate_batchnorm(model, data, NORMAL, images=40, batch_size=40)
+    done = batchnorm.reestimate_batchnorm(model, data, NORMAL, images=40, batch_size=40)
     assert done == 1
     x = model[0](NORMAL(torch.from_numpy(data.images)))
     assert torch.allclose(model[1].running_mean, x.mean((0, 2, 3)), atol=1e-6)
     assert torch.allclose(model[1].running_var, x.transpose(0, 1).flatten(1).var(1), rtol=1e-5)
     assert model[1].momentum == 0.1
     assert not model[1].training
-    assert loop.reestimate_batchnorm(nn.Sequential(nn.Flatten()), data, NORMAL, images=40) == 0
-    assert loop.reestimate_batchnorm(model, data, NORMAL, images=0) == 0
+    assert batchnorm.reestimate_batchnorm(nn.Sequential(nn.Flatten()), data, NORMAL, images=40) == 0
+    assert batchnorm.reestimate_batchnorm(model, data, NORMAL, images=0) == 0
 
 
 def test_batchnorm_statistics_are_of_images_as_training_shows_them() -> None:
@@ -184,11 +184,13 @@ def test_batchnorm_statistics_are_of_images_as_training_shows_them() -> None:
     found = {}
     for name, view in (("plain", None), ("off", plan(augment=False)), ("crops", plan()), ("again", plan())):
         model = net()
-        loop.reestimate_batchnorm(model, data, NORMAL, images=400, view=view)
+        batchnorm.reestimate_batchnorm(model, data, NORMAL, images=400, view=view)
         found[name] = model[1].running_mean
     assert torch.equal(found["plain"], found["off"])
     assert torch.equal(found["crops"], found["again"])
-    dark = loop.Normalisation(NORMAL.mean, NORMAL.std)(torch.zeros(1, *data.images.shape[1:], dtype=torch.uint8))
+    dark = augmentation.Normalisation(NORMAL.mean, NORMAL.std)(
+        torch.zeros(1, *data.images.shape[1:], dtype=torch.uint8)
+    )
     black = net()[0](dark).mean((0, 2, 3))
     towards = (found["crops"] - found["plain"]) * (black - found["plain"])
     assert (towards > 0).all()
@@ -208,7 +210,7 @@ def test_normalisation_is_what_torchvision_does() -> None:
 
 def test_augmentation_is_crop_and_flip_of_the_padded_image() -> None:
     x = torch.from_numpy(images(64).images)
-    out = loop._augment(x, plan(), torch.Generator().manual_seed(0))
+    out = augmentation._augment(x, plan(), torch.Generator().manual_seed(0))
     assert out.shape == x.shape
     padded = torch.nn.functional.pad(x, (0, 0, 4, 4, 4, 4))
     flips = 0
@@ -218,8 +220,8 @@ def test_augmentation_is_crop_and_flip_of_the_padded_image() -> None:
         assert image.numpy().tobytes() in windows | flipped
         flips += image.numpy().tobytes() in flipped
     assert 12 < flips < 52
-    assert torch.equal(loop._augment(x, plan(augment=False), torch.Generator()), x)
-    no_flip = loop._augment(x, plan(flip=False), torch.Generator().manual_seed(0))
+    assert torch.equal(augmentation._augment(x, plan(augment=False), torch.Generator()), x)
+    no_flip = augmentation._augment(x, plan(flip=False), torch.Generator().manual_seed(0))
     for image, source in zip(no_flip, padded, strict=True):
         assert image.numpy().tobytes() in {
             source[i : i + 8, j : j + 8].numpy().tobytes() for i in range(9) for j in range(9)
@@ -276,13 +278,13 @@ def test_the_best_epoch_is_kept_the_start_included(scores: list[float], wanted: 
     kept = Store(**stop)
     try:
         model = net()
-        best = loop.Best(model, scripted(scores), kept)
+        best = checkpoints.Best(model, scripted(scores), kept)
         loop.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
         assert not stop
     except KeyboardInterrupt:
         kept.stop_after = kept.stop_before_state = 99
         model = net()
-        best = loop.Best(model, scripted(scores), kept)
+        best = checkpoints.Best(model, scripted(scores), kept)
         loop.fit(model, images(), NORMAL, plan(epochs=3), checkpoints=best)
     assert best.restore() == wanted
     assert same(state(model), state(reference))
@@ -291,7 +293,7 @@ def test_the_best_epoch_is_kept_the_start_included(scores: list[float], wanted: 
 def test_a_damaged_best_is_not_used() -> None:
     kept = Store()
     kept.put("best", b"not safetensors")
-    best = loop.Best(net(), scripted([0.5]), kept)
+    best = checkpoints.Best(net(), scripted([0.5]), kept)
     assert best.restore() == 0
 
 

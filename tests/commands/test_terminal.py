@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from edgesafe.commands import printing
-from edgesafe.study import writer
+from edgesafe.study.study import StudyReader
 
 
 def test_a_temperature_that_hurts_is_said(
     study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = writer.StudyReader(study)
+    read = StudyReader(study)
     printing.print_study(read)
     plain = capsys.readouterr().out
     for name in read.done():
@@ -19,7 +19,7 @@ def test_a_temperature_that_hurts_is_said(
         hurts = metrics["ece_em10_top1.calibrated"].estimate > metrics["ece_em10_top1"].estimate
         assert printing._temperature_hurts(read, name) is hurts
         assert name in plain
-    monkeypatch.setattr(terminal, "_temperature_hurts", lambda _, name: name == "baseline-s0")
+    monkeypatch.setattr(printing, "_temperature_hurts", lambda _, name: name == "baseline-s0")
     printing.print_study(read)
     said = " ".join(capsys.readouterr().out.split())
     assert "temperature made the ECE worse on baseline-s0" in said
@@ -29,7 +29,7 @@ def test_a_temperature_that_hurts_is_said(
 def test_a_test_set_that_lost_its_validation_images_is_said(
     study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = writer.StudyReader(study)
+    read = StudyReader(study)
     printing.print_study(read)
     assert "do not compare" not in capsys.readouterr().out
     monkeypatch.setattr(

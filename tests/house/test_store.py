@@ -27,6 +27,7 @@ from edgesafe.records import (
     VariantRecord,
 )
 from edgesafe.study import files, writer
+from edgesafe.study.study import StudyReader
 
 SHA = "sha256:" + "0" * 64
 
@@ -76,7 +77,7 @@ def done(tmp_path: Path) -> Path:
 
 
 def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
-    study = writer.StudyReader(done)
+    study = StudyReader(done)
     assert study.done() == ("baseline-s0",)
     assert study.record.digest.startswith("sha256:")
     assert study.variant("baseline-s0").params == 1
@@ -101,7 +102,7 @@ def test_a_file_edited_after_measuring_is_refused(done: Path, name: str) -> None
         study.is_done("baseline-s0")
     if name == "model.onnx":
         with pytest.raises(IntegrityError, match=r"model\.onnx"):
-            writer.StudyReader(done).verify("baseline-s0")
+            StudyReader(done).verify("baseline-s0")
 
 
 def test_numbers_of_another_file_are_refused(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_another_recipe_in_the_same_directory_is_an_error_that_names_the_key(don
     other = study_record(recipe={"name": "s", "recover": {"epochs": 2}}, recipe_sha256="sha256:" + "1" * 64)
     with pytest.raises(StoreError, match=r"recover\.epochs: 1 before, 2 now.*--fresh"):
         writer.StudyWriter(done, other)
-    assert writer.StudyReader(done).done() == ("baseline-s0",)  # nothing was lost
+    assert StudyReader(done).done() == ("baseline-s0",)  # nothing was lost
 
 
 def test_a_first_try_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_changed_inputs_are_refused(done: Path) -> None:
 )
 def test_a_study_file_that_is_not_ours(done: Path, content: bytes, says: str) -> None:
     (done / "study.json").write_bytes(content)
-    for opened in (lambda: writer.StudyReader(done), lambda: writer.StudyWriter(done, study_record())):
+    for opened in (lambda: StudyReader(done), lambda: writer.StudyWriter(done, study_record())):
         with pytest.raises(StoreError, match=says) as caught:
             opened()
         assert caught.value.exit_code == ExitCode.USAGE
@@ -165,7 +166,7 @@ def test_a_directory_with_other_things_is_left_alone(tmp_path: Path) -> None:
 
 def test_fresh_moves_the_old_study_aside(done: Path) -> None:
     assert writer.set_aside(done) == done.with_name("study.1")
-    assert writer.StudyReader(done.with_name("study.1")).done()
+    assert StudyReader(done.with_name("study.1")).done()
     assert writer.set_aside(done) is None
     done.mkdir()
     assert writer.set_aside(done) == done.with_name("study.2")
@@ -173,14 +174,14 @@ def test_fresh_moves_the_old_study_aside(done: Path) -> None:
 
 def test_no_study_and_no_finished_variant(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no study here"):
-        writer.StudyReader(tmp_path)
+        StudyReader(tmp_path)
     with writer.StudyWriter(tmp_path / "s", study_record()), pytest.raises(NothingEvaluated):
-        writer.StudyReader(tmp_path / "s").done()
+        StudyReader(tmp_path / "s").done()
 
 
 def test_one_process_at_a_time(done: Path) -> None:
     with writer.StudyWriter(done, study_record()):
-        code = "import sys; from pathlib import Path; from edgesafe import store; store.set_aside(Path(sys.argv[1]))"
+        code = "import sys; from pathlib import Path; from edgesafe.study import writer; writer.set_aside(Path(sys.argv[1]))"
         second = subprocess.run([sys.executable, "-c", code, str(done)], capture_output=True, text=True, check=False)
         assert "another process" in second.stderr
         with pytest.raises(StoreError, match="another process"):
@@ -248,7 +249,7 @@ def test_refused_variants_say_why_and_a_changed_digest_shows(tmp_path: Path) -> 
         study.put_file("baseline-s0", "model.onnx", b"other")
         study.finish("baseline-s0")
         assert study.close_study() != first
-    entry = writer.StudyReader(tmp_path / "s").record.variants[1]
+    entry = StudyReader(tmp_path / "s").record.variants[1]
     assert (entry.status, entry.reason) == ("refused", "because")
 
 

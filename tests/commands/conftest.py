@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesafe.recipe import parsing
+from edgesafe.recipe import parsing, recipe
 
 TINY = [
     "name=tiny",
@@ -21,13 +21,13 @@ TINY = [
 
 
 @pytest.fixture(scope="session")
-def tiny() -> parsing.Recipe:
+def tiny() -> recipe.Recipe:
     """The quickstart, made tiny: every method, seconds."""
     return parsing.load(None, TINY)
 
 
 @pytest.fixture(scope="session")
-def study(tiny: parsing.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(tiny: recipe.Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished tiny study; do not change it."""
     from edgesafe.commands import compress
 

@@ -25,7 +25,7 @@ from edgesafe.policy import policy as policies
 from edgesafe.policy.decision import decide
 from edgesafe.recipe import parsing
 from edgesafe.records import GateStatus
-from edgesafe.study import writer
+from edgesafe.study.study import StudyReader
 
 from .conftest import TINY
 
@@ -74,10 +74,10 @@ def test_a_foreign_file_against_a_study_until_it_is_decided(
     assert code == 0, said.err
     assert "measured before" in said.err
     assert "PASS" in said.out
-    study = writer.StudyReader(out)
+    study = StudyReader(out)
     found = study.measurements("candidate-s0")
     assert found.differences["mpc"].method == "paired-margin-strata"
-    assert study.evidence_bytes("baseline-s0") == writer.StudyReader(measured).evidence_bytes("baseline-s0")
+    assert study.evidence_bytes("baseline-s0") == StudyReader(measured).evidence_bytes("baseline-s0")
     verdict = gate.judge(gate.Request(out, rules))
     assert verdict.exit_code == 0  # decided the same from what was stored
     assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
@@ -128,7 +128,7 @@ def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
     """The same numbers, judged at one of five looks: each bound holds at 99 %, together 95 %."""
     rules = policy(tmp_path / "p.toml")
     plain = gate.judge(gate.Request(measured, rules))
-    reader = writer.StudyReader(measured)
+    reader = StudyReader(measured)
     ids = reader.done()
     records = {v: reader.variant(v) for v in ids}
     numbers = {v: reader.measurements(v) for v in ids}

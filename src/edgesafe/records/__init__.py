@@ -1,0 +1,41 @@
+"""The frozen records that travel between stages and into the study directory, one file per topic.
+
+Rules: rates are fractions in [0, 1]; latencies are milliseconds; NLL is in nats; a hash is "sha256:<64 hex digits>";
+no NaN and no infinity is ever held. Everything here is JSON, except `Evidence` and `ImageSet`, which hold arrays.
+"""
+
+from edgesafe.records.base import Record
+from edgesafe.records.data import DataBundle, DataIdentity, ImageSet
+from edgesafe.records.evidence import Cell, Evidence
+from edgesafe.records.measurements import Comparison, Measurement, Measurements, Unit
+from edgesafe.records.study import Host, StudyRecord, VariantEntry
+from edgesafe.records.surgery import LayerRecord, Proof, SurgeryRecord
+from edgesafe.records.variant import Artefact, Lineage, Parity, Temperature, VariantRecord
+from edgesafe.records.verdict import GateResult, GateStatus, Verdict
+
+__all__ = [
+    "Artefact",
+    "Cell",
+    "Comparison",
+    "DataBundle",
+    "DataIdentity",
+    "Evidence",
+    "GateResult",
+    "GateStatus",
+    "Host",
+    "ImageSet",
+    "LayerRecord",
+    "Lineage",
+    "Measurement",
+    "Measurements",
+    "Parity",
+    "Proof",
+    "Record",
+    "StudyRecord",
+    "SurgeryRecord",
+    "Temperature",
+    "Unit",
+    "VariantEntry",
+    "VariantRecord",
+    "Verdict",
+]

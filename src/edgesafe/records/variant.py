@@ -1,0 +1,83 @@
+"""variant.json: one variant, its files and where it came from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edgesafe.records.base import Record
+from edgesafe.records.surgery import SurgeryRecord
+
+__all__ = ["Artefact", "Lineage", "Parity", "Temperature", "VariantRecord"]
+
+
+VARIANT_SCHEMA = "edgesafe.variant/1"
+
+
+class Artefact(Record):
+    """A file of a variant."""
+
+    file: str
+    sha256: str
+    bytes: int
+    transport_bytes: int | None = None  #: size when compressed for transport by `compressor`
+    compressor: str = ""
+
+
+class Parity(Record):
+    """Agreement of an exported file with what it came from."""
+
+    file: str
+    reference: str  #: "torch" or a file name
+    max_abs_logit: float
+    argmax_agreement: float  #: fraction
+    n: int
+    bit_equal: bool = False
+
+
+class Temperature(Record):
+    """Temperature scaling (Guo et al. 2017), fitted on validation images only."""
+
+    value: float
+    nll_before: float
+    nll_after: float
+    n: int
+    data_sha256: str
+
+
+class Lineage(Record):
+    """Hashes of everything that a variant came from."""
+
+    recipe_sha256: str
+    baseline_sha256: str  #: model.safetensors of the baseline of the same seed
+    data_sha256: str
+    seed: int
+
+
+class VariantRecord(Record):
+    """variant.json."""
+
+    schema_: Literal["edgesafe.variant/1"] = Field(default="edgesafe.variant/1", alias="schema")
+    id: str
+    method: str  #: "baseline" or a method of the recipe
+    ratio: float
+    seed: int
+    arch: str
+    num_classes: int
+    input_shape: tuple[int, int, int]  #: (H, W, C)
+    model_args: dict[str, Any] = Field(default_factory=dict)
+    surgery: SurgeryRecord | None = None
+    artefacts: tuple[Artefact, ...] = ()
+    parity: tuple[Parity, ...] = ()
+    temperature: Temperature | None = None
+    opset: int | None = None
+    params: int
+    macs: int | None  #: per image; None: not known (a file that edgesafe did not make)
+    sparsity: float
+    recovery: dict[str, float | int | str] = Field(default_factory=dict)
+    lineage: Lineage
+
+    def artefact(self, file: str) -> Artefact | None:
+        """The artefact of that name, or None."""
+        return next((a for a in self.artefacts if a.file == file), None)

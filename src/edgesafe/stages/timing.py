@@ -1,0 +1,51 @@
+"""Batch-1 latency of a variant beside its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.measure.inference import latency as latencies
+from edgesafe.measure.inference.inputs import InputSpec
+from edgesafe.records import (
+    Measurement,
+)
+
+__all__ = ["Timing", "latency"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How latency is measured."""
+
+    threads: int
+    provider: str
+    runs: int
+    specs: Mapping[str, InputSpec] = field(
+        default_factory=dict
+    )  #: of "candidate" and "baseline", if not edgesafe's own
+
+
+def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing) -> dict[str, Measurement]:
+    """Batch-1 latency, candidate and baseline interleaved in one process.
+
+    Args:
+        candidate: the file.
+        baseline: what to compare with; None: the ratio is not given.
+        image: uint8 (H, W, C).
+        timing: threads, provider, runs.
+    """
+    files = {"candidate": candidate} if baseline is None else {"candidate": candidate, "baseline": baseline}
+    samples = latencies.interleaved(
+        files,
+        image=image,
+        threads=timing.threads,
+        provider=timing.provider,
+        runs=timing.runs,
+        specs=timing.specs,
+    )
+    return latencies.summarise(samples["candidate"], samples.get("baseline"))

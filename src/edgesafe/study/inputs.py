@@ -1,0 +1,33 @@
+"""Hashes of the files that a study starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgesafe.errors import PolicyError, WeightsError
+from edgesafe.study.files import sha256_bytes, sha256_file
+
+__all__ = ["input_hashes"]
+
+
+def input_hashes(*, weights: str | None, arch: str, policy: str | None = None) -> dict[str, str]:
+    """Hashes of the files that a study starts from: weights, the model's source if it is a user's file, the policy.
+
+    Raises:
+        WeightsError, PolicyError: a file is not there.
+    """
+    found: dict[str, str] = {}
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise WeightsError(
+                "no such file", where=weights, fix="check model.weights; the path is relative to where you run"
+            )
+        found["weights"] = sha256_file(Path(weights))
+    if policy is not None:
+        if not Path(policy).is_file():
+            raise PolicyError("no such file", where=policy, fix="check evaluate.policy, or `edgesafe policy init` one")
+        found["policy"] = sha256_file(Path(policy))
+    source = Path(arch.rpartition(":")[0])
+    if source.suffix == ".py" and source.is_file():
+        found["model source"] = sha256_bytes(source.read_bytes())
+    return found

@@ -1,0 +1,180 @@
+"""The state of a trace: which label each index of each parameter carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from edgesafe.surgery.labels import (
+    FIXED,
+    PADDING,
+    Atoms,
+    Reason,
+)
+
+__all__ = ["Role", "Slot", "Trace", "Tracer", "fixed", "unknown"]
+
+
+class Role:
+    """What a dimension of a parameter stands for."""
+
+    OUT = "out"  #: rows of a convolution or linear layer: its output channels
+    IN = "in"  #: columns: its input channels
+    SCALE = "scale"  #: weight of a BatchNorm
+    NORM = "norm"  #: weight, bias of another normalisation
+    STATE = "state"  #: bias, running statistics, element-wise parameters
+
+
+@dataclass(frozen=True, order=True)
+class Slot:
+    """One dimension of one parameter or buffer."""
+
+    tensor: str
+    dim: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass showed.
+
+    Attributes:
+        atoms: the forest.
+        slots: label of each index, int64 (size,), by slot.
+        roles: a `Role` by slot.
+        groups: by weight of a grouped layer, its number of groups.
+        macs: multiply-accumulates of one image, by weight.
+        order: weights of convolutions and linear layers, in the order of their first call.
+        outputs: shapes of the network's outputs.
+        calls: calls by weight.
+        computed: multiply-accumulates of layers whose weight is not a parameter but computed, by place.
+    """
+
+    atoms: Atoms
+    slots: Mapping[Slot, Tensor]
+    roles: Mapping[Slot, str]
+    groups: Mapping[str, int]
+    macs: Mapping[str, int]
+    order: tuple[str, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    calls: Mapping[str, int]
+    computed: Mapping[str, int]
+
+    @property
+    def macs_total(self) -> int:
+        """Multiply-accumulates of one image through convolutions and linear layers."""
+        return sum(self.macs.values()) + sum(self.computed.values())
+
+
+@dataclass
+class Tracer:
+    """State of a trace under way. Rules (`surgery.rules`) read and change it."""
+
+    names: Mapping[int, str]  #: id of a parameter or buffer -> name
+    vectors: Mapping[str, Tensor]  #: one-dimensional parameters and buffers by name
+    atoms: Atoms = field(default_factory=Atoms)
+    slots: dict[Slot, Tensor] = field(default_factory=dict)
+    roles: dict[Slot, str] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+    macs: dict[str, int] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    computed: dict[str, int] = field(default_factory=dict)
+    labels: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: id -> (tensor kept alive, its labels)
+    transposed: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  #: id -> (kept alive, parameter)
+    stack: list[str] = field(default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """The module that is running, for messages."""
+        return self.stack[-1] if self.stack and self.stack[-1] else "the network's forward"
+
+    def built(self, model: nn.Module) -> list[str]:
+        """Names of parameters that the forward created."""
+        return [name for name, parameter in model.named_parameters() if id(parameter) not in self.names]
+
+    def enter(self, name: str) -> None:
+        """A module starts to run."""
+        self.stack.append(name)
+
+    def leave(self) -> None:
+        """It is done."""
+        self.stack.pop()
+
+    def get(self, tensor: Tensor) -> Tensor | None:
+        """Labels of an activation, or None for constants and parameters."""
+        entry = self.labels.get(id(tensor))
+        return None if entry is None else entry[1]
+
+    def put(self, tensor: Tensor, labels: Tensor) -> None:
+        """Label an activation."""
+        self.labels[id(tensor)] = (tensor, labels)
+
+    def slot(self, name: str, dim: int, size: int, role: str, labels: Tensor | None = None) -> Tensor:
+        """The labels of a parameter's dimension: fresh ones, `labels`, or, seen before, merged with `labels`."""
+        key = Slot(name, dim)
+        if key not in self.slots:
+            self.slots[key] = self.atoms.new(size) if labels is None else labels.clone()
+            self.roles[key] = role
+        elif labels is not None:
+            self.atoms.union(self.slots[key], labels, self.place)
+        return self.slots[key]
+
+    def freeze(self, labels: Tensor, code: str, text: str) -> None:
+        """Freeze with a reason that names the running module."""
+        self.atoms.freeze(labels, Reason(code, f"{text} at {self.place}"))
+
+    def mask_of(self, positions: Tensor, channels: int) -> str | None:
+        """The running module's vector whose non-zero entries are `positions` (channel selection layers), if any."""
+        prefix = f"{self.stack[-1]}." if self.stack and self.stack[-1] else ""
+        for name, vector in self.vectors.items():
+            own = name.startswith(prefix) and "." not in name[len(prefix) :]
+            if own and len(vector) == channels and torch.equal(vector.nonzero().flatten(), positions):
+                return name
+        return None
+
+    def count(self, weight: str, macs: int) -> None:
+        """Add a layer's call."""
+        self.macs[weight] = self.macs.get(weight, 0) + macs
+        self.calls[weight] = self.calls.get(weight, 0) + 1
+
+    def parameter_labels(self, tensor: Tensor) -> Tensor | None:
+        """Labels of a parameter or buffer used in arithmetic: one atom per index of its only long dimension."""
+        name = self.names.get(id(tensor))
+        long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
+        if name is None:
+            return None
+        if len(long) != 1:
+            return fixed(tensor)
+        atoms = self.slot(name, long[0], tensor.shape[long[0]], Role.STATE)
+        shape = [1] * tensor.dim()
+        shape[long[0]] = -1
+        return atoms.view(shape)
+
+    def labels_of(self, tensor: Tensor) -> Tensor:
+        """Labels of any tensor: an activation's, a parameter's, or those of a constant (zeros count as padding)."""
+        labels = self.get(tensor)
+        if labels is None:
+            labels = self.parameter_labels(tensor)
+        if labels is None:
+            zeros = tensor.is_floating_point() and tensor.numel() > 1 and not bool(tensor.any())
+            labels = torch.full((1,) * tensor.dim(), PADDING if zeros else FIXED).expand(tensor.shape)
+        return labels
+
+
+def fixed(tensor: Tensor) -> Tensor:
+    """Labels of the tensor's shape that say: cannot be removed."""
+    return torch.full((1,) * tensor.dim(), FIXED).expand(tensor.shape)
+
+
+def unknown(tracer: Tracer, name: str, _func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+    """The rule for operations without one: freeze whatever goes in; what comes out cannot be removed."""
+    for leaf in tree_leaves((args, kwargs)):
+        if isinstance(leaf, Tensor) and tracer.get(leaf) is not None:
+            tracer.freeze(tracer.labels_of(leaf), "unknown", f"edgesafe has no rule for aten.{name}")
+    for leaf in tree_leaves(result):
+        if isinstance(leaf, Tensor):
+            tracer.put(leaf, fixed(leaf))

@@ -1,0 +1,92 @@
+"""Where a training keeps its state after each epoch, and its best network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import Tensor, nn
+
+__all__ = ["Best", "Checkpoints", "Parts"]
+
+
+class Checkpoints(Protocol):
+    """Where `fit` keeps its state after each epoch."""
+
+    def load(self) -> bytes | None:
+        """The last state, or None."""
+
+    def save(self, state: bytes) -> None:
+        """Keep a state."""
+
+
+class Parts(Checkpoints, Protocol):
+    """Checkpoints that can keep something beside the state."""
+
+    def get(self, name: str) -> bytes | None:
+        """What was kept under that name, or None."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep it."""
+
+
+class Best:
+    """Checkpoints that also keep the best network by a score, the start (epoch 0) included; the latest wins a tie.
+
+    The best is kept before the state is, so a training that stops between the two does that epoch again, with the same
+    result.
+
+    Args:
+        model: at its start; `fit` trains this very object.
+        score: higher is better; must leave the network as it is.
+        parts: where state and best are kept.
+    """
+
+    def __init__(self, model: nn.Module, score: Callable[[nn.Module], float], parts: Parts) -> None:
+        self._model, self._score, self._parts = model, score, parts
+        self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self._value = score(model)
+        self._epoch = 0
+        kept = parts.get("best")
+        tensors = _tensors(kept) if kept is not None else {}
+        if tensors:
+            start = self._state
+            self._take(tensors)
+            model.load_state_dict(self._state)
+            self._value = score(model)
+            model.load_state_dict(start)
+
+    def load(self) -> bytes | None:
+        """The last state."""
+        return self._parts.load()
+
+    def save(self, state: bytes) -> None:
+        """Keep a state, and see whether it is the best."""
+        value = self._score(self._model)
+        if value >= self._value:
+            self._value = value
+            self._take(load_tensors(state))
+            self._parts.put("best", state)
+        self._parts.save(state)
+
+    def restore(self) -> int:
+        """Make the network what it was at its best; gives the epoch, 0 for the start."""
+        self._model.load_state_dict(self._state)
+        return self._epoch
+
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        self._state, self._epoch = _weights(tensors), len(tensors["losses"])
+
+
+def _tensors(state: bytes) -> dict[str, Tensor]:
+    """Of a state; none if it is damaged: then it is not used, and the training starts again and ends the same."""
+    try:
+        return load_tensors(state)
+    except SafetensorError:
+        return {}
+
+
+def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
