@@ -181,7 +181,7 @@ def test_no_study_and_no_finished_variant(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(done: Path) -> None:
     with writer.StudyWriter(done, study_record()):
-        code = "import sys; from pathlib import Path; from edgesafe.study import writer; writer.set_aside(Path(sys.argv[1]))"
+        code = "import sys, pathlib, edgesafe.study.writer as w; w.set_aside(pathlib.Path(sys.argv[1]))"
         second = subprocess.run([sys.executable, "-c", code, str(done)], capture_output=True, text=True, check=False)
         assert "another process" in second.stderr
         with pytest.raises(StoreError, match="another process"):

@@ -1,4 +1,4 @@
-"""The JSON Schemas of policies and verdicts, as they ship in `gate/schemas/`.
+"""The JSON Schemas of policies and verdicts, as they ship in `policy/schemas/`.
 
 `python -m edgesafe.policy.schema` writes them again after a change of the records; a test compares.
 """
