@@ -34,8 +34,7 @@ def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str
     protocol = Timing(where.target.threads, where.target.provider, runs, specs)
     opened = OnnxClassifier(model, provider=protocol.provider, input_spec=specs["candidate"])
     image = np.random.default_rng(0).integers(0, 256, opened.input_shape or (32, 32, 3), dtype=np.uint8)
-    first = timing.latency(model, against, image, protocol)
-    if against is None:
-        return {model.name: first}
-    alone = Timing(protocol.threads, protocol.provider, runs, {"candidate": specs["baseline"]})
-    return {str(model): first, str(against): timing.latency(against, None, image, alone)}
+    files = [model] if against is None else [model, against]
+    return {
+        str(file): own for file, own in zip(files, timing.latencies_of(model, against, image, protocol), strict=True)
+    }

@@ -15,7 +15,7 @@ from edgesafe.records import (
     Measurement,
 )
 
-__all__ = ["Timing", "latency"]
+__all__ = ["Timing", "latencies_of", "latency"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Timing:
 
 
 def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing) -> dict[str, Measurement]:
-    """Batch-1 latency, candidate and baseline interleaved in one process.
+    """Batch-1 latency of a file, beside its baseline if one is given.
 
     Args:
         candidate: the file.
@@ -39,6 +39,13 @@ def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], ti
         image: uint8 (H, W, C).
         timing: threads, provider, runs.
     """
+    return next(iter(latencies_of(candidate, baseline, image, timing)))
+
+
+def latencies_of(
+    candidate: Path, baseline: Path | None, image: NDArray[np.uint8], timing: Timing
+) -> tuple[dict[str, Measurement], ...]:
+    """Latency of each file from the same interleaved sessions: the candidate with its ratio, then the baseline."""
     files = {"candidate": candidate} if baseline is None else {"candidate": candidate, "baseline": baseline}
     samples = latencies.interleaved(
         files,
@@ -48,4 +55,5 @@ def latency(candidate: Path, baseline: Path | None, image: NDArray[np.uint8], ti
         runs=timing.runs,
         specs=timing.specs,
     )
-    return latencies.summarise(samples["candidate"], samples.get("baseline"))
+    own = latencies.summarise(samples["candidate"], samples.get("baseline"))
+    return (own,) if baseline is None else (own, latencies.summarise(samples["baseline"]))
