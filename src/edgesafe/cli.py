@@ -330,7 +330,7 @@ def policy_pin(
 
 
 def _text_out(text: str, out: Path | None) -> None:
-    from edgesafe.study import files
+    from edgesafe import files
 
     if out is None:
         print(text, end="")

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgesafe import cli, models
+from edgesafe import cli, files, models
 from edgesafe.recipe import parsing, toml
-from edgesafe.study import files
 
 SETS = [
     "data.train_images=64",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgesafe import files
 from edgesafe.errors import (
     EdgesafeError,
     ExitCode,
@@ -26,7 +27,7 @@ from edgesafe.records import (
     VariantEntry,
     VariantRecord,
 )
-from edgesafe.study import files, writer
+from edgesafe.study import writer
 from edgesafe.study.study import StudyReader
 
 SHA = "sha256:" + "0" * 64

@@ -17,6 +17,7 @@ from gate_fixtures import (
 )
 
 from edgesafe.errors import IntegrityError, PolicyError, RefusedError
+from edgesafe.files import MAX_TEXT
 from edgesafe.policy import lock
 from edgesafe.policy.decision import Options, decide
 
@@ -119,7 +120,7 @@ def test_damaged_locks(text, tmp_path):
 
 
 def test_locks_that_cannot_be_read(tmp_path):
-    for data in (b"\xff\xfe", b"#" * (lock.MAX_BYTES + 1)):
+    for data in (b"\xff\xfe", b"#" * (MAX_TEXT + 1)):
         (tmp_path / "l").write_bytes(data)
         with pytest.raises(PolicyError):
             lock.load(tmp_path / "l")

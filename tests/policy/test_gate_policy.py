@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesafe.errors import ExitCode, PolicyError
+from edgesafe.files import MAX_TEXT
 from edgesafe.metrics import (
     Rule,
     expand,
@@ -18,7 +19,7 @@ from edgesafe.metrics import (
     members,
     nearest,
 )
-from edgesafe.policy.policy import MAX_BYTES, load, loads
+from edgesafe.policy.policy import load, loads
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Unit
 
@@ -180,7 +181,7 @@ def test_files(tmp_path):
     assert load(path) == loads(policy_text(GATE))
     for name, data in (
         ("a", b"\xff\xfe"),
-        ("b", b"x" * (MAX_BYTES + 1)),
+        ("b", b"x" * (MAX_TEXT + 1)),
         ("c", b"schema = "),
         ("d", b"a=1\na=2"),
         ("e", b""),

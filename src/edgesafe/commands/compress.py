@@ -21,6 +21,7 @@ from torch import nn
 
 from edgesafe import data, models
 from edgesafe.errors import RefusedError
+from edgesafe.files import sha256_file
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.models import count
 from edgesafe.progress import Progress, Silent
@@ -52,7 +53,6 @@ from edgesafe.stages.metrics import Setting
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.timing import Timing
 from edgesafe.stages.train import Recovery, Trainer, weights_hash
-from edgesafe.study.files import sha256_file
 from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.writer import Files, StudyWriter

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesafe import corruptions, data
+from edgesafe.files import atomic_write
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import DataSection
 from edgesafe.stages import observe
-from edgesafe.study.files import atomic_write
 
 __all__ = ["CorruptRequest", "corrupt"]
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgesafe import data
 from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
+from edgesafe.files import sha256_bytes
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.comparison import same_pixels
 from edgesafe.measure.inference import foreign
@@ -37,7 +38,6 @@ from edgesafe.stages import counts, measure, observe, stopping, timing
 from edgesafe.stages.metrics import Setting
 from edgesafe.stages.timing import Timing
 from edgesafe.study import writer
-from edgesafe.study.files import sha256_bytes
 from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import StudyReader

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesafe.errors import ExitCode
+from edgesafe.files import atomic_write
 from edgesafe.policy import lock as locks
 from edgesafe.policy import outputs
 from edgesafe.policy import policy as policies
@@ -20,7 +21,6 @@ from edgesafe.records import (
     VariantRecord,
     Verdict,
 )
-from edgesafe.study.files import atomic_write
 from edgesafe.study.study import StudyReader
 
 __all__ = ["Request", "judge", "text", "workflow_commands", "write"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgesafe.commands import gate
 from edgesafe.errors import UsageError
+from edgesafe.files import atomic_write
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.records import Evidence
-from edgesafe.study.files import atomic_write
 from edgesafe.study.study import StudyReader
 
 __all__ = ["write"]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,13 +22,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgesafe.errors import IntegrityError, PolicyError
+from edgesafe.files import parse_toml, read_toml
 from edgesafe.policy.policy import Policy
 from edgesafe.records import Measurements
 
 __all__ = ["Lock", "Pin", "corruption_sha256", "for_policy", "load", "loads", "pin", "verify"]
 
 SCHEMA = "edgesafe.lock/1"
-MAX_BYTES = 1_000_000
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 BaselineId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
@@ -81,29 +80,17 @@ def load(path: Path) -> Lock:
     Raises:
         PolicyError: it is missing, damaged, empty or of another schema.
     """
-    try:
-        data = path.read_bytes()
-        if len(data) > MAX_BYTES:
-            raise PolicyError(
-                f"larger than {MAX_BYTES} bytes", where=str(path), fix="write it again with `edgesafe policy pin`"
-            )
-        return loads(data.decode("utf-8"), source=path.name)
-    except OSError as error:
-        raise PolicyError(
-            error.strerror or "cannot be read", where=str(path), fix="write it with `edgesafe policy pin`"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise PolicyError("not UTF-8 text", where=str(path), fix="write it again with `edgesafe policy pin`") from error
+    return _checked(read_toml(path, "a lock that `edgesafe policy pin` wrote", PolicyError)[0], path.name)
 
 
 def loads(text: str, *, source: str) -> Lock:
     """As `load`, from the text."""
+    return _checked(parse_toml(text, source, PolicyError), source)
+
+
+def _checked(tables: Mapping[str, Any], source: str) -> Lock:
     try:
-        return Lock.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise PolicyError(
-            f"not TOML: {error}", where=source, fix="write it again with `edgesafe policy pin`"
-        ) from error
+        return Lock.model_validate(tables)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

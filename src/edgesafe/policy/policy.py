@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -23,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from edgesafe.errors import PolicyError
+from edgesafe.files import parse_toml, read_toml, sha256_bytes
 from edgesafe.metrics import (
     MetricInfo,
     Rule,
@@ -48,7 +47,6 @@ __all__ = [
 ]
 
 SCHEMA = "edgesafe.policy/1"
-MAX_BYTES = 1_000_000  #: a policy is a page; anything longer is not one
 DEFAULT_CONFIDENCE = 0.99  #: at 0.95, up to 3.9 % of the verdicts on 1,000 images were wrong (decision 059)
 
 Written = StrictStr | StrictInt | StrictFloat
@@ -177,28 +175,15 @@ def load(path: Path) -> Policy:
         PolicyError: no such file, not UTF-8, not TOML, another schema, an unknown key or metric (the nearest is named),
             a limit without a unit, a rule that makes no sense for its metric.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise PolicyError(f"larger than {MAX_BYTES} bytes", where=str(path), fix="give a policy file")
-        data = path.read_bytes()
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise PolicyError(
-            error.strerror or "cannot be read", where=str(path), fix="give a policy file (TOML)"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise PolicyError("not UTF-8 text", where=str(path), fix="give a policy file (TOML)") from error
-    return loads(text, source=path.name)
+    return _checked(*read_toml(path, "a policy file", PolicyError), source=path.name)
 
 
 def loads(text: str, *, source: str = "policy") -> Policy:
     """As `load`, from the text. `source` is named in messages."""
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PolicyError(f"not TOML: {error}", where=source, fix="mend the syntax") from error
-    except RecursionError as error:
-        raise PolicyError("nested too deeply", where=source, fix="give a policy file (TOML)") from error
+    return _checked(parse_toml(text, source, PolicyError), text.encode(), source=source)
+
+
+def _checked(tables: Mapping[str, Any], content: bytes, *, source: str) -> Policy:
     _check_schema(tables, source)
     _check_keys(tables, source)
     try:
@@ -216,7 +201,7 @@ def loads(text: str, *, source: str = "policy") -> Policy:
         stats=written.stats,
         gates=gates,
         waivers=waivers,
-        sha256="sha256:" + hashlib.sha256(text.encode()).hexdigest(),
+        sha256=sha256_bytes(content),
     )
 
 
@@ -230,7 +215,7 @@ def _check_schema(tables: Mapping[str, Any], source: str) -> None:
     if found == SCHEMA:
         return
     family, _, major = str(found).partition("/")
-    if family == SCHEMA.partition("/")[0] and major.isdigit() and int(major) > 1:
+    if family == SCHEMA.partition("/")[0] and major.isdecimal() and major.isascii() and major > "1":
         raise PolicyError(f"schema '{found}' is newer than this edgesafe knows", where=source, fix="update edgesafe")
     raise PolicyError(f"schema '{found}' is not a policy's", where=source, fix=f'write schema = "{SCHEMA}"')
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from edgesafe import files
 from edgesafe.errors import RecipeError
 from edgesafe.recipe import shipped
 from edgesafe.recipe.recipe import Recipe
@@ -34,16 +34,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing, is not TOML, or does not say something that can be run.
     """
     source = path if path is not None else shipped.find("", "quickstart")
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"cannot read the recipe ({_reason(error)})", where=str(source), fix="check the path"
-        ) from None
-    try:
-        plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"not valid TOML: {error}", where=str(source), fix="mend that line") from None
+    plain, _ = files.read_toml(source, "a recipe", RecipeError)
     for item in overrides:
         _override(plain, item)
     return parse(plain, where=str(path) if path is not None else "quickstart")
@@ -85,12 +76,26 @@ def parse(plain: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
             where=f"{where}: schema",
             fix='this version reads "edgesafe.recipe/1"',
         )
+    _check_numbers(values, where)
     values["target"] = _resolve_target(values.get("target", {}))
     try:
         made = Recipe.model_validate(values)
     except ValidationError as error:
         raise _explain(error, Recipe, where) from None
     return made.model_copy(update={"compress": tuple(_with_recovery(block, made.recover) for block in made.compress)})
+
+
+def _check_numbers(value: object, where: str) -> None:
+    """Refuse whole numbers beyond 64 bits: no seed, size or count can be meant.
+
+    Raises:
+        RecipeError: names the key.
+    """
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise RecipeError("a number beyond 64 bits", where=where, fix="give a smaller one")
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in parts:
+        _check_numbers(inner, f"{where}: {key}" if ":" not in where else f"{where}.{key}")
 
 
 def _with_recovery(block: CompressSection, shared: RecoverSection) -> CompressSection:
@@ -110,10 +115,7 @@ def _resolve_target(section: object) -> dict[str, Any]:
             "must be a string", where="target.name", fix=f"one of: {', '.join(shipped.available('targets'))}"
         )
     path = shipped.find("targets", name)
-    try:
-        file = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"cannot read the target ({error})", where=str(path), fix="mend the file") from None
+    file, _ = files.read_toml(path, "a target", RecipeError)
     if file.pop("schema", None) != "edgesafe.target/1":
         raise RecipeError("not a target file", where=str(path), fix='it must say schema = "edgesafe.target/1"')
     file.pop("description", None)
@@ -125,9 +127,13 @@ def _override(plain: dict[str, Any], item: str) -> None:
     key, raw = key.strip(), raw.strip()
     if not separator or not key or not raw:
         raise RecipeError(f"--set {item}: not KEY=VALUE", fix="for example --set recover.epochs=2")
+    if not item.isprintable():  # a newline would be a second key; a lone surrogate cannot be stored
+        raise RecipeError(f"--set {item!a}: holds a control character", fix="for example --set recover.epochs=2")
+    if key.count(".") > 20:
+        raise RecipeError(f"--set {item[:60]}…: nested too deeply", fix="for example --set recover.epochs=2")
     try:
-        value = tomllib.loads(f"v = {raw}")["v"]
-    except tomllib.TOMLDecodeError:
+        value = files.parse_toml(f"v = {raw}", f"--set {item[:60]}", RecipeError)["v"]
+    except RecipeError:
         if raw[0] in "[{\"'":
             raise RecipeError(f"--set {item}: the value is not TOML", fix="for example ratios=[0.3,0.5]") from None
         value = raw  # a bare word is a string
@@ -140,7 +146,7 @@ def _assign(plain: dict[str, Any], parts: list[str], value: Any, item: str) -> N
     for position, part in enumerate(parts):
         here, last = ".".join(parts[:position]), position == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) > len(node):
+            if not _is_position(part) or int(part) > len(node):
                 raise RecipeError(
                     f"--set {item}: no entry '{part}'", where=here, fix=f"count from 0; there are {len(node)}"
                 )
@@ -150,13 +156,17 @@ def _assign(plain: dict[str, Any], parts: list[str], value: Any, item: str) -> N
         elif isinstance(node, dict):
             index = part
             if not last:
-                node.setdefault(part, [] if parts[position + 1].isdigit() else {})
+                node.setdefault(part, [] if _is_position(parts[position + 1]) else {})
         else:
             raise RecipeError(f"--set {item}: '{here}' is a value, not a table", fix="shorten the key")
         if last:
             node[index] = value
         else:
             node = node[index]
+
+
+def _is_position(part: str) -> bool:
+    return part.isascii() and part.isdigit() and len(part) <= 5
 
 
 def _explain(error: ValidationError, root: type[BaseModel], where: str) -> RecipeError:
@@ -197,7 +207,3 @@ def _keys_at(model: type[BaseModel], location: Sequence[int | str]) -> list[str]
             return []
         model = inner[0]
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8 text"

@@ -230,6 +230,6 @@ class TargetSection(Section):
     """[target]: either a name in configs/targets (or a path to a TOML file), or the values themselves."""
 
     name: str = "host-1t"
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=1024)
     round_to: int = Field(default=8, ge=1)
     provider: str = "CPUExecutionProvider"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgesafe.errors import UsageError
+from edgesafe.files import is_file
 
 __all__ = ["available", "find", "support_table"]
 
@@ -26,12 +27,12 @@ def find(kind: str, name: str) -> Path:
         UsageError: there is no such file.
     """
     if name.endswith(".toml"):
-        if Path(name).is_file():
+        if is_file(Path(name)):
             return Path(name)
         raise UsageError("no such file", where=name, fix=f"give a path to a TOML file, or one of: {_names(kind)}")
     for root in _ROOTS:
         path = root / kind / f"{name}.toml"
-        if path.is_file():
+        if is_file(path):
             return path
     raise UsageError(f"unknown {kind.rstrip('s') or 'recipe'} '{name}'", fix=f"use one of: {_names(kind)}")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
@@ -18,7 +19,6 @@ from edgesafe.stages.metrics import Setting
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.stopping import Judge
 from edgesafe.study.checkpoints import Kept
-from edgesafe.study.files import sha256_bytes, stage_key
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["Metrics", "Task", "measure"]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from edgesafe import data
+from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import (
     CompressSection,
@@ -22,7 +23,6 @@ from edgesafe.recipe.sections import (
 )
 from edgesafe.records import DataBundle, ImageSet
 from edgesafe.study.checkpoints import Kept
-from edgesafe.study.files import sha256_bytes, stage_key
 from edgesafe.study.writer import StudyWriter
 from edgesafe.surgery import rebuild
 from edgesafe.train import batchnorm, loop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesafe.study.files import stage_key
+from edgesafe.files import stage_key
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["Kept"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgesafe.errors import PolicyError, WeightsError
-from edgesafe.study.files import sha256_bytes, sha256_file
+from edgesafe.files import is_file, sha256_file
 
 __all__ = ["input_hashes"]
 
@@ -18,16 +18,16 @@ def input_hashes(*, weights: str | None, arch: str, policy: str | None = None) -
     """
     found: dict[str, str] = {}
     if weights is not None:
-        if not Path(weights).is_file():
+        if not is_file(Path(weights)):
             raise WeightsError(
                 "no such file", where=weights, fix="check model.weights; the path is relative to where you run"
             )
         found["weights"] = sha256_file(Path(weights))
     if policy is not None:
-        if not Path(policy).is_file():
+        if not is_file(Path(policy)):
             raise PolicyError("no such file", where=policy, fix="check evaluate.policy, or `edgesafe policy init` one")
         found["policy"] = sha256_file(Path(policy))
     source = Path(arch.rpartition(":")[0])
-    if source.suffix == ".py" and source.is_file():
-        found["model source"] = sha256_bytes(source.read_bytes())
+    if source.suffix == ".py" and is_file(source):
+        found["model source"] = sha256_file(source)
     return found

@@ -9,14 +9,14 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError
+from edgesafe.files import (
+    sha256_bytes,
+)
 from edgesafe.records import (
     Measurements,
     Record,
     StudyRecord,
     VariantRecord,
-)
-from edgesafe.study.files import (
-    sha256_bytes,
 )
 
 __all__ = ["StudyReader"]

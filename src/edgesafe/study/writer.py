@@ -16,19 +16,19 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from edgesafe.errors import IntegrityError, StoreError
+from edgesafe.files import (
+    atomic_write,
+    digest,
+    sha256_bytes,
+    sha256_file,
+    trouble,
+)
 from edgesafe.records import (
     Artefact,
     Measurements,
     Record,
     StudyRecord,
     VariantRecord,
-)
-from edgesafe.study.files import (
-    atomic_write,
-    digest,
-    sha256_bytes,
-    sha256_file,
-    trouble,
 )
 from edgesafe.study.study import EVIDENCE, MEASUREMENTS, SAMPLES, STUDY, VARIANT, StudyReader
 
