@@ -33,6 +33,7 @@ from edgesafe.measure.inference import latency
 from edgesafe.models.rewrite import option_a_to_conv
 from edgesafe.prune import PruneContext, PruneOutcome, prune
 from edgesafe.recipe.sections import CompressSection
+from edgesafe.records import Engine
 from edgesafe.surgery.rebuild import load_bytes, save_bytes
 from edgesafe.surgery.verify import evaluate
 
@@ -101,8 +102,8 @@ def _facts(model: nn.Module, outcome: PruneOutcome, shape: tuple[int, int, int],
         "onnx_difference": parity.max_abs_logit,
         "onnx_relative": parity.max_abs_logit / float(evaluate(outcome.model, x)[0].abs().max()),
         "argmax_agreement": parity.argmax_agreement,
-        "engine": "torch-pruning" if record.notes[0].startswith("removed by torch-pruning") else "slices",
-        "engine_note": record.notes[0],
+        "engine": record.engine.value,
+        "engine_reason": record.engine_reason.model_dump(mode="json") if record.engine_reason else None,
     }
     if runs:
         facts["latency_ratio"], facts["latency_low"], facts["latency_high"] = _latency(model, onnx, images[0], runs)
@@ -118,6 +119,12 @@ def _latency(model: nn.Module, pruned: bytes, image: np.ndarray[Any, Any], runs:
         samples = latency.interleaved(files, image=image, threads=1, runs=runs)
     ratio = latency.summarise(samples["pruned"], samples["dense"])["latency.ratio"]
     return round(ratio.estimate, 3), round(ratio.low or 0.0, 3), round(ratio.high or 0.0, 3)
+
+
+def _sentence(reason: dict[str, str]) -> str:
+    """What torch-pruning does there."""
+    where = f" at {reason['layer']}" if reason["layer"] else ""
+    return f"{reason['cause']}{where}: {reason['detail']}"
 
 
 def page(rows: list[dict[str, Any]]) -> str:
@@ -159,10 +166,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "\\* LayerNorm over narrowed channels: the reference normalises over the kept channels.",
     ]
-    slices = [r for r in passed if r["engine"] == "slices"]
+    slices = [r for r in passed if r["engine"] == Engine.SLICES]
     if slices:
         lines += ["", "Where torch-pruning's dependency graph does not agree with ours, our own slices are used:", ""]
-        lines += [f"- {r['arch']}: {r['engine_note'].partition(': ')[2]}" for r in slices]
+        lines += [f"- {r['arch']}: torch-pruning {_sentence(r['engine_reason'])}" for r in slices]
     return "\n".join(lines) + "\n"
 
 

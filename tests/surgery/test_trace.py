@@ -12,6 +12,7 @@ from torch import nn
 from edgesafe import models
 from edgesafe.errors import SurgeryError
 from edgesafe.models.count import macs
+from edgesafe.records import Declined
 from edgesafe.surgery.graph import cut
 from edgesafe.surgery.labels import Atoms, varying_dims
 from edgesafe.surgery.units import ChannelGraph, channel_graph, keep_indices
@@ -97,8 +98,9 @@ def test_torch_pruning_agrees_bit_for_bit(name: str) -> None:
     graph = channel_graph(model, inputs)
     removals = [(group, group.units[::2]) for group in graph.groups]
     keep = keep_indices(graph, tuple(unit for _, units in removals for unit in units))
-    _, note = cut(model, inputs, graph, removals, keep)
-    assert note.startswith("removed by torch-pruning") == (name != "PixelShuffled"), note  # it fails on that one
+    _, declined = cut(model, inputs, graph, removals, keep)
+    cause = None if declined is None else declined.cause
+    assert cause == (Declined.DIFFERS if name == "PixelShuffled" else None), declined
 
 
 def test_without_torch_pruning_the_slices_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +111,8 @@ def test_without_torch_pruning_the_slices_do(monkeypatch: pytest.MonkeyPatch) ->
     graph = channel_graph(model, inputs)
     removals = [(group, group.units[::2]) for group in graph.groups]
     keep = keep_indices(graph, tuple(unit for _, units in removals for unit in units))
-    pruned, note = cut(model, inputs, graph, removals, keep)
-    assert "torch-pruning fails" in note
+    pruned, declined = cut(model, inputs, graph, removals, keep)
+    assert declined is not None
+    assert declined.cause is Declined.FAILS
+    assert declined.detail.startswith("ModuleNotFoundError: ")
     assert pruned.conv1.out_channels == 8

@@ -77,6 +77,7 @@ def prune_in_steps(
 def _joined(records: Sequence[SurgeryRecord], ratio: float, steps: int) -> SurgeryRecord:
     """From the first record's before to the last one's after."""
     first, last = records[0], records[-1]
+    own = next((record for record in records if record.engine_reason is not None), last)  # one step is enough to say so
     before = {layer.name: layer for layer in first.layers}
 
     def layer(after: LayerRecord) -> LayerRecord:
@@ -97,6 +98,8 @@ def _joined(records: Sequence[SurgeryRecord], ratio: float, steps: int) -> Surge
             "params_before": first.params_before,
             "macs_before": first.macs_before,
             "rewrites": first.rewrites,
+            "engine": own.engine,
+            "engine_reason": own.engine_reason,
             "notes": (f"pruned in {len(records)} proven steps of {steps} asked for", *last.notes),
         }
     )

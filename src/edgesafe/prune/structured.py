@@ -24,7 +24,7 @@ from edgesafe.recipe.sections import (
     Method,
     Scope,
 )
-from edgesafe.records import LayerRecord, Proof, SurgeryRecord
+from edgesafe.records import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.surgery.graph import cut
 from edgesafe.surgery.remove import remove
 from edgesafe.surgery.units import (
@@ -76,7 +76,7 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
     graph = channel_graph(base, inputs) if rewrites else before
     plan = _plan(base, graph, section, ratio, context, {})
     try:
-        pruned, proof, engine = _operate(base, plan, inputs, engine=context.engine)
+        pruned, proof, declined = _operate(base, plan, inputs, engine=context.engine)
     except ForwardError as error:
         broken = _broken_groups(base, graph, plan, inputs)
         if not broken:
@@ -85,7 +85,7 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
             name = next(iter(broken)).name
             raise SurgeryError(error.what, where=name, fix=error.fix) from error
         plan = _plan(base, graph, section, ratio, context, broken)
-        pruned, proof, engine = _operate(base, plan, inputs, engine=context.engine)
+        pruned, proof, declined = _operate(base, plan, inputs, engine=context.engine)
     after = channel_graph(pruned, inputs)
     record = _record(model, pruned, plan, section, ratio, proof)
     _require_smaller(record, before, after)
@@ -94,7 +94,9 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
             "rewrites": rewrites,
             "macs_before": before.trace.macs_total,
             "macs_after": after.trace.macs_total,
-            "notes": (engine, *_rewrite_notes(pruned, base, model, rewrites), *record.notes),
+            "engine": Engine.TORCH_PRUNING if declined is None else Engine.SLICES,
+            "engine_reason": declined,
+            "notes": (*_rewrite_notes(pruned, base, model, rewrites), *record.notes),
         }
     )
     return PruneOutcome(pruned, record)
@@ -255,17 +257,17 @@ def _reasons(layer: Layer) -> str:
 
 def _operate(
     model: nn.Module, plan: _Plan, inputs: tuple[Tensor, ...], *, engine: bool
-) -> tuple[nn.Module, Proof, str]:
-    """The pruned copy, its proof, and which engine removed the channels."""
+) -> tuple[nn.Module, Proof, EngineReason | None]:
+    """The pruned copy, its proof, and why torch-pruning's cut was not kept (None: it was)."""
     removals = tuple((choice.group, choice.units) for choice in plan.choices if choice.removed)
     keep = keep_indices(plan.graph, tuple(unit for _, units in removals for unit in units))
     if engine:
-        pruned, note = cut(model, inputs, plan.graph, removals, keep)
+        pruned, declined = cut(model, inputs, plan.graph, removals, keep)
     else:
-        pruned, note = copy.deepcopy(model), "removed by edgesafe's own slices"
+        pruned, declined = copy.deepcopy(model), EngineReason(cause=Declined.NOT_ASKED)
         remove(pruned, keep)
     surgery = Surgery(model, pruned, plan.graph, keep, inputs, plan.widths.min_channels)
-    return pruned, prove_removed(surgery), note
+    return pruned, prove_removed(surgery), declined
 
 
 def _broken_groups(model: nn.Module, graph: ChannelGraph, plan: _Plan, inputs: tuple[Tensor, ...]) -> dict[Group, str]:
@@ -310,6 +312,7 @@ def _record(
         criterion=plan.criterion.value,
         scope=plan.scope.value,
         round_to=plan.widths.round_to,
+        engine=Engine.SLICES,
         layers=tuple(_layer_record(layer, plan, pruned) for layer in plan.graph.layers),
         params_before=params,
         params_after=sum(p.numel() for p in pruned.parameters()),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext, PruneOutcome
 from edgesafe.recipe.sections import CompressSection
-from edgesafe.records import LayerRecord, SurgeryRecord
+from edgesafe.records import Engine, LayerRecord, SurgeryRecord
 from edgesafe.surgery.trace import trace
 from edgesafe.surgery.verify import prove_masked
 
@@ -78,6 +78,7 @@ def prune_weights(model: nn.Module, section: CompressSection, ratio: float, cont
         ratio=ratio,
         criterion="magnitude",
         scope="convolutions",
+        engine=Engine.NONE,
         layers=tuple(
             _layer(name.removesuffix(".weight"), module, after[name], own[name], threshold)
             for name, module in modules.items()

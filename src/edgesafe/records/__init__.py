@@ -9,7 +9,7 @@ from edgesafe.records.data import DataBundle, DataIdentity, ImageSet
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.measurements import Comparison, Measurement, Measurements, Unit
 from edgesafe.records.study import Host, StudyRecord, VariantEntry
-from edgesafe.records.surgery import LayerRecord, Proof, SurgeryRecord
+from edgesafe.records.surgery import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.records.variant import Artefact, Lineage, Parity, Temperature, VariantRecord
 from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 
@@ -19,6 +19,9 @@ __all__ = [
     "Comparison",
     "DataBundle",
     "DataIdentity",
+    "Declined",
+    "Engine",
+    "EngineReason",
     "Evidence",
     "GateResult",
     "GateStatus",

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import Field
 
 from edgesafe.records.base import Record
 
-__all__ = ["LayerRecord", "Proof", "SurgeryRecord"]
+__all__ = ["Declined", "Engine", "EngineReason", "LayerRecord", "Proof", "SurgeryRecord"]
+
+
+class Engine(StrEnum):
+    """What removed the channels of the network that was kept."""
+
+    TORCH_PRUNING = "torch-pruning"  #: its dependency graph; every tensor equals edgesafe's slices bit for bit
+    SLICES = "edgesafe slices"  #: edgesafe's own index lists; `engine_reason` says why
+    NONE = "none"  #: no channel was removed (method weight)
+
+
+class Declined(StrEnum):
+    """Why the network that torch-pruning cut was not kept."""
+
+    DIFFERS = "differs"  #: it would remove, or removed, something else
+    FAILS = "fails"  #: it raised an error, or cannot be imported
+    TOO_LARGE = "too large"  #: its index lists grow beyond the limit on its work
+    NOT_ASKED = "not asked"  #: a trial, where only the result counts
+
+
+class EngineReason(Record):
+    """Why edgesafe's own slices were kept."""
+
+    cause: Declined
+    layer: str = ""  #: module path of the layer where it showed, if it is one
+    detail: str = ""  #: what differs, or the error
 
 
 class LayerRecord(Record):
@@ -45,6 +72,8 @@ class SurgeryRecord(Record):
     criterion: str
     scope: str
     round_to: int = 1
+    engine: Engine
+    engine_reason: EngineReason | None = None  #: with engine "edgesafe slices"
     rewrites: tuple[str, ...] = ()  #: module paths whose shortcut was rewritten
     layers: tuple[LayerRecord, ...]
     params_before: int

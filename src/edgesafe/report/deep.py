@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Evidence, VariantRecord
+from edgesafe.records import Declined, Engine, Evidence, SurgeryRecord, VariantRecord
 from edgesafe.report import svg
 from edgesafe.report.figures import reliability_panel
 from edgesafe.report.parts import Column, TablePart, Td
@@ -68,9 +68,27 @@ class Deep:
             f"Proof: {clean(proof.method)}{error}{reason}.",
             rewrites,
             recovered,
+            _engine(surgery),
             *(sentence(n) for n in surgery.notes),
         )
         return tuple(text for text in shown if text)
+
+
+def _engine(surgery: SurgeryRecord) -> str:
+    """What removed the channels."""
+    if surgery.engine is Engine.NONE:
+        return ""
+    if surgery.engine is Engine.TORCH_PRUNING:
+        return "Channels removed by torch-pruning's dependency graph; equal to edgesafe's own slices bit for bit."
+    reason = surgery.engine_reason
+    if reason is None or reason.cause is Declined.NOT_ASKED:
+        return "Channels removed by edgesafe's own slices."
+    where = f" at {clean(reason.layer)}" if reason.layer else ""
+    why = f"torch-pruning {_DECLINED[reason.cause]}{where}: {clean(reason.detail)}"
+    return f"Channels removed by edgesafe's own slices: {why}."
+
+
+_DECLINED = {Declined.DIFFERS: "differs", Declined.FAILS: "fails", Declined.TOO_LARGE: "takes too long"}
 
 
 def _short(value: float | str) -> str:

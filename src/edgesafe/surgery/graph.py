@@ -2,24 +2,27 @@
 
 The only module that imports torch_pruning. We choose the channels and know what each choice must remove (`units`). Each
 choice is given to torch-pruning's `DependencyGraph`; if for every one it names exactly the layers and indices that we
-expect, it removes them, and every tensor it leaves must equal our slice bit for bit. Else (it raises, it differs, it is
-not installed) the slices are used, and the record says why. Its pruners, importances, rounding and defaults are not
-used.
+expect, it cuts a copy of the network. That copy is kept if every tensor and every module attribute equals those of our
+own slices; otherwise the slices are kept, and the record says why. Its pruners, importances, rounding and defaults are
+not used.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from edgesafe.records import Declined, EngineReason
 from edgesafe.surgery.propagation import Role, Slot
-from edgesafe.surgery.remove import remove
+from edgesafe.surgery.remove import owners, remove
 from edgesafe.surgery.units import (
     ChannelGraph,
     Group,
@@ -27,24 +30,21 @@ from edgesafe.surgery.units import (
     layer_name,
 )
 
-__all__ = ["DisagreementError", "Removal", "agreed_engine", "cut"]
+__all__ = ["MAX_INDICES", "Removal", "cut"]
 
 Removal = tuple[Group, tuple[Unit, ...]]  #: a group and those of its units that go
-_FAILURES = (
-    RuntimeError,
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    ZeroDivisionError,
-    AssertionError,
-    ImportError,
-)  # what torch-pruning raises on networks that it does not understand, and what its absence raises
+
+#: Index objects that torch-pruning may create for one network, about five seconds' worth. On reshaped weights its lists
+#: multiply without end. A count, not a time, so that the same network always ends with the same engine.
+MAX_INDICES = 2_000_000
 
 
-class DisagreementError(Exception):
-    """torch-pruning would remove something else; the message says where."""
+class _DeclinedError(Exception):
+    """The network that torch-pruning cuts is not to be kept."""
+
+    def __init__(self, cause: Declined, layer: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = EngineReason(cause=cause, layer=layer, detail=detail)
 
 
 def cut(
@@ -53,8 +53,8 @@ def cut(
     graph: ChannelGraph,
     removals: Sequence[Removal],
     keep: Mapping[Slot, tuple[int, ...]],
-) -> tuple[nn.Module, str]:
-    """A copy of `model` without the chosen channels, and which engine removed them.
+) -> tuple[nn.Module, EngineReason | None]:
+    """A copy of `model` without the chosen channels.
 
     Args:
         model: not modified; flags and modes are kept.
@@ -62,118 +62,176 @@ def cut(
         graph: of `model`.
         removals: what goes.
         keep: the same as indices that stay (`units.keep_indices`).
+
+    Returns:
+        The network that torch-pruning cut, and None; or edgesafe's own slices, and why.
     """
     sliced = copy.deepcopy(model)
     remove(sliced, keep)
     try:
-        pruned = _with_engine(model, inputs, graph, removals)
+        pruned = _cut_by_engine(model, inputs, graph, removals)
         _require_equal(pruned, sliced)
-    except DisagreementError as difference:
-        return sliced, f"removed by edgesafe's own slices: torch-pruning differs, {difference}"
-    except _FAILURES as error:
-        what = str(error).splitlines()[0] if str(error) else ""
-        return sliced, f"removed by edgesafe's own slices: torch-pruning fails ({type(error).__name__}: {what})"
-    return sliced, "removed by torch-pruning's dependency graph, equal to edgesafe's own slices bit for bit"
+    except _DeclinedError as declined:
+        return sliced, declined.reason
+    return pruned, None
 
 
-def agreed_engine(
-    model: nn.Module, inputs: tuple[Tensor, ...], graph: ChannelGraph, removals: Sequence[Removal]
-) -> Any:
-    """torch-pruning's dependency graph of `model`, checked to remove exactly what we expect for every removal.
-
-    Args:
-        model: torch-pruning traces and may later change it: give a copy whose parameters require gradients.
-        inputs: example inputs.
-        graph: ours.
-        removals: what goes.
-
-    Raises:
-        DisagreementError: a group holds other layers or indices than ours.
-    """
-    import torch_pruning as tp
-
-    engine = tp.DependencyGraph()
-    engine.build_dependency(model, example_inputs=inputs, verbose=False)
-    slots = _slots_of_modules(model)
-    for group, units in removals:
-        theirs: dict[Slot, set[int]] = {}
-        for dependency, own in _engine_group(engine, model, group, units):
-            into = engine.is_in_channel_pruning_fn(dependency.handler)
-            slot = slots(dependency.target.module, into=into)
-            if slot is not None:
-                theirs.setdefault(slot, set()).update(int(i) for i in own)
-        _compare(graph, units, theirs, group.name)
-    return engine
-
-
-def _engine_group(engine: Any, model: nn.Module, group: Group, units: Sequence[Unit]) -> Any:
-    root = group.producers[0]
-    module = model.get_submodule(layer_name(root.tensor))
-    indices = sorted(i for unit in units for i in unit.indices[root])
-    return engine.get_pruning_group(module, engine.get_pruner_of_module(module).prune_out_channels, indices)
-
-
-def _with_engine(
+def _cut_by_engine(
     model: nn.Module, inputs: tuple[Tensor, ...], graph: ChannelGraph, removals: Sequence[Removal]
 ) -> nn.Module:
-    producers = [slot for group, _ in removals for slot in group.producers]
-    if len(set(producers)) < len(producers):
-        raise DisagreementError("it cannot narrow one layer in two groups")
+    """A copy of `model` from which torch-pruning removed the channels; every removal is compared before the first."""
+    producers = [slot.tensor for group, _ in removals for slot in group.producers]
+    twice = next((name for name in producers if producers.count(name) > 1), None)
+    if twice is not None:
+        raise _DeclinedError(Declined.DIFFERS, layer_name(twice), "it cannot narrow one layer in two groups")
     pruned = copy.deepcopy(model)
     modes = {name: module.training for name, module in pruned.named_modules()}
     flags = {name: parameter.requires_grad for name, parameter in pruned.named_parameters()}
-    with _traceable(pruned):
-        engine = agreed_engine(pruned, inputs, graph, removals)
-        for group, units in removals:
-            _engine_group(engine, pruned, group, units).prune()
+    engine = _Engine(pruned.requires_grad_(True), inputs)
+    for group, units in removals:
+        _require_same_indices(graph, group, units, engine.indices(group, units))
+    for group, units in removals:
+        engine.remove(group, units)
     for name, module in pruned.named_modules():
         module.training = modes[name]
     for name, parameter in pruned.named_parameters():
-        parameter.requires_grad_(flags[name])
+        parameter.requires_grad_(flags.get(name, True))
+        parameter.grad = None
     return pruned
 
 
-@contextmanager
-def _traceable(model: nn.Module) -> Iterator[None]:
-    """It follows autograd, so parameters must require gradients; its warnings are ours to judge."""
-    model.requires_grad_(True)
-    with torch.enable_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+class _Engine:
+    """torch-pruning on one network.
 
+    Args:
+        model: traced at once and later changed in place; its parameters require gradients, which torch-pruning follows.
+        inputs: example inputs.
 
-def _slots_of_modules(model: nn.Module) -> Any:
-    """module, into -> the slot that stands for it, or None for what has no weight."""
-    names = {id(module): name for name, module in model.named_modules()}
+    Raises:
+        _DeclinedError: here and in the methods, whatever torch-pruning raises; or its work exceeds `MAX_INDICES`.
+    """
 
-    def slot(module: Any, *, into: bool) -> Slot | None:
-        if id(module) not in names or not isinstance(getattr(module, "weight", None), Tensor):
+    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.model = model
+        self.spent = 0
+        self.names = {id(module): name for name, module in model.named_modules()}
+        with self._running(""):
+            import torch_pruning
+
+            self.graph: Any = torch_pruning.DependencyGraph()
+            self.graph.build_dependency(model, example_inputs=inputs, verbose=False)
+
+    def indices(self, group: Group, units: Sequence[Unit]) -> dict[Slot, set[int]]:
+        """What it would remove with the first producer's channels of these units, by slot."""
+        removed: dict[Slot, set[int]] = {}
+        with self._running(group.name):
+            for dependency, indices in self._group(group, units):
+                into = self.graph.is_in_channel_pruning_fn(dependency.handler)
+                slot = self._slot(dependency.target.module, into=into)
+                if slot is not None:
+                    removed.setdefault(slot, set()).update(int(i) for i in indices)
+        return removed
+
+    def remove(self, group: Group, units: Sequence[Unit]) -> None:
+        """Remove them, in place."""
+        with self._running(group.name):
+            self._group(group, units).prune()
+
+    def _group(self, group: Group, units: Sequence[Unit]) -> Any:
+        root = group.producers[0]
+        module = self.model.get_submodule(layer_name(root.tensor))
+        indices = sorted(i for unit in units for i in unit.indices[root])
+        return self.graph.get_pruning_group(module, self.graph.get_pruner_of_module(module).prune_out_channels, indices)
+
+    def _slot(self, module: Any, *, into: bool) -> Slot | None:
+        """The slot that stands for a module's inputs or outputs, or None for what has no weight."""
+        if id(module) not in self.names or not isinstance(getattr(module, "weight", None), Tensor):
             return None
-        name = f"{names[id(module)]}.weight" if names[id(module)] else "weight"
+        name = self.names[id(module)]
         layer = module.weight.dim() > 1
         grouped = layer and getattr(module, "groups", 1) > 1
-        return Slot(name, int(layer and not grouped and into != bool(getattr(module, "transposed", False))))
+        dim = int(layer and not grouped and into != bool(getattr(module, "transposed", False)))
+        return Slot(f"{name}.weight" if name else "weight", dim)
 
-    return slot
+    @contextmanager
+    def _running(self, layer: str) -> Iterator[None]:
+        """The one place where torch-pruning runs: its errors become reasons, its work is counted.
+
+        It may raise anything on a network that it does not understand; a keyboard interrupt passes.
+        """
+        try:
+            with torch.enable_grad(), warnings.catch_warnings(), self._counted(layer):
+                warnings.simplefilter("ignore")
+                yield
+        except _DeclinedError:
+            raise
+        except Exception as error:
+            text = re.sub(r" at 0x[0-9a-f]+", "", (str(error).splitlines() or [""])[0])[:200]
+            raise _DeclinedError(Declined.FAILS, layer, f"{type(error).__name__}: {text}") from error
+
+    @contextmanager
+    def _counted(self, layer: str) -> Iterator[None]:
+        """Count the index objects that it creates."""
+        from torch_pruning import _helpers
+
+        count = self
+
+        class Index(_helpers._HybridIndex):  # type: ignore[misc]
+            def __new__(cls, *args: Any, **kwargs: Any) -> Index:
+                count.spent += 1
+                if count.spent > MAX_INDICES:
+                    raise _DeclinedError(
+                        Declined.TOO_LARGE, layer, f"its index lists hold more than {MAX_INDICES:,} entries"
+                    )
+                return super().__new__(cls, *args, **kwargs)  # type: ignore[no-any-return]
+
+        with mock.patch.object(_helpers, "_HybridIndex", Index):
+            yield
 
 
-def _compare(graph: ChannelGraph, units: Sequence[Unit], theirs: Mapping[Slot, set[int]], name: str) -> None:
+def _require_same_indices(
+    graph: ChannelGraph, group: Group, units: Sequence[Unit], theirs: Mapping[Slot, set[int]]
+) -> None:
     ours: dict[Slot, set[int]] = {}
-    roles = {Role.OUT, Role.IN, Role.SCALE, Role.NORM}
     for unit in units:
-        for slot, own in unit.indices.items():
-            if graph.trace.roles[slot] in roles:
-                ours.setdefault(slot, set()).update(own)
+        for slot, indices in unit.indices.items():
+            if graph.trace.roles[slot] in {Role.OUT, Role.IN, Role.SCALE, Role.NORM}:
+                ours.setdefault(slot, set()).update(indices)
     for slot in sorted(ours.keys() | theirs.keys()):
         if ours.get(slot, set()) != theirs.get(slot, set()):
-            raise DisagreementError(
-                f"with {name} it removes {len(theirs.get(slot, ()))} indices of {slot.tensor}, "
-                f"where {len(ours.get(slot, ()))} belong together"
+            raise _DeclinedError(
+                Declined.DIFFERS,
+                group.name,
+                f"it removes {len(theirs.get(slot, ()))} indices of {slot.tensor}, "
+                f"where {len(ours.get(slot, ()))} belong together",
             )
 
 
 def _require_equal(pruned: nn.Module, sliced: nn.Module) -> None:
-    theirs, ours = pruned.state_dict(), sliced.state_dict()
-    for name, tensor in ours.items():
-        if name not in theirs or theirs[name].shape != tensor.shape or not torch.equal(theirs[name], tensor):
-            raise DisagreementError(f"{name} is not the expected slice")
+    """Same tensors bit for bit, shared alike, in modules with the same attributes."""
+    theirs, ours = owners(pruned), owners(sliced)
+    for name, places in ours.items():
+        if len(theirs.get(name, ())) != len(places):
+            raise _DeclinedError(Declined.DIFFERS, layer_name(name), f"{name} is no longer shared as it was")
+        a, b = (getattr(*where[name][0]) for where in (theirs, ours))
+        same = type(a) is type(b) and a.dtype == b.dtype and a.stride() == b.stride() and torch.equal(a, b)
+        if not same or a.requires_grad != b.requires_grad:
+            raise _DeclinedError(Declined.DIFFERS, layer_name(name), f"{name} is not the expected slice")
+    attributes = dict(pruned.named_modules())
+    for path, module in sliced.named_modules():
+        wanted, got = _settings(module), _settings(attributes[path])
+        differing = sorted(key for key in wanted.keys() | got.keys() if wanted.get(key) != got.get(key))
+        if differing:
+            key = differing[0]
+            raise _DeclinedError(
+                Declined.DIFFERS, path, f"it leaves {key} = {got.get(key)}, where {wanted.get(key)} is right"
+            )
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    """A module's plain attributes: sizes, groups, modes."""
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple) or value is None
+    }

@@ -9,14 +9,37 @@ that must stay is frozen, with the reason.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-__all__ = ["FIXED", "PADDING", "Atoms", "Reason", "squeeze_constant", "varying_dims"]
+__all__ = ["FIXED", "PADDING", "Atoms", "Cause", "Flag", "Reason", "squeeze_constant", "varying_dims"]
 
 FIXED = 0
 PADDING = -1
+
+
+class Cause(StrEnum):
+    """What keeps a channel from being removed."""
+
+    OUTPUT = "output"  #: it is an output of the network
+    PADDING = "padding"  #: it is added to channels of zeros
+    CONSTANT = "constant"  #: it is combined with the network input or a constant
+    SPLIT = "split"  #: an operation spreads the channels over several dimensions, or rearranges them
+    REDUCED = "reduced"  #: an operation sums or normalises over the channels
+    UNKNOWN = "unknown"  #: an operation without a rule
+    BROADCAST = "broadcast"  #: it is expanded over other channels
+    INDEX = "index"  #: it is picked by position
+    COMPUTED = "computed"  #: a weight or statistic that goes with it is not a parameter but computed
+
+
+class Flag(StrEnum):
+    """What a channel takes part in."""
+
+    ADD = "add"  #: an addition of two activations
+    CONCAT = "concat"  #: a concatenation of channels
+    NORM = "norm"  #: a LayerNorm over channels
 
 
 @dataclass(frozen=True)
@@ -24,11 +47,11 @@ class Reason:
     """Why a channel cannot be removed.
 
     Attributes:
-        code: "output", "padding", "constant", "split", "reduced", "unknown", "broadcast", "index", "computed".
+        cause: which kind of obstacle.
         text: for people, in a clause that names the place.
     """
 
-    code: str
+    cause: Cause
     text: str
 
 
@@ -38,7 +61,7 @@ class Atoms:
 
     parent: list[int] = field(default_factory=lambda: [0])
     frozen: dict[int, Reason] = field(default_factory=dict)
-    flags: dict[int, set[str]] = field(default_factory=dict)
+    flags: dict[int, set[Flag]] = field(default_factory=dict)
 
     def new(self, count: int) -> Tensor:
         """`count` fresh atoms, int64 (count,)."""
@@ -60,8 +83,8 @@ class Atoms:
             if atom > 0:
                 self.frozen.setdefault(atom, reason)
 
-    def flag(self, labels: Tensor, flag: str) -> None:
-        """Remember that the atoms in `labels` took part in `flag` ("add", "concat", "norm")."""
+    def flag(self, labels: Tensor, flag: Flag) -> None:
+        """Remember that the atoms in `labels` took part in `flag`."""
         for atom in distinct(labels):
             if atom > 0:
                 self.flags.setdefault(atom, set()).add(flag)
@@ -88,7 +111,7 @@ class Atoms:
             elif max(x, y) > 0:
                 padded = min(x, y) == PADDING
                 what = "zero-padded channels" if padded else "the network input or a constant"
-                reason = Reason("padding" if padded else "constant", f"it meets {what} at {place}")
+                reason = Reason(Cause.PADDING if padded else Cause.CONSTANT, f"it meets {what} at {place}")
                 self.frozen.setdefault(max(x, y), reason)
 
     def tie(self, labels: Tensor, dim: int, place: str) -> Tensor:
@@ -105,9 +128,9 @@ class Atoms:
             reasons.setdefault(self.root(atom), self.frozen[atom])
         return reasons
 
-    def root_flags(self) -> dict[int, frozenset[str]]:
+    def root_flags(self) -> dict[int, frozenset[Flag]]:
         """Flags by root."""
-        flags: dict[int, set[str]] = {}
+        flags: dict[int, set[Flag]] = {}
         for atom, names in self.flags.items():
             flags.setdefault(self.root(atom), set()).update(names)
         return {root: frozenset(names) for root, names in flags.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgesafe.surgery.labels import Cause, Flag
 from edgesafe.surgery.propagation import Role, Tracer, fixed, unknown
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
@@ -33,7 +34,7 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
         out = tracer.slot(name, out_dim, result.shape[1], Role.OUT)
         tracer.slot(name, in_dim, len(channels), Role.IN, channels)
     elif transposed:
-        tracer.freeze(channels, "unknown", "a grouped transposed convolution is not narrowed")
+        tracer.freeze(channels, Cause.UNKNOWN, "a grouped transposed convolution is not narrowed")
         out = tracer.slot(name, 0, weight.shape[0], Role.IN, channels)
         tracer.put(result, fixed(result))
         tracer.count(name, _conv_macs(weight, x, result, transposed=True))
@@ -59,7 +60,7 @@ def _bias(tracer: Tracer, bias: Tensor | None, out: Tensor) -> None:
         return
     name = tracer.names.get(id(bias))
     if name is None:
-        tracer.freeze(out, "computed", "its bias is computed")
+        tracer.freeze(out, Cause.COMPUTED, "its bias is computed")
     else:
         tracer.slot(name, 0, len(out), Role.STATE, out)
 
@@ -92,12 +93,12 @@ def batch_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
             continue
         parameter = tracer.names.get(id(tensor))
         if parameter is None:
-            tracer.freeze(channels, "computed", "its normalisation uses computed values")
+            tracer.freeze(channels, Cause.COMPUTED, "its normalisation uses computed values")
             continue
         owned = True
         tracer.slot(parameter, 0, len(channels), role, channels)
     if not owned:
-        tracer.freeze(channels, "computed", "a normalisation without parameters uses batch statistics")
+        tracer.freeze(channels, Cause.COMPUTED, "a normalisation without parameters uses batch statistics")
     tracer.put(result[0], channels.view(1, -1, *[1] * (x.dim() - 2)).expand(x.shape))
 
 
@@ -107,13 +108,13 @@ def layer_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
     labels = tracer.labels_of(x)
     parameter = None if weight is None else tracer.names.get(id(weight))
     if parameter is None or len(shape) != 1:
-        tracer.freeze(labels, "reduced", "a LayerNorm without one weight per channel")
+        tracer.freeze(labels, Cause.REDUCED, "a LayerNorm without one weight per channel")
     else:
         channels = tracer.atoms.tie(labels, x.dim() - 1, tracer.place)
         tracer.slot(parameter, 0, len(channels), Role.NORM, channels)
         if bias is not None:
             tracer.slot(tracer.names[id(bias)], 0, len(channels), Role.STATE, channels)
-        tracer.atoms.flag(channels, "norm")
+        tracer.atoms.flag(channels, Flag.NORM)
     tracer.put(result[0], labels)
 
 
@@ -123,7 +124,7 @@ def group_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
     labels = tracer.labels_of(x)
     parameter = None if weight is None else tracer.names.get(id(weight))
     if parameter is None:
-        tracer.freeze(labels, "reduced", "a GroupNorm without weights")
+        tracer.freeze(labels, Cause.REDUCED, "a GroupNorm without weights")
     else:
         channels = tracer.atoms.tie(labels, 1, tracer.place)
         tracer.slot(parameter, 0, len(channels), Role.NORM, channels)

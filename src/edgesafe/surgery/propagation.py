@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import torch
@@ -14,13 +15,14 @@ from edgesafe.surgery.labels import (
     FIXED,
     PADDING,
     Atoms,
+    Cause,
     Reason,
 )
 
 __all__ = ["Role", "Slot", "Trace", "Tracer", "fixed", "unknown"]
 
 
-class Role:
+class Role(StrEnum):
     """What a dimension of a parameter stands for."""
 
     OUT = "out"  #: rows of a convolution or linear layer: its output channels
@@ -56,7 +58,7 @@ class Trace:
 
     atoms: Atoms
     slots: Mapping[Slot, Tensor]
-    roles: Mapping[Slot, str]
+    roles: Mapping[Slot, Role]
     groups: Mapping[str, int]
     macs: Mapping[str, int]
     order: tuple[str, ...]
@@ -78,7 +80,7 @@ class Tracer:
     vectors: Mapping[str, Tensor]  #: one-dimensional parameters and buffers by name
     atoms: Atoms = field(default_factory=Atoms)
     slots: dict[Slot, Tensor] = field(default_factory=dict)
-    roles: dict[Slot, str] = field(default_factory=dict)
+    roles: dict[Slot, Role] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
@@ -113,7 +115,7 @@ class Tracer:
         """Label an activation."""
         self.labels[id(tensor)] = (tensor, labels)
 
-    def slot(self, name: str, dim: int, size: int, role: str, labels: Tensor | None = None) -> Tensor:
+    def slot(self, name: str, dim: int, size: int, role: Role, labels: Tensor | None = None) -> Tensor:
         """The labels of a parameter's dimension: fresh ones, `labels`, or, seen before, merged with `labels`."""
         key = Slot(name, dim)
         if key not in self.slots:
@@ -123,9 +125,9 @@ class Tracer:
             self.atoms.union(self.slots[key], labels, self.place)
         return self.slots[key]
 
-    def freeze(self, labels: Tensor, code: str, text: str) -> None:
+    def freeze(self, labels: Tensor, cause: Cause, text: str) -> None:
         """Freeze with a reason that names the running module."""
-        self.atoms.freeze(labels, Reason(code, f"{text} at {self.place}"))
+        self.atoms.freeze(labels, Reason(cause, f"{text} at {self.place}"))
 
     def mask_of(self, positions: Tensor, channels: int) -> str | None:
         """The running module's vector whose non-zero entries are `positions` (channel selection layers), if any."""
@@ -174,7 +176,7 @@ def unknown(tracer: Tracer, name: str, _func: Any, args: Sequence[Any], kwargs: 
     """The rule for operations without one: freeze whatever goes in; what comes out cannot be removed."""
     for leaf in tree_leaves((args, kwargs)):
         if isinstance(leaf, Tensor) and tracer.get(leaf) is not None:
-            tracer.freeze(tracer.labels_of(leaf), "unknown", f"edgesafe has no rule for aten.{name}")
+            tracer.freeze(tracer.labels_of(leaf), Cause.UNKNOWN, f"edgesafe has no rule for aten.{name}")
     for leaf in tree_leaves(result):
         if isinstance(leaf, Tensor):
             tracer.put(leaf, fixed(leaf))

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery import layer_rules
-from edgesafe.surgery.labels import PADDING, varying_dims
+from edgesafe.surgery.labels import PADDING, Cause, Flag, varying_dims
 from edgesafe.surgery.propagation import Role, Tracer, fixed, unknown
 
 __all__ = ["apply_rule"]
@@ -139,7 +139,7 @@ def _pointwise(tracer: Tracer, name: str, _func: Any, args: Args, kwargs: dict[s
     main = next((i for i, s in enumerate(stretched) if not any(s & v for v in varying)), None)
     if main is None:
         for label in labels:
-            tracer.freeze(label, "broadcast", f"aten.{name} broadcasts it over other channels")
+            tracer.freeze(label, Cause.BROADCAST, f"aten.{name} broadcasts it over other channels")
         tracer.put(out, fixed(out))
         return
     adds = name in _ADDS
@@ -148,12 +148,12 @@ def _pointwise(tracer: Tracer, name: str, _func: Any, args: Args, kwargs: dict[s
         if index == main:
             continue
         if stretched[index] & varying[main]:
-            tracer.freeze(label, "broadcast", f"aten.{name} broadcasts it over other channels")
+            tracer.freeze(label, Cause.BROADCAST, f"aten.{name} broadcasts it over other channels")
             continue
         tracer.atoms.union(labels[main], label, f"aten.{name} in {tracer.place}")
         if adds and activations > 1:
-            tracer.atoms.flag(labels[main], "add")
-            tracer.atoms.flag(label, "add")
+            tracer.atoms.flag(labels[main], Flag.ADD)
+            tracer.atoms.flag(label, Flag.ADD)
     tracer.put(out, labels[main])
 
 
@@ -194,7 +194,7 @@ def _move(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, An
         _put_all(tracer, result, moved)
         return
     if name in {"unbind", "repeat", "flip", "roll", "unfold"} and varying_dims(labels) and _acts_on(name, labels, args):
-        tracer.freeze(labels, "split", f"aten.{name} rearranges its channels")
+        tracer.freeze(labels, Cause.SPLIT, f"aten.{name} rearranges its channels")
     _put_all(tracer, result, _replay(tracer, func, args, kwargs))
 
 
@@ -212,7 +212,7 @@ def _acts_on(name: str, labels: Tensor, args: Args) -> bool:
 def _reshape(tracer: Tracer, name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
     labels = tracer.labels_of(args[0])
     if _splits(labels, tuple(result.shape)):
-        tracer.freeze(labels, "split", f"aten.{name} splits its channels over several dimensions")
+        tracer.freeze(labels, Cause.SPLIT, f"aten.{name} splits its channels over several dimensions")
     tracer.put(result, labels.reshape(result.shape))
 
 
@@ -246,7 +246,7 @@ def _cut(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, Any
         _put_all(tracer, result, moved)
         return
     if varying and _cuts_channels(name, labels, args, kwargs):
-        tracer.freeze(labels, "index", f"aten.{name} picks channels by position")
+        tracer.freeze(labels, Cause.INDEX, f"aten.{name} picks channels by position")
     _put_all(tracer, result, moved)
 
 
@@ -288,7 +288,7 @@ def _cat(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[str, An
     labels = torch.cat([p.contiguous() for p in parts], dim)
     if dim in varying_dims(labels):
         for part in parts:
-            tracer.atoms.flag(part, "concat")
+            tracer.atoms.flag(part, Flag.CONCAT)
     tracer.put(result, labels)
     del func
 
@@ -312,8 +312,8 @@ def _pad(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, 
 
 def _copy(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
     target, source = tracer.labels_of(args[0]), tracer.labels_of(args[1])
-    tracer.freeze(target, "unknown", "it is written in place (copy_)")
-    tracer.freeze(source, "unknown", "it is written in place (copy_)")
+    tracer.freeze(target, Cause.UNKNOWN, "it is written in place (copy_)")
+    tracer.freeze(source, Cause.UNKNOWN, "it is written in place (copy_)")
     tracer.put(result, target)
 
 
@@ -336,7 +336,7 @@ def _reduce(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, 
     else:
         dims = {d % labels.dim() for d in ([chosen] if isinstance(chosen, int) else chosen)}
     if dims & set(varying_dims(labels)):
-        tracer.freeze(labels, "reduced", f"aten.{name} reduces over its channels")
+        tracer.freeze(labels, Cause.REDUCED, f"aten.{name} reduces over its channels")
         labels = fixed(labels)
     for dim in dims:
         labels = labels.narrow(dim, 0, 1)
@@ -352,7 +352,7 @@ def _reduce(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, 
 def _softmax(tracer: Tracer, name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
     labels = tracer.labels_of(args[0])
     if args[1] % labels.dim() in varying_dims(labels):
-        tracer.freeze(labels, "reduced", f"aten.{name} normalises over its channels")
+        tracer.freeze(labels, Cause.REDUCED, f"aten.{name} normalises over its channels")
     tracer.put(result, labels)
 
 

@@ -17,9 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import SurgeryError
-from edgesafe.surgery.labels import (
-    Reason,
-)
+from edgesafe.surgery.labels import Cause, Reason
 from edgesafe.surgery.propagation import Trace, Tracer, fixed
 from edgesafe.surgery.rules import apply_rule
 
@@ -60,7 +58,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     for output in outputs:
         labels = tracer.get(output)
         if labels is not None:
-            tracer.atoms.freeze(labels, Reason("output", "its channels are the network's outputs"))
+            tracer.atoms.freeze(labels, Reason(Cause.OUTPUT, "its channels are the network's outputs"))
     return Trace(
         atoms=tracer.atoms,
         slots=tracer.slots,

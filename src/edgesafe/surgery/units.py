@@ -9,7 +9,7 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
-from edgesafe.surgery.labels import Reason
+from edgesafe.surgery.labels import Cause, Flag, Reason
 from edgesafe.surgery.propagation import Role, Slot, Trace
 from edgesafe.surgery.trace import trace
 
@@ -22,12 +22,12 @@ class Unit:
 
     Attributes:
         indices: the indices it owns, by slot.
-        flags: "add" (it passes a residual addition), "concat", "norm" (a LayerNorm over channels).
+        flags: what its channels take part in.
         reason: why it cannot be removed, or None.
     """
 
     indices: Mapping[Slot, tuple[int, ...]]
-    flags: frozenset[str]
+    flags: frozenset[Flag]
     reason: Reason | None
 
     def width(self, slot: Slot) -> int:
@@ -53,14 +53,14 @@ class Group:
         return layer_name(self.producers[0].tensor)
 
     @property
-    def flags(self) -> frozenset[str]:
+    def flags(self) -> frozenset[Flag]:
         """Of all units."""
         return frozenset().union(*(unit.flags for unit in self.units))
 
     @property
     def internal(self) -> bool:
         """No addition and no concatenation couples it with another layer's outputs."""
-        return not self.flags & {"add", "concat"}
+        return not self.flags & {Flag.ADD, Flag.CONCAT}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +100,14 @@ class ChannelGraph:
     @property
     def residual(self) -> bool:
         """Whether some removable or fixed channel passes an addition of two activations."""
-        return any("add" in unit.flags for unit in self.units)
+        return any(Flag.ADD in unit.flags for unit in self.units)
 
     @property
     def padded(self) -> tuple[str, ...]:
         """Layers with channels that meet zero-padded ones (option-A shortcuts)."""
-        return tuple(layer.name for layer in self.layers if any(reason.code == "padding" for reason in layer.reasons))
+        return tuple(
+            layer.name for layer in self.layers if any(reason.cause is Cause.PADDING for reason in layer.reasons)
+        )
 
     def layer(self, name: str) -> Layer:
         """The layer of that module path.
@@ -187,7 +189,7 @@ def _layer(model: nn.Module, weight: str, found: Trace, units: Mapping[int, Unit
             counted[reason] = counted.get(reason, 0) + 1
     path, _, attribute = weight.rpartition(".")
     kind = type(model.get_submodule(path)).__name__ if attribute == "weight" else "Parameter"
-    classifier = any(reason.code == "output" for reason in counted)
+    classifier = any(reason.cause is Cause.OUTPUT for reason in counted)
     return Layer(weight, kind, out, into if into in found.slots else None, counted, classifier)
 
 
