@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edgesafe.measure.evidence import make_meta, to_bytes
+from edgesafe.measure.evidence import to_bytes
 from edgesafe.measure.inference.robustness import collect_cell
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.summary import summarise
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Evidence
+from edgesafe.records import Evidence, Provenance
 
 
 def seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -98,7 +98,7 @@ def main() -> None:
         for c in CORRUPTIONS
         for s in range(1, 6)
     }
-    evidence = Evidence(cell, logits, every, make_meta(test_sha256="t", onnx_sha256=classifier.sha256))
+    evidence = Evidence(cell, logits, Provenance(test_sha256="t", onnx_sha256=classifier.sha256), every)
     spent = seconds(lambda: (to_bytes(evidence), summarise(evidence, population="benchmark")), clock)
     total = len(images) * 76
     share = spent / (total / rate + spent)

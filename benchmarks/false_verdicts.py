@@ -32,8 +32,10 @@ from edgesafe.records import (
     DataIdentity,
     Evidence,
     GateStatus,
+    Host,
     Measurements,
     StudyRecord,
+    Target,
     VariantEntry,
 )
 
@@ -101,7 +103,8 @@ def measured(name: str, differences: dict[str, Comparison]) -> Measurements:
         test_sha256=TEST,
         metrics={},
         differences=differences,
-        meta={"corruption.generator": "none"},
+        target=Target(name="none", threads=1, provider="none"),
+        host=Host(cpu="", cores=1, system="", python="", versions={}),
     )
 
 

@@ -27,10 +27,9 @@ from edgesafe.measure.evidence import from_bytes
 from edgesafe.measure.inference.robustness import plan_cells
 from edgesafe.measure.intervals.bounds import mean_over_cells, paired_mean_over_cells, z_value
 from edgesafe.measure.intervals.clusters import design_of
-from edgesafe.measure.pooling import BENCHMARK, DESIGN, benchmark_of
+from edgesafe.measure.pooling import benchmark_of
 from edgesafe.measure.sampling import margin
 from edgesafe.policy.decision import Options, decide
-from edgesafe.policy.looks import LOOKS
 from edgesafe.policy.policy import loads
 from edgesafe.recipe.sections import EvaluateSection
 from edgesafe.records import (
@@ -40,9 +39,13 @@ from edgesafe.records import (
     GateStatus,
     Host,
     ImageSet,
+    IntervalMethod,
     Measurement,
     Measurements,
+    Sample,
+    SampleDesign,
     StudyRecord,
+    Target,
     Unit,
     VariantEntry,
 )
@@ -50,6 +53,8 @@ from edgesafe.stages import sequential
 from edgesafe.stages.observe import Bench
 
 FULL = 750_000
+TARGET = Target(name="none", threads=1, provider="none")
+HOST = Host(cpu="", cores=1, system="", python="", versions={})
 NONE = "sha256:" + "0" * 64
 
 
@@ -67,7 +72,7 @@ def bench(baseline: Evidence, **section: object) -> Bench:
     n = len(baseline.clean.index)
     images = ImageSet(np.zeros((n, 1, 1, 3), np.uint8), np.zeros(n, np.int64), "sha256:t")
     cells = {key: np.sort(cell.index) for key, cell in baseline.cells.items()}
-    return Bench(images, None, cells, EvaluateSection(mode="quick", **section), "these images")
+    return Bench(images, None, cells, EvaluateSection(mode="quick", **section), "these images", TARGET, HOST)
 
 
 def sampled(baseline: Evidence, per_cell: int, seed: int) -> Evidence:
@@ -78,8 +83,8 @@ def sampled(baseline: Evidence, per_cell: int, seed: int) -> Evidence:
     n = 1 + max(int(i.max()) for i in pool.values())
     wanted = plan_cells("quick", names, severities, n, per_cell, seed, within=pool)
     runner = sequential.StoredRunner(baseline)
-    meta = runner.meta({DESIGN: "cell", BENCHMARK: len(pool[keys[0]])})
-    return Evidence(baseline.clean, baseline.logits, runner.corrupted(wanted), meta)
+    drawn = Sample(design=SampleDesign.CELL, seed=seed, benchmark=len(pool[keys[0]]))
+    return Evidence(baseline.clean, baseline.logits, runner.provenance(drawn), runner.corrupted(wanted))
 
 
 def difference(candidate: Evidence, baseline: Evidence) -> Comparison:
@@ -122,26 +127,34 @@ def verdicts(baseline: Evidence, candidate: Evidence, limit: str, draws: int) ->
             name="x", classes=("a", "b"), shape=(1, 1, 3), train_n=0, validation_n=0, test_n=0, mean=(0.0,), std=(1.0,),
             train_sha256=NONE, validation_sha256=NONE, test_sha256=NONE,
         ),
-        host=Host(cpu="", cores=1, system="", python="", versions={}),
+        host=HOST,
     )  # fmt: skip
 
-    def measurements(name: str, found: Comparison | None, looks: object) -> Measurements:
+    def measurements(name: str, found: Comparison | None, sample: Sample | None) -> Measurements:
         metrics = {
             "mpc": Measurement(
-                metric="mpc", estimate=0.5, low=0.5, high=0.5, se=0.0, n=10**6, method="", unit=Unit.FRACTION
+                metric="mpc",
+                estimate=0.5,
+                low=0.5,
+                high=0.5,
+                se=0.0,
+                n=10**6,
+                unit=Unit.FRACTION,
+                method=IntervalMethod.NORMAL,
             )
         }
         return Measurements(
             variant=name, baseline=None if found is None else "baseline", onnx_sha256=NONE, evidence_sha256=NONE,
-            test_sha256=NONE, metrics=metrics, differences={} if found is None else {"mpc": found}, meta={LOOKS: looks},
+            test_sha256=NONE, metrics=metrics, differences={} if found is None else {"mpc": found}, sample=sample,
+            target=TARGET, host=HOST,
         )  # fmt: skip
 
     for draw in range(draws):
         last: list[GateStatus] = []
 
         def decided(evidence: Evidence, last: list[GateStatus] = last) -> bool:
-            one = measurements("candidate", difference(evidence, baseline), evidence.meta[LOOKS])
-            both = {"candidate": one, "baseline": measurements("baseline", None, 1)}
+            one = measurements("candidate", difference(evidence, baseline), evidence.provenance.sample)
+            both = {"candidate": one, "baseline": measurements("baseline", None, None)}
             verdict = decide(policy, study, both, {}, baseline=None, today=today, options=Options(("candidate",)))
             last.append(verdict.gates[0].status)
             return last[-1] is not GateStatus.INCONCLUSIVE

@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 from onnx import numpy_helper
+from pydantic import ValidationError
 
 from edgesafe import cli
 from edgesafe.commands import compress, evaluate, gate
@@ -24,7 +25,7 @@ from edgesafe.errors import (
 from edgesafe.policy import policy as policies
 from edgesafe.policy.decision import decide
 from edgesafe.recipe import parsing
-from edgesafe.records import GateStatus
+from edgesafe.records import GateStatus, Sample, SampleDesign
 from edgesafe.study.study import StudyReader
 
 from .conftest import TINY
@@ -115,7 +116,8 @@ def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
     keys = [*QUICK, "evaluate.mode=quick", f"evaluate.policy={rules}", "evaluate.budget=1200"]
     study = compress.compress(parsing.load(None, keys), tmp_path / "s")
     found = study.measurements("weight-r0.30-s0")
-    assert found.meta["sample.looks"] >= 1
+    assert found.sample is not None
+    assert found.sample.looks >= 1
     assert study.record.inputs["policy"].startswith("sha256:")
     verdict = gate.judge(gate.Request(tmp_path / "s", rules))
     assert {r.status for r in verdict.gates} == {GateStatus.PASS}
@@ -133,7 +135,8 @@ def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
     records = {v: reader.variant(v) for v in ids}
     numbers = {v: reader.measurements(v) for v in ids}
     one = "weight-r0.30-s0"
-    numbers[one] = numbers[one].model_copy(update={"meta": numbers[one].meta | {"sample.looks": 5}})
+    sample = Sample(design=SampleDesign.CELL, seed=0, benchmark=300, looks=5)
+    numbers[one] = numbers[one].model_copy(update={"sample": sample})
     again = decide(
         policies.load(rules), reader.record, numbers, records, baseline=None, today=datetime.date(2026, 1, 1)
     )
@@ -143,11 +146,8 @@ def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
         assert wide.high > narrow.high  # type: ignore[operator]
     assert any("judged 5 times" in note for note in again.notes)
     for bad in (0, -1, 2.5, "5", True):
-        numbers[one] = numbers[one].model_copy(update={"meta": numbers[one].meta | {"sample.looks": bad}})
-        with pytest.raises(IntegrityError):
-            decide(
-                policies.load(rules), reader.record, numbers, records, baseline=None, today=datetime.date(2026, 1, 1)
-            )
+        with pytest.raises(ValidationError, match="looks"):
+            Sample.model_validate({**sample.model_dump(), "looks": bad})
 
 
 @pytest.mark.parametrize(

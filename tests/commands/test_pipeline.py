@@ -222,13 +222,14 @@ def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: 
     heard = Heard()
     study = compress.compress(parsing.load(None, [*SHORT, blocks, "train.epochs=4"]), tmp_path / "s", heard)
     last, best = (study.variant(f"{name}-r0.30-s0").recovery for name in ("last", "best"))
-    assert last["validation_accuracy_after"] < last["validation_accuracy_before"]
-    assert last["validation_accuracy_before"] == best["validation_accuracy_before"]
-    assert (best["kept_epoch"], best["validation_accuracy_after"]) == (0, best["validation_accuracy_before"])
-    assert best["validation_images"] == 197
+    assert last is not None and last.fine_tuning is not None
+    assert best is not None and best.fine_tuning is not None
+    assert last.accuracy_after < last.fine_tuning.accuracy_before == best.fine_tuning.accuracy_before
+    assert (best.fine_tuning.kept_epoch, best.accuracy_after) == (0, best.fine_tuning.accuracy_before)
+    assert best.validation_images == 197
     warned = [line for line in heard.said if "fine-tuning lowered" in line]
     assert len(warned) == 1
-    assert study.variant("as-r0.30-s0").recovery == {"bn_images": 0, "epochs": 0}
+    assert study.variant("as-r0.30-s0").recovery is None
     assert "compress.0.recover.lr" in warned[0]
     assert "given weights" not in warned[0]  # none are given
     assert any("set compress.1.recover.epochs = 0" in line for line in heard.said)
@@ -255,8 +256,11 @@ def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch
         before, after = (s.variant(variant).artefact("model.onnx") for s in done)
         assert (before == after) is (variant != "weight-r0.50-s0")
     used = other.variant("weight-r0.50-s0").recovery
-    assert (used["epochs"], used["lr"], used["images"]) == (1, 0.0005, 120)
-    assert other.variant("filter-r0.50-s0").recovery["lr"] == 0.01
+    assert used is not None and used.fine_tuning is not None
+    assert (used.fine_tuning.epochs, used.fine_tuning.lr, used.fine_tuning.images) == (1, 0.0005, 120)
+    kept = other.variant("filter-r0.50-s0").recovery
+    assert kept is not None and kept.fine_tuning is not None
+    assert kept.fine_tuning.lr == 0.01
 
 
 def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> None:
@@ -265,9 +269,9 @@ def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> N
     study = compress.compress(parsing.load(None, [*SHORT, block]), tmp_path / "s", heard)
     assert "slimming (L1 on BN scales) 50" in heard.said
     recovery = study.variant("channel-r0.30-s0").recovery
-    assert set(recovery) == {
-        "bn_images", "epochs", "validation_images", "validation_accuracy_pruned", "validation_accuracy_after",
-    }  # fmt: skip
+    assert recovery is not None
+    assert recovery.bn_images > 0
+    assert recovery.fine_tuning is None
 
 
 def test_corruptions_none_and_quick(tmp_path: Path) -> None:
@@ -275,7 +279,7 @@ def test_corruptions_none_and_quick(tmp_path: Path) -> None:
     none = compress.compress(parsing.load(None, plain), tmp_path / "none")
     metrics = none.measurements("baseline-s0").metrics
     assert "mpc" not in metrics
-    assert metrics["accuracy"].population == "digits (197 of 600 test images held out) test set, 80 images"
+    assert metrics["accuracy"].population.description == "digits (197 of 600 test images held out) test set, 80 images"
     quick = [*TINY, 'compress=[{method="weight", ratios=[0.5]}]', "evaluate.mode=quick", "evaluate.images_per_cell=10"]
     study = compress.compress(parsing.load(None, quick), tmp_path / "quick")
     cells = evidence_files.from_bytes(study.evidence_bytes("weight-r0.50-s0")).cells

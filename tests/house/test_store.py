@@ -23,6 +23,7 @@ from edgesafe.records import (
     Measurement,
     Measurements,
     StudyRecord,
+    Target,
     Unit,
     VariantEntry,
     VariantRecord,
@@ -61,7 +62,7 @@ def finish_variant(study: writer.StudyWriter, name: str = "baseline-s0", measure
     study.put_measurements(
         Measurements(
             variant=name, onnx_sha256=measured or artefact.sha256, evidence_sha256=evidence.sha256, test_sha256=SHA,
-            metrics={"accuracy": metric},
+            target=Target(name="t", threads=1, provider="p"), host=study.record.host, metrics={"accuracy": metric},
         )
     )  # fmt: skip
     study.finish(name)

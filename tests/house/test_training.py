@@ -7,8 +7,8 @@ from torch import nn
 
 from edgesafe.progress import Silent
 from edgesafe.recipe.sections import RecoverSection
-from edgesafe.records import DataBundle, ImageSet
-from edgesafe.stages.train import Recovery, Trainer
+from edgesafe.records import DataBundle, ImageSet, Recovery
+from edgesafe.stages.train import RecoveryPlan, Trainer
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -51,12 +51,10 @@ def test_a_batchnorm_re_estimation_that_hurts_is_said(
     monkeypatch.setattr(Trainer, "_score", lambda *_: next(left))
     heard = Heard()
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    how = Recovery(RecoverSection(epochs=0, bn_images=100), "compress.1.recover", 0, "v")
-    _, done = trainer(heard, familiar=familiar).recover(net, None, how)
-    assert done == {
-        "bn_images": 100, "epochs": 0, "validation_images": 200,
-        "validation_accuracy_pruned": scores[0], "validation_accuracy_after": scores[1],
-    }  # fmt: skip
+    how = RecoveryPlan(RecoverSection(epochs=0, bn_images=100), "compress.1.recover", 0, "v")
+    assert trainer(heard, familiar=familiar).recover(net, None, how) == Recovery(
+        bn_images=100, validation_images=200, accuracy_pruned=scores[0], accuracy_after=scores[1]
+    )
     assert len(heard.said) == (says is not None)
     assert says is None or says in heard.said[0]
 
@@ -64,8 +62,8 @@ def test_a_batchnorm_re_estimation_that_hurts_is_said(
 def test_no_recovery_is_not_judged() -> None:
     heard, net = Heard(), nn.Linear(2, 2)
     weight = net.weight.clone()
-    _, done = trainer(heard, familiar=False).recover(
-        net, None, Recovery(RecoverSection(epochs=0, bn_images=0), "recover", 0, "v")
+    done = trainer(heard, familiar=False).recover(
+        net, None, RecoveryPlan(RecoverSection(epochs=0, bn_images=0), "recover", 0, "v")
     )
-    assert done == {"bn_images": 0, "epochs": 0}
+    assert done is None
     assert torch.equal(net.weight, weight)

@@ -7,9 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesafe.measure.evidence import make_meta
 from edgesafe.measure.probabilities import cell_from_logits
-from edgesafe.records import Evidence
+from edgesafe.records import Evidence, GeneratedCorruptions, Provenance
 
 CLASSES, SIDE = 4, 8
 
@@ -75,6 +74,11 @@ def quadrants(n: int, seed: int = 0, contrast: int = 40) -> tuple[NDArray[np.uin
     return images.astype(np.uint8), labels.astype(np.int64)
 
 
+CORRUPTIONS = GeneratedCorruptions(
+    generator="synthetic", profile="cifar", seed=0, frost="procedural", frost_sha256="sha256:f", data_sha256="sha256:t"
+)
+
+
 def synthetic_evidence(  # a net that is right more often the larger `skill`, and less the higher the severity
     n: int = 400,
     cells: dict[tuple[str, int], NDArray[np.int64]] | None = None,
@@ -100,5 +104,5 @@ def synthetic_evidence(  # a net that is right more often the larger `skill`, an
         key: cell_from_logits(logits(rows, 0.3 * key[1]), labels[rows], rows, *key)
         for key, rows in (cells or {}).items()
     }
-    meta = make_meta(test_sha256="sha256:t", onnx_sha256=file, corruption={"seed": 0})
-    return Evidence(cell_from_logits(clean, labels, everything), clean, corrupted, meta)
+    provenance = Provenance(test_sha256="sha256:t", onnx_sha256=file, corruptions=CORRUPTIONS)
+    return Evidence(cell_from_logits(clean, labels, everything), clean, provenance, corrupted)

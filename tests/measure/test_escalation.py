@@ -10,10 +10,9 @@ import pytest
 from measure_fixtures import synthetic_evidence
 
 from edgesafe.measure import evidence as evidence_files
-from edgesafe.measure.pooling import DESIGN
 from edgesafe.measure.summary import compare
 from edgesafe.recipe.sections import EvaluateSection
-from edgesafe.records import Evidence, ImageSet
+from edgesafe.records import Evidence, Host, ImageSet, SampleDesign, Target
 from edgesafe.stages import sequential
 from edgesafe.stages.observe import Bench
 
@@ -61,15 +60,18 @@ def counting(full: Evidence) -> Counting:
 def bench(**section: Any) -> Bench:
     images = ImageSet(np.zeros((N, 1, 1, 3), np.uint8), np.zeros(N, np.int64), "sha256:t")
     cells = {key: np.arange(N) for key in KEYS}
-    return Bench(images, None, cells, EvaluateSection(mode="quick", **section), "images like these")
+    target = Target(name="t", threads=1, provider="CPUExecutionProvider")
+    host = Host(cpu="c", cores=1, system="s", python="3", versions={})
+    return Bench(images, None, cells, EvaluateSection(mode="quick", **section), "images like these", target, host)
 
 
 def test_one_look_without_a_policy(candidate: Evidence, base: Evidence) -> None:
     runner = counting(candidate)
     found = sequential.collect(runner, bench(budget=3000), base, Memory())
     assert runner.asked == {"clean": N, "corrupted": 3000}
-    assert found.meta[DESIGN] == "margin"
-    assert found.meta["sample.looks"] == 1
+    drawn = found.provenance.sample
+    assert drawn is not None
+    assert (drawn.design, drawn.looks, drawn.cells) == (SampleDesign.MARGIN, 1, tuple(KEYS))
     assert sum(len(c.index) for c in found.cells.values()) == 3000
 
 
@@ -84,8 +86,8 @@ def test_it_grows_and_never_measures_twice(candidate: Evidence, base: Evidence) 
     assert [len(e.clean.index) for e in seen] == [1200, 2000, 2000]
     assert [sum(len(c.index) for c in e.cells.values()) for e in seen] == [1200, 2400, 6000]
     assert runner.asked == {"clean": 2000, "corrupted": 6000}
-    assert [e.meta["sample.look"] for e in seen] == [1, 2, 3]
-    assert found.meta["sample.looks"] == 3
+    drawn = [e.provenance.sample for e in seen]
+    assert [(d.look, d.looks) for d in drawn if d is not None] == [(1, 3), (2, 3), (3, 3)]
     for small, large in pairwise(seen):
         for key, cell in small.cells.items():
             assert np.isin(cell.index, large.cells[key].index).all()
@@ -114,7 +116,8 @@ def test_resumed_after_any_look_it_is_the_same(candidate: Evidence, base: Eviden
 
 def test_alone_it_grows_alike_in_each_cell(candidate: Evidence) -> None:
     found = sequential.collect(sequential.StoredRunner(candidate), bench(budget=2000), None, Memory(), lambda _: True)
-    assert found.meta[DESIGN] == "cell"
+    assert found.provenance.sample is not None
+    assert found.provenance.sample.design is SampleDesign.CELL
     assert {len(c.index) for c in found.cells.values()} == {300}
 
 

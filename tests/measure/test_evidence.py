@@ -19,10 +19,9 @@ from edgesafe.errors import DataError, EdgesafeError, NonFiniteError
 from edgesafe.measure.evidence import (
     SCHEMA,
     from_bytes,
-    make_meta,
     to_bytes,
 )
-from edgesafe.records import Evidence
+from edgesafe.records import DirectoryCorruptions, Evidence, GeneratedCorruptions, Provenance, Sample, SampleDesign
 
 CELLS = {("fog", 2): np.arange(3, 40), ("blur", 5): np.arange(0, 400, 7)}
 
@@ -40,7 +39,7 @@ def data(evidence: Evidence) -> bytes:
 def test_round_trip(evidence: Evidence, data: bytes) -> None:
     again = from_bytes(data)
     assert set(again.cells) == set(CELLS)
-    assert dict(again.meta) == dict(evidence.meta)
+    assert again.provenance == evidence.provenance
     assert (again.logits == evidence.logits).all()
     for a, b in [(again.clean, evidence.clean), *((again.cells[k], evidence.cells[k]) for k in CELLS)]:
         assert (a.corruption, a.severity) == (b.corruption, b.severity)
@@ -54,21 +53,38 @@ def test_bytes_do_not_depend_on_the_order_of_cells(evidence: Evidence, data: byt
     turned = Evidence(
         evidence.clean,
         evidence.logits,
+        evidence.provenance,
         dict(reversed(list(evidence.cells.items()))),
-        dict(reversed(list(evidence.meta.items()))),
     )
     assert to_bytes(turned) == data
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.integers(2, 30),
-    st.integers(0, 1000),
-    st.dictionaries(st.text(max_size=8), st.one_of(st.text(max_size=8), st.integers()), max_size=3),
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+_CORRUPTIONS = st.one_of(
+    st.none(),
+    st.builds(
+        GeneratedCorruptions, generator=_TEXT, profile=_TEXT, seed=st.integers(), frost=_TEXT, frost_sha256=_TEXT,
+        data_sha256=_TEXT, not_meaningful=st.lists(_TEXT, max_size=2).map(tuple),
+    ),
+    st.builds(DirectoryCorruptions, made_by=_TEXT, fingerprint=_TEXT, frost=_TEXT, seed=st.none() | st.integers()),
+)  # fmt: skip
+_SAMPLES = st.none() | st.builds(
+    Sample, design=st.none() | st.sampled_from(SampleDesign), seed=st.integers(), benchmark=st.none() | st.integers(1),
+    looks=st.integers(1, 9), look=st.integers(1, 9), frame_sha256=st.none() | _TEXT,
+    cells=st.lists(st.tuples(_TEXT, st.integers(1, 5)), max_size=2).map(tuple),
+)  # fmt: skip
+_PROVENANCES = st.builds(
+    Provenance, test_sha256=_TEXT, onnx_sha256=_TEXT, provider=_TEXT, corruptions=_CORRUPTIONS, sample=_SAMPLES
 )
-def test_round_trip_of_anything(n: int, seed: int, meta: dict[str, Any]) -> None:
-    e = replace(synthetic_evidence(n, {("é", 1): np.arange(n)}, seed=seed), meta=meta)
-    assert to_bytes(from_bytes(to_bytes(e))) == to_bytes(e)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(2, 30), st.integers(0, 1000), _PROVENANCES)
+def test_round_trip_of_any_provenance(n: int, seed: int, provenance: Provenance) -> None:
+    e = replace(synthetic_evidence(n, {("é", 1): np.arange(n)}, seed=seed), provenance=provenance)
+    again = from_bytes(to_bytes(e))
+    assert again.provenance == provenance
+    assert to_bytes(again) == to_bytes(e)
 
 
 def test_numpy_reads_it_without_pickle(data: bytes) -> None:
@@ -133,6 +149,18 @@ def header(data: bytes, **changes: Any) -> bytes:
     return npy(np.frombuffer(json.dumps(found).encode(), np.uint8))
 
 
+SAMPLE: dict[str, Any] = {"design": "cell", "seed": 0, "benchmark": 9}
+
+
+def provenance(data: bytes, **changes: Any) -> bytes:
+    return header(data, provenance={**json.loads(member(data, "header").tobytes())["provenance"], **changes})
+
+
+def corruptions(data: bytes, **changes: Any) -> bytes:
+    found = json.loads(member(data, "header").tobytes())["provenance"]["corruptions"]
+    return provenance(data, corruptions={**found, **changes})
+
+
 def claims(shape: str) -> bytes:
     """A .npy that claims a shape its bytes do not have."""
     head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117).encode() + b"\n"
@@ -156,7 +184,19 @@ ATTACKS: dict[str, Any] = {
     "logits swapped": lambda d: rewritten(d, {"logits.npy": npy(member(d, "logits")[::-1].copy())}),
     "not a npy": lambda d: rewritten(d, {"nll.npy": b"hello"}),
     "empty member": lambda d: rewritten(d, {"nll.npy": b""}),
-    "newer schema": lambda d: rewritten(d, {"header.npy": header(d, schema="edgesafe.evidence/2")}),
+    "older schema": lambda d: rewritten(d, {"header.npy": header(d, schema="edgesafe.evidence/1")}),
+    "newer schema": lambda d: rewritten(d, {"header.npy": header(d, schema="edgesafe.evidence/3")}),
+    "schema not text": lambda d: rewritten(d, {"header.npy": header(d, schema=[["x" * 10**4]])}),
+    "provenance missing": lambda d: rewritten(d, {"header.npy": header(d, provenance=None)}),
+    "provenance unknown key": lambda d: rewritten(d, {"header.npy": provenance(d, more=1)}),
+    "provenance text for a hash": lambda d: rewritten(d, {"header.npy": provenance(d, test_sha256=5)}),
+    "corruptions of no source": lambda d: rewritten(d, {"header.npy": provenance(d, corruptions={"source": "x"})}),
+    "corruptions without a seed": lambda d: rewritten(d, {"header.npy": corruptions(d, seed=None)}),
+    "seed as text": lambda d: rewritten(d, {"header.npy": corruptions(d, seed="0")}),
+    "sample of no known design": lambda d: rewritten(d, {"header.npy": provenance(d, sample=SAMPLE | {"design": "x"})}),
+    "sample of no looks": lambda d: rewritten(d, {"header.npy": provenance(d, sample=SAMPLE | {"looks": 0})}),
+    "sample of no benchmark": lambda d: rewritten(d, {"header.npy": provenance(d, sample=SAMPLE | {"benchmark": 0})}),
+    "NaN in the header": lambda d: rewritten(d, {"header.npy": provenance(d, sample=SAMPLE | {"seed": float("nan")})}),
     "unknown key": lambda d: rewritten(d, {"header.npy": header(d, more=1)}),
     "rows that do not add up": lambda d: rewritten(d, {"header.npy": header(d, cells=[["", 0, 400]])}),
     "no clean cell": lambda d: rewritten(d, {"header.npy": header(d, cells=[["fog", 1, 495]])}),
@@ -202,15 +242,11 @@ def test_nan_is_refused_both_ways(evidence: Evidence, data: bytes, name: str) ->
             to_bytes(replace(evidence, clean=replace(evidence.clean, **{name: broken})))
 
 
+def test_the_attack_on_a_sample_begins_with_one_that_passes(data: bytes) -> None:
+    again = from_bytes(rewritten(data, {"header.npy": provenance(data, sample=SAMPLE)}))
+    assert again.provenance.sample == Sample(design=SampleDesign.CELL, seed=0, benchmark=9)
+
+
 def test_what_cannot_be_stored(evidence: Evidence) -> None:
-    with pytest.raises(DataError, match="JSON"):
-        to_bytes(replace(evidence, meta={"a": float("nan")}))
-    with pytest.raises(DataError, match="JSON"):
-        to_bytes(replace(evidence, meta={"a": b"bytes"}))
     with pytest.raises(DataError, match="key cells"):
         to_bytes(replace(evidence, cells={("fog", 3): evidence.cells["fog", 2]}))
-
-
-def test_make_meta_prefixes_the_generator() -> None:
-    meta = make_meta(test_sha256="t", onnx_sha256="o", corruption={"seed": 3}, threads=1)
-    assert meta == {"test_sha256": "t", "onnx_sha256": "o", "threads": 1, "corruption.seed": 3}

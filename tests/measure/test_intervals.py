@@ -22,6 +22,7 @@ from edgesafe.errors import (
 )
 from edgesafe.measure.intervals.bounds import mean_over_cells, paired_mean_over_cells
 from edgesafe.measure.intervals.clusters import (
+    Clustering,
     covariance,
     design_of,
     folded_low,
@@ -137,14 +138,14 @@ def test_gap_rows_add_up_to_the_ece() -> None:
 def test_covariance_of_one_cell_is_numpys() -> None:
     v = np.random.default_rng(0).normal(size=(300, 4))
     design = design_of([np.arange(300)], 10**9)
-    assert covariance(v, design, "image") == pytest.approx(300 * np.cov(v.T))
+    assert covariance(v, design, Clustering.IMAGE) == pytest.approx(300 * np.cov(v.T))
 
 
 def test_covariance_by_cell_is_the_stratified_one() -> None:
     rng = np.random.default_rng(0)
     v = [rng.normal(size=(n, 1)) for n in (50, 80)]
     design = design_of([np.arange(50), np.arange(40, 120)], 200)
-    cov = covariance(np.concatenate(v), design, "cell")[0, 0]
+    cov = covariance(np.concatenate(v), design, Clustering.CELL)[0, 0]
     by_hand = sum(len(x) * x.var(ddof=1) * (1 - len(x) / 200) for x in v)
     assert cov == pytest.approx(by_hand)
     assert not design.shared
@@ -159,7 +160,9 @@ def test_shared_and_general_path_agree() -> None:
     w = v.reshape(3, 40, 2).copy()
     w[1] = w[1, ::-1]
     assert shared.shared and not turned.shared
-    assert covariance(w.reshape(-1, 2), turned, "image") == pytest.approx(covariance(v, shared, "image"))
+    assert covariance(w.reshape(-1, 2), turned, Clustering.IMAGE) == pytest.approx(
+        covariance(v, shared, Clustering.IMAGE)
+    )
 
 
 def test_shared_images_are_counted_once() -> None:

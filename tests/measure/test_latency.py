@@ -45,7 +45,7 @@ def test_all_files_are_timed(files: dict[str, Path]) -> None:
     both = summarise(found["a"], found["b"])
     assert set(both) == {"latency.p50_ms", "latency.p90_ms", "latency.min_ms", "latency.ratio"}
     assert both["latency.min_ms"].estimate <= both["latency.p50_ms"].estimate <= both["latency.p90_ms"].estimate
-    assert "1 thread(s), batch 1" in both["latency.p50_ms"].population
+    assert "1 thread(s), batch 1" in both["latency.p50_ms"].population.description
 
 
 def test_runs_alternate(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path]) -> None:

@@ -17,17 +17,11 @@ from edgesafe.errors import (
     RefusedError,
 )
 from edgesafe.measure.metrics.calibration import ece_equal_mass
-from edgesafe.measure.pooling import (
-    BENCHMARK,
-    CELLS,
-    DESIGN,
-    FRAME,
-)
 from edgesafe.measure.sampling import margin
 from edgesafe.measure.sampling.draw import MarginDraw, frame_of
 from edgesafe.measure.sampling.margin_metrics import bin_edges
 from edgesafe.measure.summary import compare, summarise
-from edgesafe.records import Evidence
+from edgesafe.records import Evidence, Sample, SampleDesign
 from edgesafe.stages.sequential import StoredRunner
 
 WHO = "images like these"
@@ -57,10 +51,11 @@ def sample(candidate: Evidence, base: Evidence, total: int, seed: int = 0, bench
     while len(units := draw.ask(total)):
         draw.tell(units, change[units])
         taken.append(units)
-    names = ",".join(f"{name} {severity}" for name, severity in frame.keys)
-    meta = {DESIGN: "margin", FRAME: frame.sha256, BENCHMARK: benchmark, CELLS: names}
+    drawn = Sample(
+        design=SampleDesign.MARGIN, seed=seed, benchmark=benchmark, frame_sha256=frame.sha256, cells=frame.keys
+    )
     cells = runner.corrupted(frame.requests(np.concatenate(taken)))
-    return Evidence(candidate.clean, candidate.logits, cells, runner.meta(meta))
+    return Evidence(candidate.clean, candidate.logits, runner.provenance(drawn), cells)
 
 
 def right(evidence: Evidence, key: tuple[str, int], index: NDArray[Any]) -> NDArray[np.float64]:
@@ -91,7 +86,7 @@ def test_it_says_what_it_is_about(candidate: Evidence, base: Evidence) -> None:
     drawn = sample(candidate, base, 1500)
     found = compare(drawn, base)["mpc"]
     assert found.method == "paired-margin-strata"
-    assert found.population.startswith(f"the fixed benchmark of {N} images x 6 cells (")
+    assert found.population.description.startswith(f"the fixed benchmark of {N} images x 6 cells (")
     assert found.n == 1500
     assert found.details["different_images"] < 1000 < found.n
     assert found.se is not None

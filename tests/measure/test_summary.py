@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from measure_fixtures import synthetic_evidence
+from measure_fixtures import CORRUPTIONS, synthetic_evidence
 from scipy import stats
 
 from edgesafe.errors import (
@@ -130,13 +130,13 @@ def test_differences_are_differences_of_estimates(full: Evidence, base: Evidence
 def test_full_is_about_images_and_quick_about_the_benchmark(full: Evidence) -> None:
     mpc = summarise(full, population=WHO)["mpc"]
     assert mpc.method == "cluster-image"
-    assert mpc.population == f"{WHO}; the 6 cells fixed, images drawn"
+    assert mpc.population.description == f"{WHO}; the 6 cells fixed, images drawn"
     assert mpc.details["images"] == 200
     per_image = np.mean([c.prediction == c.label for c in full.cells.values()], axis=0)
     assert mpc.se == pytest.approx(stats.sem(per_image), rel=1e-9)
     quick = summarise(synthetic_evidence(400, FRESH), population=WHO)["mpc"]
     assert quick.method == "cluster-cell"
-    assert quick.population == f"the fixed benchmark of 400 images x 6 cells ({WHO})"
+    assert quick.population.description == f"the fixed benchmark of 400 images x 6 cells ({WHO})"
     assert quick.details["se_new_images"] > quick.se  # type: ignore[operator]
 
 
@@ -180,7 +180,7 @@ def test_order_of_rows_changes_nothing(full: Evidence, base: Evidence) -> None:
 
         p = rng.permutation(len(e.clean.index))
         cells = {k: turn(c, rng.permutation(len(c.index))) for k, c in e.cells.items()}
-        return Evidence(turn(e.clean, p), e.logits[p], cells, e.meta)
+        return Evidence(turn(e.clean, p), e.logits[p], e.provenance, cells)
 
     a, b = summarise(full, population=WHO), summarise(shuffled(full), population=WHO)
     for metric, m in a.items():
@@ -216,6 +216,10 @@ def relabelled(e: Evidence) -> Evidence:
     return replace(e, clean=replace(e.clean, label=(e.clean.label + 1) % 5))
 
 
+def saw(e: Evidence, **changes: Any) -> Evidence:
+    return replace(e, provenance=e.provenance.model_copy(update=changes))
+
+
 def only(e: Evidence, rows: Any) -> Evidence:
     names = ("index", "label", "prediction", "confidence", "nll", "margin")
     return replace(e, clean=replace(e.clean, **{n: getattr(e.clean, n)[rows] for n in names}), logits=e.logits[rows])
@@ -228,9 +232,9 @@ def only(e: Evidence, rows: Any) -> Evidence:
         (lambda a: a, relabelled, IntegrityError),
         (lambda a: only(a, slice(0, 50)), lambda b: only(b, slice(50, 400)), NothingEvaluated),
         (lambda a: only(a, slice(0, 51)), lambda b: only(b, slice(50, 400)), DataError),
-        (lambda a: a, lambda b: replace(b, meta={**b.meta, "corruption.seed": 1}), IntegrityError),
-        (lambda a: a, lambda b: replace(b, meta={**b.meta, "test_sha256": "other"}), IntegrityError),
-        (lambda a: a, lambda b: replace(b, meta={}), IntegrityError),
+        (lambda a: a, lambda b: saw(b, corruptions=CORRUPTIONS.model_copy(update={"seed": 1})), IntegrityError),
+        (lambda a: a, lambda b: saw(b, test_sha256="other"), IntegrityError),
+        (lambda a: a, lambda b: saw(b, corruptions=None), IntegrityError),
         (lambda a: a, lambda b: replace(b, logits=b.logits[:, :4]), DataError),
     ],
 )

@@ -11,12 +11,14 @@ from edgesafe.records import (
     Artefact,
     Comparison,
     DataIdentity,
+    GeneratedCorruptions,
     Host,
     Lineage,
     Measurement,
     Measurements,
     Parity,
     StudyRecord,
+    Target,
     VariantEntry,
     VariantRecord,
     Verdict,
@@ -25,7 +27,12 @@ from edgesafe.records import (
 BASE, CAND = "baseline-s0", "weight-r0.50-s0"
 TODAY = date(2026, 11, 22)
 STATS = "[stats]\nconfidence = 0.95"  # what the numbers in these tests were worked out for; not the default
-META = {"corruption.generator": "edgesafe.corruptions/1", "corruption.seed": 0, "host": {"cpu": "cpu"}}
+CORRUPTIONS = GeneratedCorruptions(
+    generator="edgesafe.corruptions/1", profile="cifar", seed=0, frost="procedural", frost_sha256="f", data_sha256="d"
+)
+OTHER_SEED = CORRUPTIONS.model_copy(update={"seed": 1})
+TARGET = Target(name="host-1t", threads=1, provider="CPUExecutionProvider")
+HOST = Host(cpu="cpu", cores=1, system="linux", python="3.11", versions={})
 
 
 def sha(character: str) -> str:
@@ -57,7 +64,7 @@ def exact(name, value):
     return metric(name, float(value), n=1, method="exact")
 
 
-def measured(variant=CAND, *found, baseline=BASE, onnx="c", test="d", meta=META):
+def measured(variant=CAND, *found, baseline=BASE, onnx="c", test="d", corruptions=CORRUPTIONS):
     """Measurements of a variant from any mixture of measurements and comparisons."""
     return Measurements(
         variant=variant,
@@ -67,7 +74,9 @@ def measured(variant=CAND, *found, baseline=BASE, onnx="c", test="d", meta=META)
         test_sha256=sha(test),
         metrics={one.metric: one for one in found if isinstance(one, Measurement)},
         differences={one.metric: one for one in found if isinstance(one, Comparison)},
-        meta=meta,
+        corruptions=corruptions,
+        target=TARGET,
+        host=HOST,
     )
 
 

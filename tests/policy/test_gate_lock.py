@@ -4,7 +4,8 @@ import pytest
 from gate_fixtures import (
     BASE,
     CAND,
-    META,
+    CORRUPTIONS,
+    OTHER_SEED,
     TODAY,
     base_measured,
     diff,
@@ -35,7 +36,7 @@ def test_what_is_pinned_is_read_back():
     found = lock.loads(text, source="edgesafe.lock")
     pin = found.baseline[BASE]
     assert (pin.onnx_sha256, pin.test_sha256) == (sha("b"), sha("d"))
-    assert pin.corruption_sha256 == lock.corruption_sha256(META)
+    assert pin.corruption_sha256 == lock.corruption_sha256(CORRUPTIONS)
     assert run(base_measured(), found).exit_code == 0
 
 
@@ -49,7 +50,7 @@ def test_pins_are_in_order_and_the_same_twice():
     [
         (base_measured(onnx="9"), "onnx_sha256"),
         (base_measured(test="9"), "test_sha256"),
-        (base_measured(meta={**META, "corruption.seed": 1}), "corruption_sha256"),
+        (base_measured(corruptions=OTHER_SEED), "corruption_sha256"),
     ],
 )
 def test_another_baseline_is_refused(other, key):
@@ -64,11 +65,14 @@ def test_an_unpinned_baseline_is_refused():
         run(base_measured(), pinned)
 
 
-def test_only_the_corruptions_count_and_not_the_host():
-    assert lock.corruption_sha256({**META, "host": {"cpu": "other"}}) == lock.corruption_sha256(META)
-    assert lock.corruption_sha256({**META, "corruption.seed": 1}) != lock.corruption_sha256(META)
-    assert lock.corruption_sha256(dict(reversed(META.items()))) == lock.corruption_sha256(META)
-    assert lock.corruption_sha256({}) != lock.corruption_sha256(META)
+def test_every_field_of_the_corruptions_is_in_their_hash():
+    hashes = {lock.corruption_sha256(None), lock.corruption_sha256(CORRUPTIONS)}
+    fields = [name for name in type(CORRUPTIONS).model_fields if name != "source"]
+    for name in fields:
+        value = {"seed": 1, "not_meaningful": ("fog",)}.get(name, "other")
+        hashes.add(lock.corruption_sha256(CORRUPTIONS.model_copy(update={name: value})))
+    assert len(hashes) == 2 + len(fields)
+    assert lock.corruption_sha256(CORRUPTIONS.model_copy()) == lock.corruption_sha256(CORRUPTIONS)
 
 
 def test_a_policy_that_names_a_lock_needs_it(tmp_path):

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from gate_fixtures import BASE, CAND, base_measured, judge, measured, policy
 
-from edgesafe.measure.evidence import make_meta
 from edgesafe.measure.probabilities import cell_from_logits
 from edgesafe.measure.summary import compare
 from edgesafe.policy.proposal import check
-from edgesafe.records import Comparison, Evidence, GateStatus
+from edgesafe.records import Comparison, Evidence, GateStatus, Provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 GATES = {
@@ -45,7 +44,7 @@ def test_power_is_what_simulation_gives() -> None:
 
     def evidence(rows: np.ndarray, scores: np.ndarray) -> Evidence:
         cell = cell_from_logits(scores[rows], labels[rows], np.arange(len(rows)))
-        return Evidence(cell, scores[rows], {}, make_meta(test_sha256="sha256:t", onnx_sha256="x", corruption={}))
+        return Evidence(cell, scores[rows], Provenance(test_sha256="sha256:t", onnx_sha256="x"))
 
     everything = np.arange(len(labels))
     truth = compare(evidence(everything, noisy), evidence(everything, logits))

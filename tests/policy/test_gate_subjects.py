@@ -8,7 +8,7 @@ import pytest
 from gate_fixtures import (
     BASE,
     CAND,
-    META,
+    OTHER_SEED,
     TODAY,
     base_measured,
     diff,
@@ -202,7 +202,7 @@ def test_a_refused_variant_is_left_out_with_a_note_unless_it_is_asked_for():
     [
         (measured(CAND, test="9"), "the study's test set"),
         (measured("other"), "measurements of 'other'"),
-        (measured(CAND, meta={**META, "corruption.seed": 1}), "corruption generator"),
+        (measured(CAND, corruptions=OTHER_SEED), "corruption generator"),
         (measured(CAND, onnx="9"), "none of the variant's ONNX files"),
         (measured(CAND, metric("accuracy", 0.9, se=0.01, unit="nats")), "in nats, not in fraction"),
         (measured(CAND, metric("accuracy", 0.9, se=-0.01)), "impossible"),
@@ -215,7 +215,7 @@ def test_a_refused_variant_is_left_out_with_a_note_unless_it_is_asked_for():
     ],
 )
 def test_records_that_contradict_themselves_or_each_other(found, says):
-    measurements = {CAND: found, BASE: base_measured(meta=META)}
+    measurements = {CAND: found, BASE: base_measured()}
     with pytest.raises(IntegrityError, match=says):
         decide(policy("accuracy min='10%'"), study(), measurements, {CAND: record()}, baseline=None, today=TODAY)
 

@@ -23,15 +23,21 @@ from edgesafe.records import (
     Evidence,
     GateResult,
     GateStatus,
+    GeneratedCorruptions,
     Host,
     LayerRecord,
     Lineage,
     Measurement,
     Measurements,
     Parity,
+    Population,
+    PopulationKind,
     Proof,
+    Provenance,
+    Recovery,
     StudyRecord,
     SurgeryRecord,
+    Target,
     Temperature,
     Unit,
     VariantEntry,
@@ -91,6 +97,22 @@ def _logits(
     return z.astype(np.float32) * 2.1, labels[index].astype(np.int64)
 
 
+HOST = Host(
+    cpu="Synthetic CPU 3000 @ 2.5 GHz",
+    cores=2,
+    system="Linux",
+    python="3.11.9",
+    versions={"onnxruntime": "1.31.0", "numpy": "2.4.0"},
+)
+ORIGIN = Provenance(
+    test_sha256="t",
+    onnx_sha256="x",
+    corruptions=GeneratedCorruptions(
+        generator="synthetic", profile="cifar", seed=0, frost="procedural", frost_sha256="f", data_sha256="d"
+    ),
+)
+
+
 def _evidence(plan: Plan, method: str, ratio: float, seed: int) -> Evidence:
     rng = np.random.default_rng([seed, int(ratio * 100), len(method)])
     harm, everything = _harm(method, ratio) * rng.uniform(0.85, 1.15), np.arange(plan.n)
@@ -102,7 +124,7 @@ def _evidence(plan: Plan, method: str, ratio: float, seed: int) -> Evidence:
             hard = (0.6 + 0.09 * k) * s * 0.9
             z, y = _logits(plan, index, hard + harm * 2.6, rng, 0.2 * s + ratio * 0.5)
             cells[name, s] = cell_from_logits(z, y, index, name, s)
-    return Evidence(cell_from_logits(logits, labels, everything, "", 0), logits, cells, {"seed": 0})
+    return Evidence(cell_from_logits(logits, labels, everything, "", 0), logits, ORIGIN, cells)
 
 
 def _rate(metric: str, p: float, n: int, unit: Unit = Unit.FRACTION) -> Measurement:
@@ -114,9 +136,9 @@ def _rate(metric: str, p: float, n: int, unit: Unit = Unit.FRACTION) -> Measurem
         high=p + half,
         se=half / 1.96,
         n=n,
-        method="synthetic",
+        method="normal",
         unit=unit,
-        population="synthetic",
+        population=Population(kind=PopulationKind.IMAGES, description="synthetic"),
     )
 
 
@@ -275,7 +297,7 @@ def _variant(plan: Plan, method: str, ratio: float, seed: int) -> VariantRecord:
         params=params,
         macs=int(40_810_000 * (1 - ratio)) if structured else 40_810_000,
         sparsity=ratio if method == "weight" else 0.0,
-        recovery={"epochs": 1, "bn_images": 2000},
+        recovery=Recovery(bn_images=2000, validation_images=5000, accuracy_pruned=0.8, accuracy_after=0.9),
         lineage=Lineage(recipe_sha256=sha("recipe"), baseline_sha256=sha("base"), data_sha256=sha("data"), seed=seed),
     )
 
@@ -370,11 +392,9 @@ def study(plan: Plan | None = None) -> StudyView:
                 test_sha256=sha("test"),
                 metrics=metrics,
                 differences=differences,
-                meta={
-                    "provider": "CPUExecutionProvider",
-                    "threads": 1,
-                    "corruptions": "generated, profile cifar, seed 0",
-                },
+                corruptions=ORIGIN.corruptions,
+                target=Target(name="host-1t", threads=1, provider="CPUExecutionProvider"),
+                host=HOST,
             )
     record = StudyRecord(
         name=plan.name,
@@ -395,13 +415,7 @@ def study(plan: Plan | None = None) -> StudyView:
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
         ),
-        host=Host(
-            cpu="Synthetic CPU 3000 @ 2.5 GHz",
-            cores=2,
-            system="Linux",
-            python="3.11.9",
-            versions={"onnxruntime": "1.31.0", "numpy": "2.4.0"},
-        ),
+        host=HOST,
         variants=tuple(
             VariantEntry(id=v.id, method=v.method, ratio=v.ratio, seed=v.seed, status="done") for v in variants
         ),

@@ -244,7 +244,7 @@ def test_each_estimate_says_what_it_is_about(view: StudyView) -> None:
     table = basis_table(view, groups)
     assert table is not None
     rows = {row[0].text: _texts(row)[1:] for row in table.rows}
-    assert rows["Accuracy"] == ["synthetic", "800 images", "95 %, synthetic", "%"]
+    assert rows["Accuracy"] == ["synthetic", "800 images", "95 %, normal", "%"]
     assert rows["Δ Accuracy"][2:] == ["95 %, paired normal", "pp"] and rows["NLL"][3] == "nats"
     assert rows["Parameters"] == ["this file", "counted", "exact", "count"]
     assert rows["Latency ratio"][0] == "not stated" and rows["Latency ratio"][1] == "1,024 runs"

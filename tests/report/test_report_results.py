@@ -70,7 +70,10 @@ def test_csv_has_one_row_per_variant_and_metric(view: StudyView, files: ReportFi
         assert (float(row["low"]) if row["low"] else None) == source.low
         assert int(row["n"]) == source.n and row["unit"] == source.unit
         assert (float(row["se"]) if row["se"] else None) == source.se
-        assert row["population"] == source.population and row["interval_method"] == source.method
+        assert (
+            row["population"] == (source.population.description if source.population else "")
+            and row["interval_method"] == source.method
+        )
         assert bool(row["confidence"]) == (source.low is not None)
 
 

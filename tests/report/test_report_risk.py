@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_a_naive_count(view: StudyView, change) -> None
     assert m.estimate == pytest.approx(expected, abs=1e-12) and m.n == kept
     assert risk.area == aurc(cell.confidence, cell.prediction == cell.label)
     assert m.low is not None and m.high is not None and m.low < m.estimate < m.high and m.se
-    assert m.population.startswith("synthetic; those of confidence ") and "threshold" in m.method
+    assert m.population.description.startswith("synthetic; those of confidence ") and "threshold" in m.method
 
 
 def test_order_never_matters_where_confidences_tie(view: StudyView) -> None:
@@ -96,13 +96,20 @@ def test_a_network_without_an_error_has_a_flat_line() -> None:
     view = study(Plan(variants=(), gated=False, n=60, corruptions=(), evidence=False))
     risk = risk_of(cell, view, "nobody")
     assert risk.area == 0.0 and risk.at.interval.estimate == 0.0 and risk.at.interval.high > 0.0
-    assert risk.measurement.population.startswith("images like the test images; ")
+    assert risk.measurement.population.description.startswith("images like the test images; ")
 
 
 def test_a_measured_area_brings_its_interval(small: StudyView) -> None:
     m = small.measurements["filter-r0.50-s0"]
     area = Measurement(
-        metric="aurc", estimate=0.02, low=0.0181, high=0.0219, se=0.00097, n=200, method="x", unit=Unit.SCORE
+        metric="aurc",
+        estimate=0.02,
+        low=0.0181,
+        high=0.0219,
+        se=0.00097,
+        n=200,
+        method="jackknife-log",
+        unit=Unit.SCORE,
     )
     changed = m.model_copy(update={"metrics": {**m.metrics, "aurc": area}})
     html = build(dataclasses.replace(small, measurements={**small.measurements, "filter-r0.50-s0": changed})).html

@@ -19,6 +19,7 @@ from edgesafe.records import (
     Evidence,
     GateStatus,
     Measurement,
+    Provenance,
     Unit,
 )
 from edgesafe.report.lines import severities
@@ -54,7 +55,8 @@ def _cell(name: str, s: int, index: list[int], right: list[bool]) -> Cell:
 
 def _evidence(*cells: Cell) -> Evidence:
     clean_cell = _cell("", 0, [0, 1], [True, False])
-    return Evidence(clean_cell, np.zeros((2, 2), np.float32), {(c.corruption, c.severity): c for c in cells})
+    origin = Provenance(test_sha256="t", onnx_sha256="x")
+    return Evidence(clean_cell, np.zeros((2, 2), np.float32), origin, {(c.corruption, c.severity): c for c in cells})
 
 
 def test_cells_are_paired_by_image_whatever_the_order() -> None:
@@ -114,7 +116,7 @@ def _set(view: StudyView, name: str, **values: float) -> StudyView:
         metric = key.replace("__", ".")
         unit = metrics[metric].unit
         metrics[metric] = Measurement(
-            metric=metric, estimate=value, low=value - 0.001, high=value + 0.001, n=100, method="x", unit=unit
+            metric=metric, estimate=value, low=value - 0.001, high=value + 0.001, n=100, method="normal", unit=unit
         )
     return dataclasses.replace(
         view, measurements={**view.measurements, name: m.model_copy(update={"metrics": metrics})}

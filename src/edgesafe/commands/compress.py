@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +33,7 @@ from edgesafe.records import (
     Evidence,
     Lineage,
     Measurement,
+    Recovery,
     StudyRecord,
     VariantEntry,
     VariantRecord,
@@ -49,10 +49,9 @@ from edgesafe.stages import (
     timing,
 )
 from edgesafe.stages.export import Exported, Order
-from edgesafe.stages.metrics import Setting
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.timing import Timing
-from edgesafe.stages.train import Recovery, Trainer, weights_hash
+from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
 from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.writer import Files, StudyWriter
@@ -113,7 +112,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     stopping.check(recipe.evaluate.policy)
     bundle = data.load(recipe.data)
     identity = data.identity(bundle)
-    bench = observe.prepare(bundle.test, identity, recipe.evaluate)
+    bench = observe.prepare(bundle.test, identity, recipe.evaluate, recipe.target)
     inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch, policy=recipe.evaluate.policy)
     plans = variants(recipe)
     entries = tuple(VariantEntry(id=p.id, method=p.method, ratio=p.ratio, seed=p.seed, status="pending") for p in plans)
@@ -144,7 +143,9 @@ def _make(run: Run, plan: VariantPlan) -> None:
     """One variant from start to finish."""
     baseline = _baseline(run, plan.seed)
     outcome = _pruned(run, plan, baseline)
-    model, recovery = (baseline, {}) if outcome is None else _recovered(run, plan, outcome.model, outcome.masks)
+    model, recovery = baseline, None
+    if outcome is not None:
+        model, recovery = outcome.model, _recovered(run, plan, outcome.model, outcome.masks)
     exported = _exported(run, plan, model)
     _described(run, plan, model, outcome, exported, recovery)
     _measured(run, plan, exported)
@@ -199,17 +200,18 @@ def _pruned(run: Run, plan: VariantPlan, baseline: nn.Module) -> PruneOutcome | 
 
 def _between_steps(run: Run, plan: VariantPlan, model: nn.Module) -> nn.Module:
     """Recovery after a step that is not the last."""
-    return _recovered(run, plan, model, None, f"recover-{weights_hash(model)[7:23]}")[0]
+    _recovered(run, plan, model, None, f"recover-{weights_hash(model)[7:23]}")
+    return model
 
 
 def _recovered(
     run: Run, plan: VariantPlan, model: nn.Module, masks: Mapping[str, torch.Tensor] | None, name: str = "recover"
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> Recovery | None:
     """BatchNorm re-estimation, then fine-tuning, as the block or the recipe says."""
     shared, block = run.recipe.recover, plan.section
     own = None if block is None else block.recover
     key = "recover" if block is None else f"compress.{run.recipe.compress.index(block)}.recover"
-    return run.trainer.recover(model, masks, Recovery(own or shared, key, plan.seed, plan.id, name))
+    return run.trainer.recover(model, masks, RecoveryPlan(own or shared, key, plan.seed, plan.id, name))
 
 
 # --------------------------------------------------------------------------------------------------------- export
@@ -228,7 +230,7 @@ def _described(
     model: nn.Module,
     outcome: PruneOutcome | None,
     exported: Exported,
-    recovery: dict[str, Any],
+    recovery: Recovery | None,
 ) -> None:
     """variant.json."""
     convolutions = [m.weight.detach() for m in model.modules() if isinstance(m, nn.Conv2d)]
@@ -276,7 +278,7 @@ def _measured(run: Run, plan: VariantPlan, exported: Exported) -> None:
     variant = plan.section is not None
     policy = run.recipe.evaluate.policy if variant else None
     task = measure.Task(
-        bench=run.bench, study=run.study, progress=run.progress, setting=Setting(run.recipe.target, host()),
+        bench=run.bench, study=run.study, progress=run.progress,
         variant=plan.id, baseline=f"baseline-s{plan.seed}" if variant else None,
         policy=Path(policy) if policy is not None else None,
         counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),

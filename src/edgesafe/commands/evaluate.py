@@ -20,7 +20,6 @@ from edgesafe.measure.comparison import same_pixels
 from edgesafe.measure.inference import foreign
 from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier, confirm, detect
-from edgesafe.measure.pooling import BENCHMARK, DESIGN
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe import parsing, recipe
@@ -29,13 +28,13 @@ from edgesafe.records import (
     DataBundle,
     Lineage,
     Measurement,
+    Provenance,
     StudyRecord,
     Unit,
     VariantEntry,
     VariantRecord,
 )
 from edgesafe.stages import counts, measure, observe, stopping, timing
-from edgesafe.stages.metrics import Setting
 from edgesafe.stages.timing import Timing
 from edgesafe.study import writer
 from edgesafe.study.host import host
@@ -89,7 +88,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     bundle = data.load(resolved.data)
     identity = data.identity(bundle)
     known = _known(request.baseline)
-    bench_ = _on_known(observe.prepare(bundle.test, identity, resolved.evaluate), known)
+    bench_ = _on_known(observe.prepare(bundle.test, identity, resolved.evaluate, resolved.target), known)
     contents = {_CANDIDATE: foreign.read(request.model)[0]}
     if request.baseline is not None:
         contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline)[0], **contents}
@@ -166,15 +165,16 @@ def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
         raise RefusedError(
             "was measured on a sample by another's margins", where="--baseline", fix="give a study's baseline"
         )
-    here = evidence_files.make_meta(test_sha256=bench_.test.sha256, onnx_sha256="", corruption=bench_.identity)
-    same_pixels(here, evidence.meta)
+    here = Provenance(test_sha256=bench_.test.sha256, onnx_sha256="", corruptions=bench_.corruptions)
+    same_pixels(here, evidence.provenance)
     missing = [f"{name} {severity}" for name, severity in bench_.cells if (name, severity) not in evidence.cells]
     if missing:
         raise NothingEvaluated(
             f"the baseline has no evidence of {missing[0]}", where="--baseline", fix="leave it out, or measure it anew"
         )
-    sample = {key: evidence.meta[key] for key in (DESIGN, BENCHMARK, "sample.seed") if key in evidence.meta}
     cells = {key: np.sort(evidence.cells[key].index) for key in bench_.cells}
+    drawn = evidence.provenance.sample
+    sample = drawn.model_copy(update={"looks": 1, "look": 1}) if drawn is not None else None
     return replace(bench_, cells=cells, sample=sample)
 
 
@@ -205,8 +205,8 @@ class _Audit:
         self.study.put_variant(self._describe(variant, content, artefact))
         candidate, section = variant == _CANDIDATE, self.recipe.evaluate
         task = measure.Task(
-            bench=self.bench, study=self.study, progress=self.progress, setting=Setting(self.recipe.target, host()),
-            variant=variant, baseline=_BASELINE if self._compared(variant) else None,
+            bench=self.bench, study=self.study, progress=self.progress, variant=variant,
+            baseline=_BASELINE if self._compared(variant) else None,
             policy=Path(section.policy) if candidate and section.policy is not None else None,
             counted=self._counted(variant, content, spec),
         )  # fmt: skip

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from edgesafe.measure.pooling import is_about_benchmark
 from edgesafe.recipe import shipped
-from edgesafe.records import Measurement, Measurements, VariantEntry
+from edgesafe.records import Measurement, Measurements, PopulationKind, VariantEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,19 +92,23 @@ def _size(study: StudyReader, entry: VariantEntry, metrics: Mapping[str, Measure
 
 
 def _explanation(measured: Measurements) -> list[str]:
-    target = measured.meta.get("target", {})
-    cpu = measured.meta.get("host", {}).get("cpu", "this host")
-    threads, provider = target.get("threads", 1), target.get("provider", "")
+    target = measured.target
     return [
         "± is half the 95 % interval. ECE: 10 equal-mass bins. mPC: mean accuracy under corruption. "
         "ratio: latency against the baseline, below 1 is faster.",
-        f"latency: batch 1, {threads} thread(s), {provider}, {cpu}",
+        f"latency: batch 1, {target.threads} thread(s), {target.provider}, {measured.host.cpu}",
     ]
 
 
 def _sampled(measured: Sequence[Measurements]) -> list[str]:
     """Which mPCs come from a sample of the corrupted images."""
-    found = [m for m in measured if "mpc" in m.metrics and is_about_benchmark(m.metrics["mpc"].population)]
+    found = [
+        m
+        for m in measured
+        if "mpc" in m.metrics
+        and (population := m.metrics["mpc"].population) is not None
+        and population.kind is PopulationKind.BENCHMARK
+    ]
     if not found:
         return []
     names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgesafe.corruptions.files import npy_header, write_atomically
 from edgesafe.errors import DataError
+from edgesafe.records import GeneratedCorruptions
 
 __all__ = ["CellCache"]
 
@@ -31,8 +32,8 @@ class CellCache:
         shape: (n, H, W, C) of a cell.
     """
 
-    def __init__(self, directory: Path, identity: Mapping[str, str | int | float], shape: tuple[int, ...]) -> None:
-        text = json.dumps({**identity, "shape": list(shape)}, sort_keys=True)
+    def __init__(self, directory: Path, identity: GeneratedCorruptions, shape: tuple[int, ...]) -> None:
+        text = json.dumps({**identity.model_dump(mode="json"), "shape": list(shape)}, sort_keys=True)
         self._directory = directory / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._shape = shape
         self._open: dict[tuple[str, int], NDArray[np.uint8]] = {}

@@ -6,7 +6,7 @@ Either way a cell (corruption, severity) is asked for by test-set positions, a b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from edgesafe.corruptions.manifest import GENERATOR, Manifest
 from edgesafe.corruptions.spec import FieldSpec, check_images, check_indices
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError, NothingEvaluated
+from edgesafe.records import CorruptionIdentity, DirectoryCorruptions, GeneratedCorruptions
 
 __all__ = [
     "CorruptionSource",
@@ -30,8 +31,6 @@ __all__ = [
     "open_source",
     "pixel_sha256",
 ]
-
-Identity = Mapping[str, str | int | float]
 
 
 class CorruptionSource(Protocol):
@@ -43,7 +42,7 @@ class CorruptionSource(Protocol):
     """
 
     @property
-    def identity(self) -> Identity: ...  # noqa: D102
+    def identity(self) -> CorruptionIdentity: ...  # noqa: D102
 
     @property
     def names(self) -> tuple[str, ...]: ...  # noqa: D102
@@ -109,20 +108,19 @@ class GeneratedSource:
     ) -> None:
         self._images, self._names, self._spec = images, names, spec
         textures = spec.textures
-        self._identity: dict[str, str | int | float] = {
-            "generator": GENERATOR,
-            "profile": str(spec.profile),
-            "seed": spec.seed,
-            "frost": textures.kind,
-            "frost_sha256": textures.sha256,
-            "data_sha256": data_sha256,
-        }
-        if weak := tables.not_meaningful(spec.shape[0], spec.shape[1]):
-            self._identity["not_meaningful"] = ", ".join(weak)
+        self._identity = GeneratedCorruptions(
+            generator=GENERATOR,
+            profile=str(spec.profile),
+            seed=spec.seed,
+            frost=textures.kind,
+            frost_sha256=textures.sha256,
+            data_sha256=data_sha256,
+            not_meaningful=tuple(tables.not_meaningful(spec.shape[0], spec.shape[1])),
+        )
         self._cache = CellCache(Path(cache_dir), self._identity, images.shape) if cache_dir is not None else None
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> GeneratedCorruptions:
         """Generator, profile, seed, frost, data hash."""
         return self._identity
 
@@ -202,14 +200,13 @@ class DirectorySource:
             )
         self._n = len(images)
         _check_labels(directory / "labels.npy", labels, next(iter(self._rows.values())), blocks)
-        self._identity: dict[str, str | int | float] = {
-            "generator": "directory",
-            "made_by": manifest.generator if manifest is not None else "unknown",
-            "fingerprint": self._fingerprint(),
-            "frost": manifest.frost if manifest is not None else "as published",
-        }
-        if manifest is not None:
-            self._identity |= {"seed": manifest.seed, "profile": manifest.profile}
+        self._identity = DirectoryCorruptions(
+            made_by=manifest.generator if manifest is not None else "unknown",
+            fingerprint=self._fingerprint(),
+            frost=manifest.frost if manifest is not None else "as published",
+            seed=manifest.seed if manifest is not None else None,
+            profile=manifest.profile if manifest is not None else None,
+        )
 
     def _fingerprint(self) -> str:
         """Hash of 16 images spread over each file, and of all shapes: tells directories apart without reading them."""
@@ -221,7 +218,7 @@ class DirectorySource:
         return f"sampled-sha256:{digest.hexdigest()}"
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> DirectoryCorruptions:
         """Maker, fingerprint, frost; seed and profile where a manifest has them."""
         return self._identity
 

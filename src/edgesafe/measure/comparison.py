@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE, brier_rows
 from edgesafe.measure.pooling import (
     Pool,
     benchmark_of,
-    describe,
     pools,
+    population_of,
 )
 from edgesafe.measure.probabilities import softmax64
 from edgesafe.measure.sampling.margin import is_drawn
@@ -33,12 +33,16 @@ from edgesafe.records import (
     Comparison,
     Evidence,
     Measurement,
+    Population,
+    PopulationKind,
+    Provenance,
     Unit,
 )
 
 __all__ = ["compare", "flips", "same_pixels"]
 
-_CLEAN_POPULATION = "images like the clean test images"
+_IMAGES = "images like the clean test images"
+_CLEAN_POPULATION = Population(kind=PopulationKind.IMAGES, description=_IMAGES)
 
 
 def compare(
@@ -66,7 +70,7 @@ def compare(
         DataError: another number of classes; one image in common in a cell.
         RefusedError: the baseline's cells are a sample by another's margins.
     """
-    same_pixels(candidate.meta, baseline.meta)
+    same_pixels(candidate.provenance, baseline.provenance)
     if candidate.logits.shape[1] != baseline.logits.shape[1]:
         raise DataError(
             f"{candidate.logits.shape[1]} and {baseline.logits.shape[1]} classes",
@@ -75,7 +79,7 @@ def compare(
         )
     out = _clean(candidate, baseline, confidence, seed)
     if candidate.cells and (is_drawn(candidate) or is_drawn(baseline)):
-        cells = compare_cells(candidate, baseline, population=_CLEAN_POPULATION, level=confidence, seed=seed)
+        cells = compare_cells(candidate, baseline, population=_IMAGES, level=confidence, seed=seed)
         return out | cells
     return out | _corrupted(candidate, baseline, confidence, seed)
 
@@ -109,29 +113,41 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidenc
     Raises:
         IntegrityError, NothingEvaluated: see `compare`.
     """
-    same_pixels(candidate.meta, baseline.meta)
+    same_pixels(candidate.provenance, baseline.provenance)
     a, b = _common(candidate.clean, baseline.clean)
     found = _changed(a, b, confidence)
-    return Measurement(metric="flips", unit=Unit.FRACTION, population=population, **found.fields())
+    who = Population(kind=PopulationKind.IMAGES, description=population)
+    return Measurement(metric="flips", unit=Unit.FRACTION, population=who, **found.fields())
 
 
 def _changed(a: Cell, b: Cell, confidence: float) -> Interval:
     return wilson(int((a.prediction != b.prediction).sum()), len(a.index), confidence)
 
 
-def same_pixels(a: Mapping[str, Any], b: Mapping[str, Any]) -> None:
-    """Refuses to compare what two files did on different pixels: `a` and `b` are evidence.meta of each.
+def same_pixels(candidate: Provenance, baseline: Provenance) -> None:
+    """Refuses to compare what two files did on different pixels.
 
     Raises:
         IntegrityError: naming what differs.
     """
-    for key in sorted({*a, *b}):
-        if (key == "test_sha256" or key.startswith("corruption.")) and a.get(key) != b.get(key):
-            raise IntegrityError(
-                f"candidate has {a.get(key)!r}, baseline {b.get(key)!r}",
-                where=f"evidence, {key}",
-                fix="measure both on the same data and corruptions",
-            )
+    if candidate.test_sha256 != baseline.test_sha256:
+        raise _different("test_sha256", candidate.test_sha256, baseline.test_sha256)
+    ours, theirs = candidate.corruptions, baseline.corruptions
+    if ours == theirs:
+        return
+    if ours is None or theirs is None:
+        raise _different("corruptions", *("none" if one is None else one.source for one in (ours, theirs)))
+    a, b = ours.model_dump(), theirs.model_dump()
+    key = next(key for key in sorted({*a, *b}) if a.get(key) != b.get(key))
+    raise _different(f"corruptions.{key}", a.get(key), b.get(key))
+
+
+def _different(what: str, ours: object, theirs: object) -> IntegrityError:
+    return IntegrityError(
+        f"candidate has {ours!r}, baseline {theirs!r}",
+        where=f"evidence, {what}",
+        fix="measure both on the same data and corruptions",
+    )
 
 
 def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
@@ -154,7 +170,7 @@ def _comparison(
     i: Interval,
     unit: Unit,
     values: tuple[float, float],
-    population: str,
+    population: Population,
     details: dict[str, float] | None = None,
 ) -> Comparison:
     return Comparison(
@@ -199,7 +215,7 @@ def _brier(evidence: Evidence, kept: Cell) -> NDArray[np.float64]:
 def _pool(
     pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, level: float, seed: int
 ) -> dict[str, Comparison]:
-    who = describe(_CLEAN_POPULATION, design)
+    who = population_of(_IMAGES, design)
     right = [rightness(a) for a, _ in both], [rightness(b) for _, b in both]
     mean = paired_mean_over_cells(right[0], right[1], design, level, rate=True)
     size = {"cells": float(len(both)), "images": float(design.images)}

@@ -2,7 +2,7 @@
 
 Layout (members in this order, all stored, no pickles, zip timestamps 1980-01-01):
 
-    header      uint8    UTF-8 JSON: schema, meta, cells [[corruption, severity, rows], …], the clean cell first
+    header      uint8    UTF-8 JSON: schema, provenance, cells [[corruption, severity, rows], …], the clean cell first
     index       uint32   (rows,)   position in the test set
     label       uint16   (rows,)
     prediction  uint16   (rows,)
@@ -18,19 +18,19 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated
 from edgesafe.measure.probabilities import cell_from_logits, check_logits
-from edgesafe.records import Cell, Evidence
+from edgesafe.records import Cell, Evidence, Provenance, Record
 
-__all__ = ["SCHEMA", "from_bytes", "make_meta", "to_bytes"]
+__all__ = ["SCHEMA", "from_bytes", "to_bytes"]
 
-SCHEMA = "edgesafe.evidence/1"
+SCHEMA = "edgesafe.evidence/2"
 _COLUMNS: dict[str, Any] = {
     "index": np.uint32,
     "label": np.uint16,
@@ -45,24 +45,12 @@ _MAX_HEADER = 1 << 20
 _FIX = "measure again: the file is damaged or is not edgesafe's"
 
 
-def make_meta(
-    *,
-    test_sha256: str,
-    onnx_sha256: str,
-    corruption: Mapping[str, str | int | float] | None = None,
-    **other: str | int | float,
-) -> dict[str, str | int | float]:
-    """The meta data that `compare` relies on to know that two evidences saw the same pixels.
+class _Header(Record):
+    """What the member `header` holds, as JSON."""
 
-    Args:
-        test_sha256: of the test images and labels.
-        onnx_sha256: of the file measured.
-        corruption: identity of the corruption source (generator, profile, seed, …); stored as "corruption.<key>".
-        **other: provider, threads, …: kept, not compared.
-    """
-    meta: dict[str, str | int | float] = {"test_sha256": test_sha256, "onnx_sha256": onnx_sha256, **other}
-    meta.update({f"corruption.{k}": v for k, v in (corruption or {}).items()})
-    return meta
+    schema_: Literal["edgesafe.evidence/2"] = Field(default="edgesafe.evidence/2", alias="schema")
+    provenance: Provenance
+    cells: tuple[tuple[str, int, int], ...]  #: corruption, severity, rows; the clean cell first
 
 
 def _npy(array: NDArray[Any]) -> bytes:
@@ -76,7 +64,7 @@ def to_bytes(evidence: Evidence) -> bytes:
 
     Raises:
         DataError: cells, keys, indices or labels that do not fit the layout.
-        NonFiniteError: a number in a cell, the logits or the meta data is not finite.
+        NonFiniteError: a number in a cell or the logits is not finite.
         NothingEvaluated: no clean images.
     """
     cells = [evidence.clean, *(evidence.cells[k] for k in sorted(evidence.cells))]
@@ -87,17 +75,11 @@ def to_bytes(evidence: Evidence) -> bytes:
                 where="evidence",
                 fix="key cells by what they are",
             )
-    header = {
-        "schema": SCHEMA,
-        "meta": dict(evidence.meta),
-        "cells": [[c.corruption, c.severity, len(c.index)] for c in cells],
-    }
-    try:
-        text = json.dumps(header, sort_keys=True, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    except (TypeError, ValueError) as e:
-        raise DataError(
-            f"meta data is not plain finite JSON: {e}", where="evidence", fix="store strings and finite numbers"
-        ) from e
+    header = _Header(
+        provenance=evidence.provenance, cells=tuple((c.corruption, c.severity, len(c.index)) for c in cells)
+    )
+    content = header.model_dump(mode="json", by_alias=True)
+    text = json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     _validate(evidence)
     arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text.encode(), np.uint8)}
     for name, dtype in _COLUMNS.items():
@@ -147,55 +129,51 @@ def _members(data: bytes) -> dict[str, NDArray[Any]]:
         raise DataError("not a readable npz file", where="evidence", fix=_FIX) from e
 
 
-def _header(raw: NDArray[np.uint8]) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
+def _header(raw: NDArray[np.uint8]) -> _Header:
     if len(raw) > _MAX_HEADER:
         raise DataError(f"header of {len(raw)} bytes", where="evidence, header", fix=_FIX)
     try:
-        header = json.loads(raw.tobytes().decode())
+        text = raw.tobytes().decode()
+        content = json.loads(text)
     except (UnicodeDecodeError, ValueError, RecursionError) as e:
         raise DataError("not JSON", where="evidence, header", fix=_FIX) from e
-    if (
-        not isinstance(header, dict)
-        or set(header) != {"schema", "meta", "cells"}
-        or not isinstance(header["meta"], dict)
-    ):
-        raise DataError("not the keys schema, meta, cells", where="evidence, header", fix=_FIX)
-    if header["schema"] != SCHEMA:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if schema != SCHEMA:
         raise DataError(
-            f"schema {header['schema']!r}, this edgesafe reads {SCHEMA}",
+            f"schema {schema!r}, this edgesafe reads {SCHEMA}"[:120],
             where="evidence, header",
-            fix="update edgesafe",
+            fix="read it with the edgesafe that wrote it, or measure again",
         )
-    cells: list[tuple[str, int, int]] = []
-    for entry in header["cells"] if isinstance(header["cells"], list) else []:
-        ok = isinstance(entry, list) and [type(v) for v in entry] == [str, int, int] and entry[2] > 0
-        if not ok:
-            raise DataError(f"cell {entry!r}"[:80], where="evidence, header", fix=_FIX)
-        cells.append((entry[0], entry[1], entry[2]))
-    keys = [c[:2] for c in cells]
-    if not cells or keys[0] != ("", 0) or len(set(keys)) != len(keys):
-        raise DataError("no clean cell first, or a cell twice", where="evidence, header", fix=_FIX)
-    return header["meta"], cells
+    try:
+        header = _Header.model_validate_json(text, strict=True)
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{key[:80]}: {first['msg']}", where="evidence, header", fix=_FIX) from e
+    keys = [cell[:2] for cell in header.cells]
+    if not keys or keys[0] != ("", 0) or len(set(keys)) != len(keys) or any(n < 1 for _, _, n in header.cells):
+        raise DataError("no clean cell first, an empty cell, or a cell twice", where="evidence, header", fix=_FIX)
+    return header
 
 
 def from_bytes(data: bytes) -> Evidence:
     """An evidence from `to_bytes`'s bytes.
 
     Raises:
-        DataError: truncated, oversized, of wrong types or shapes, inconsistent, or of a newer schema.
+        DataError: truncated, oversized, of wrong types or shapes, inconsistent, or of another schema.
         NonFiniteError: NaN or infinity in it.
         NothingEvaluated: no clean images.
     """
     if len(data) > _MAX_BYTES:
         raise DataError(f"{len(data)} bytes", where="evidence", fix=_FIX)
     arrays = _members(data)
-    meta, table = _header(arrays["header"])
-    rows = sum(n for _, _, n in table)
+    header = _header(arrays["header"])
+    rows = sum(n for _, _, n in header.cells)
     if any(len(arrays[c]) != rows for c in _COLUMNS):
         raise DataError(f"columns do not have the header's {rows} rows", where="evidence", fix=_FIX)
     cells: dict[tuple[str, int], Cell] = {}
     start = 0
-    for corruption, severity, n in table:
+    for corruption, severity, n in header.cells:
         part = slice(start, start + n)
         start += n
         ints = [arrays[c][part].astype(np.int64) for c in ("index", "label", "prediction")]
@@ -203,7 +181,7 @@ def from_bytes(data: bytes) -> Evidence:
         cells[(corruption, severity)] = Cell(
             corruption, severity, ints[0], ints[1], ints[2], floats[0], floats[1], floats[2]
         )
-    evidence = Evidence(cells.pop(("", 0)), arrays["logits"], cells, meta)
+    evidence = Evidence(cells.pop(("", 0)), arrays["logits"], header.provenance, cells)
     _validate(evidence)
     return evidence
 

@@ -7,28 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgesafe.measure.intervals.clusters import Design
-from edgesafe.records import Evidence
+from edgesafe.measure.intervals.clusters import Clustering, Design
+from edgesafe.records import Evidence, Population, PopulationKind
 
-__all__ = [
-    "BENCHMARK",
-    "CELLS",
-    "DESIGN",
-    "FRAME",
-    "UNBOUNDED",
-    "Pool",
-    "benchmark_of",
-    "describe",
-    "fixed_benchmark",
-    "is_about_benchmark",
-    "pools",
-]
-
-DESIGN = "sample.design"  # in evidence.meta: "all", "cell" or "margin"
-BENCHMARK = "sample.benchmark"  # in evidence.meta: images that each cell was drawn from
-CELLS = "sample.cells"  # in evidence.meta: the cells that could be drawn from: "fog 1,fog 2"
-FRAME = "sample.frame"  # in evidence.meta: hash of the units and strata that a "margin" sample was drawn from
-UNBOUNDED = 10**12  # images of a benchmark whose size is not known: no finite-population correction
+__all__ = ["Pool", "benchmark_of", "fixed_benchmark", "pools", "population_of"]
 
 
 @dataclass(frozen=True)
@@ -66,36 +48,42 @@ def pools(keys: Iterable[tuple[str, int]]) -> list[Pool]:
     return found
 
 
-def benchmark_of(evidence: Evidence) -> int:
+def benchmark_of(evidence: Evidence) -> int | None:
     """Images that each cell was drawn from: as recorded, else the clean images if the cells hold no others.
 
     Returns:
-        Their number, or `UNBOUNDED`.
+        Their number; None: not known.
     """
-    if (recorded := evidence.meta.get(BENCHMARK)) is not None:
-        return int(recorded)
+    sample = evidence.provenance.sample
+    if sample is not None and sample.benchmark is not None:
+        return sample.benchmark
     clean = evidence.clean.index
     known = all(np.isin(c.index, clean, assume_unique=True).all() for c in evidence.cells.values())
-    return len(clean) if known else UNBOUNDED
+    return len(clean) if known else None
 
 
-def describe(population: str, design: Design) -> str:
-    """What an interval over these cells is about, in words."""
+def population_of(images: str, design: Design) -> Population:
+    """What an interval over these cells is about.
+
+    Args:
+        images: what the clean images stand for, in words.
+        design: how the rows of the cells were drawn.
+    """
     cells = len(design.sizes)
-    if design.by == "image":
-        return f"{population}; the {cells} cells fixed, images drawn"
-    return fixed_benchmark(population, design.benchmark, cells)
+    if design.by is Clustering.IMAGE:
+        return Population(kind=PopulationKind.IMAGES, description=f"{images}; the {cells} cells fixed, images drawn")
+    return fixed_benchmark(images, design.benchmark, cells)
 
 
-_FIXED = "the fixed benchmark of "
+def fixed_benchmark(images: str, benchmark: int | None, cells: int) -> Population:
+    """What an interval is about that a sample of a benchmark gave.
 
-
-def fixed_benchmark(population: str, benchmark: int, cells: int) -> str:
-    """What an interval is about that a sample of a benchmark gave, in words."""
-    size = f"{benchmark} images" if benchmark < UNBOUNDED else "all images"
-    return f"{_FIXED}{size} x {cells} cells ({population})"
-
-
-def is_about_benchmark(population: str) -> bool:
-    """Whether a stated population is a fixed benchmark, and not new images."""
-    return population.startswith(_FIXED)
+    Args:
+        images: what the clean images stand for, in words.
+        benchmark: images of each cell; None: not known.
+        cells: of the benchmark.
+    """
+    size = f"{benchmark} images" if benchmark is not None else "all images"
+    return Population(
+        kind=PopulationKind.BENCHMARK, description=f"the fixed benchmark of {size} x {cells} cells ({images})"
+    )

@@ -26,8 +26,8 @@ from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE
 from edgesafe.measure.pooling import (
     Pool,
     benchmark_of,
-    describe,
     pools,
+    population_of,
 )
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
 from edgesafe.measure.sampling.margin import is_drawn
@@ -35,7 +35,10 @@ from edgesafe.measure.sampling.margin_metrics import summarise_cells
 from edgesafe.records import (
     Cell,
     Evidence,
+    IntervalMethod,
     Measurement,
+    Population,
+    PopulationKind,
     Unit,
 )
 
@@ -46,12 +49,17 @@ __all__ = ["calibrated", "compare", "flips", "summarise"]
 class _Scope:
     """What all measurements of one call share."""
 
-    population: str
+    images: str  #: what the clean images stand for, in words
     confidence: float
     seed: int
 
+    @property
+    def population(self) -> Population:
+        """Of numbers of the clean images, or of a single cell."""
+        return Population(kind=PopulationKind.IMAGES, description=self.images)
 
-def _measurement(metric: str, i: Interval, unit: Unit, population: str, **more: Any) -> Measurement:
+
+def _measurement(metric: str, i: Interval, unit: Unit, population: Population, **more: Any) -> Measurement:
     return Measurement(metric=metric, unit=unit, population=population, **i.fields(), **more)
 
 
@@ -143,7 +151,7 @@ def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
             estimate=calibration.mce(cell.confidence, right),
             confidence=level,
             n=len(right),
-            method="largest bin, no interval",
+            method=IntervalMethod.LARGEST_BIN,
             unit=Unit.FRACTION,
             population=who,
         ),
@@ -168,7 +176,7 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
 
 
 def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> dict[str, Measurement]:
-    who = describe(scope.population, design)
+    who = population_of(scope.images, design)
     right = [(c.prediction == c.label).astype(np.float64) for c in cells]
     found = mean_over_cells(right, design, scope.confidence)
     mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
@@ -214,5 +222,5 @@ def calibrated(
     scope = _Scope(population, confidence, seed)
     cell = cell_from_logits(temperature.apply(evidence.logits, value), evidence.clean.label, evidence.clean.index)
     ece = _ece("ece_em10_top1.calibrated", cell, scope)
-    loss = _measurement("nll.calibrated", mean_interval(cell.nll, confidence), Unit.NATS, population)
+    loss = _measurement("nll.calibrated", mean_interval(cell.nll, confidence), Unit.NATS, scope.population)
     return {ece.metric: ece, loss.metric: loss}

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgesafe.errors import IntegrityError, PolicyError
 from edgesafe.files import parse_toml, read_toml
 from edgesafe.policy.policy import Policy
-from edgesafe.records import Measurements
+from edgesafe.records import CorruptionIdentity, Measurements
 
 __all__ = ["Lock", "Pin", "corruption_sha256", "for_policy", "load", "loads", "pin", "verify"]
 
@@ -50,10 +50,10 @@ class Lock(BaseModel):
     baseline: dict[BaselineId, Pin] = Field(min_length=1)
 
 
-def corruption_sha256(meta: Mapping[str, Any]) -> str:
-    """Hash of what measurements say of the corruptions they saw: every key of `meta` that begins with "corruption"."""
-    said = {key: value for key, value in meta.items() if key.startswith("corruption")}
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), default=str)
+def corruption_sha256(corruptions: CorruptionIdentity | None) -> str:
+    """Hash of what corrupted pixels depend on; None: clean images only."""
+    content = corruptions.model_dump(mode="json") if corruptions is not None else None
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -141,5 +141,5 @@ def _pin_of(measured: Measurements) -> dict[str, str]:
     return {
         "onnx_sha256": measured.onnx_sha256,
         "test_sha256": measured.test_sha256,
-        "corruption_sha256": corruption_sha256(measured.meta),
+        "corruption_sha256": corruption_sha256(measured.corruptions),
     }

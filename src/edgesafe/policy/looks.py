@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgesafe.errors import IntegrityError
 from edgesafe.policy.policy import Policy
 from edgesafe.policy.readings import Subject
 
-__all__ = ["LOOKS", "each", "notes"]
-
-LOOKS = "sample.looks"  #: in measurements.meta: how often the sample could have been judged while it grew
-_DESIGN = "sample.design"  #: likewise: how the images of the corrupted cells were chosen
+__all__ = ["each", "notes"]
 
 
 def each(policy: Policy, one: Subject) -> Policy:
-    """The policy for one of several looks at a growing sample: together they err as seldom as it asks (Bonferroni).
-
-    Raises:
-        IntegrityError: a number of looks that is none.
-    """
-    count = one.candidate.meta.get(LOOKS, 1)
-    if type(count) is not int or count < 1:
-        raise IntegrityError(f"{LOOKS} is {count!r}", where=one.id, fix="measure again")
+    """The policy for one of several looks at a growing sample: together they err as seldom as it asks (Bonferroni)."""
+    count = _looks(one)
     if count == 1:
         return policy
     return replace(policy, stats=policy.stats.model_copy(update={"confidence": _each_at(policy, count)}))
+
+
+def _looks(one: Subject) -> int:
+    """How often the candidate's sample could have been judged while it grew; 1: it did not grow."""
+    return one.candidate.sample.looks if one.candidate.sample is not None else 1
 
 
 def _each_at(policy: Policy, count: int) -> float:
@@ -41,7 +36,9 @@ def notes(judged: Sequence[tuple[Subject, Policy]], policy: Policy) -> list[str]
         policy: as written.
     """
     found = []
-    sampled = [one.id for one, _ in judged if one.candidate.meta.get(_DESIGN) in ("cell", "margin")]
+    sampled = [
+        one.id for one, _ in judged if one.candidate.sample is not None and one.candidate.sample.design is not None
+    ]
     if sampled:
         found.append(
             "measured on a sample of the corrupted images; bounds on them are about this fixed benchmark and not about "
@@ -50,7 +47,7 @@ def notes(judged: Sequence[tuple[Subject, Policy]], policy: Policy) -> list[str]
     looks: dict[int, list[str]] = {}
     for one, own in judged:
         if own is not policy:
-            looks.setdefault(int(one.candidate.meta[LOOKS]), []).append(one.id)
+            looks.setdefault(_looks(one), []).append(one.id)
     for count, ids in sorted(looks.items()):
         found.append(
             f"measured on a growing sample that could be judged {count} times; each bound holds at "

@@ -30,6 +30,7 @@ from edgesafe.policy.policy import Clause
 from edgesafe.records import (
     Comparison,
     GateStatus,
+    IntervalMethod,
     Measurement,
     Measurements,
     Unit,
@@ -160,7 +161,7 @@ def _absolute(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Pr
         value = exact_values(subject.candidate, subject.record).get(one.id)
         if value is None:
             return _missing(one)
-        return Reading(one.id, clause.rule, value, clause.limit.value, 0.0, 0.0, 1, "exact", one.unit, one)
+        return Reading(one.id, clause.rule, value, clause.limit.value, 0.0, 0.0, 1, IntervalMethod.EXACT, one.unit, one)
     stored: Measurement | Comparison | None = subject.candidate.metrics.get(one.id)
     if stored is None and one.paired:
         stored = subject.candidate.differences.get(one.id)
@@ -204,8 +205,8 @@ def _images(stored: Measurement | Comparison) -> int:
     return min(stored.n, int(stored.details.get("images", stored.n)))
 
 
-def _as_paired(method: str) -> str:
-    return method if "paired" in method else f"{method}, paired"
+def _as_paired(method: IntervalMethod) -> str:
+    return method if method.is_paired else f"{method}, paired"
 
 
 def _exact_difference(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Problem:
@@ -215,7 +216,7 @@ def _exact_difference(subject: Subject, one: MetricInfo, clause: Clause) -> Read
     base = exact_values(subject.baseline, subject.baseline_record).get(one.id)
     if base is None:
         return Problem(one.id, GateStatus.MISSING, f"the baseline has no '{one.id}'")
-    return _against(one, clause, (value - base, base), (0.0, 0.0), (1, "exact"))
+    return _against(one, clause, (value - base, base), (0.0, 0.0), (1, IntervalMethod.EXACT))
 
 
 def _against(
@@ -252,7 +253,7 @@ def _unseen(stored: Comparison, below: float, above: float, z: float) -> tuple[f
     That is the exact one-sided (Clopper-Pearson) bound for 0 of n, the "rule of three". Without it, ten images on which
     two nets agree would prove that they agree on all.
     """
-    if below > 0.0 or above > 0.0 or stored.unit is not Unit.FRACTION or stored.method == "exact":
+    if below > 0.0 or above > 0.0 or stored.unit is not Unit.FRACTION or stored.method is IntervalMethod.EXACT:
         return below, above
     alpha = 1.0 - NormalDist().cdf(z)
     widest = (1.0 - math.exp(math.log(alpha) / stored.n)) / z

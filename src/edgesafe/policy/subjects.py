@@ -95,7 +95,7 @@ def check(one: Subject, study: StudyRecord, policy: Policy) -> None:
     if one.baseline is None or one.baseline_id is None:
         return
     _check_measured(one.baseline_id, one.baseline, one.baseline_record, study)
-    ours, theirs = (corruption_sha256(m.meta) for m in (one.candidate, one.baseline))
+    ours, theirs = (corruption_sha256(m.corruptions) for m in (one.candidate, one.baseline))
     _same(theirs, ours, f"the corruption generator of '{one.baseline_id}'", one.id)
 
 

@@ -7,35 +7,64 @@ no NaN and no infinity is ever held. Everything here is JSON, except `Evidence` 
 from edgesafe.records.base import Record
 from edgesafe.records.data import DataBundle, DataIdentity, ImageSet
 from edgesafe.records.evidence import Cell, Evidence
-from edgesafe.records.measurements import Comparison, Measurement, Measurements, Unit
+from edgesafe.records.measurements import (
+    Comparison,
+    IntervalMethod,
+    Measurement,
+    Measurements,
+    Population,
+    PopulationKind,
+    Unit,
+)
+from edgesafe.records.provenance import (
+    CorruptionIdentity,
+    DirectoryCorruptions,
+    GeneratedCorruptions,
+    Provenance,
+    Sample,
+    SampleDesign,
+    Target,
+)
 from edgesafe.records.study import Host, StudyRecord, VariantEntry
 from edgesafe.records.surgery import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
-from edgesafe.records.variant import Artefact, Lineage, Parity, Temperature, VariantRecord
+from edgesafe.records.variant import Artefact, FineTuning, Lineage, Parity, Recovery, Temperature, VariantRecord
 from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 
 __all__ = [
     "Artefact",
     "Cell",
     "Comparison",
+    "CorruptionIdentity",
     "DataBundle",
     "DataIdentity",
     "Declined",
+    "DirectoryCorruptions",
     "Engine",
     "EngineReason",
     "Evidence",
+    "FineTuning",
     "GateResult",
     "GateStatus",
+    "GeneratedCorruptions",
     "Host",
     "ImageSet",
+    "IntervalMethod",
     "LayerRecord",
     "Lineage",
     "Measurement",
     "Measurements",
     "Parity",
+    "Population",
+    "PopulationKind",
     "Proof",
+    "Provenance",
     "Record",
+    "Recovery",
+    "Sample",
+    "SampleDesign",
     "StudyRecord",
     "SurgeryRecord",
+    "Target",
     "Temperature",
     "Unit",
     "VariantEntry",

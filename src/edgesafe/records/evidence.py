@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from edgesafe.records.provenance import Provenance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,11 +36,11 @@ class Evidence:
     Attributes:
         clean: the cell of the untouched test images.
         logits: float32 (n, K), of `clean`.
+        provenance: which file saw which pixels.
         cells: the corrupted cells, keyed by (corruption, severity).
-        meta: generator, profile, seed, data hash, file hash (strings and numbers only).
     """
 
     clean: Cell
     logits: NDArray[np.float32]
+    provenance: Provenance
     cells: Mapping[tuple[str, int], Cell] = field(default_factory=dict)
-    meta: Mapping[str, Any] = field(default_factory=dict)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.provenance import CorruptionIdentity, Sample, Target
+from edgesafe.records.study import Host
 
-__all__ = ["Comparison", "Measurement", "Measurements", "Unit"]
+__all__ = ["Comparison", "IntervalMethod", "Measurement", "Measurements", "Population", "PopulationKind", "Unit"]
 
 
-MEASUREMENTS_SCHEMA = "edgesafe.measurements/1"
+MEASUREMENTS_SCHEMA = "edgesafe.measurements/2"
 
 
 class Unit(StrEnum):
@@ -28,6 +30,58 @@ class Unit(StrEnum):
     LOGIT = "logit"
 
 
+class IntervalMethod(StrEnum):
+    """How a number's interval was got."""
+
+    EXACT = "exact"  #: counted: there is no interval
+    WILSON = "wilson"
+    WILSON_KEPT = "wilson, threshold taken as given"  #: of the images that a confidence threshold keeps
+    NORMAL = "normal"
+    PAIRED_NORMAL = "paired-normal"
+    PAIRED_ADJUSTED = "paired-adjusted"  #: Bonett & Price 2012
+    CLUSTER_IMAGE = "cluster-image"  #: over cells that share their images
+    CLUSTER_CELL = "cluster-cell"  #: over cells that drew their own images
+    PAIRED_CLUSTER_IMAGE = "paired-cluster-image"
+    PAIRED_CLUSTER_CELL = "paired-cluster-cell"
+    BOOTSTRAP = "bootstrap"
+    PAIRED_BOOTSTRAP = "paired-bootstrap"
+    SESSIONS = "sessions-t"  #: of latencies: Student's t over sessions of the file
+    JACKKNIFE_LOG = "jackknife-log"
+    MARGIN_STRATA = "margin-strata"
+    PAIRED_MARGIN_STRATA = "paired-margin-strata"
+    LARGEST_BIN = "largest bin, no interval"
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether it is of differences on the same images."""
+        return self.value.startswith("paired-")
+
+    @property
+    def paired(self) -> IntervalMethod:
+        """The same method, of differences on the same images.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return IntervalMethod(f"paired-{self.value}")
+
+
+class PopulationKind(StrEnum):
+    """What an interval makes a statement about."""
+
+    IMAGES = "images"  #: new images like those measured
+    BENCHMARK = "benchmark"  #: what measuring the whole fixed benchmark would give
+    FILE = "file"  #: this very file: nothing was drawn
+    HOST = "host"  #: this machine
+
+
+class Population(Record):
+    """What an interval makes a statement about, and in words which images, file or machine."""
+
+    kind: PopulationKind
+    description: str
+
+
 class Measurement(Record):
     """One number: its estimate, its interval, and how both were got."""
 
@@ -38,9 +92,9 @@ class Measurement(Record):
     se: float | None = None  #: standard error
     confidence: float = 0.95
     n: int  #: images (or runs) it rests on
-    method: str  #: "wilson", "bootstrap", "paired-normal", "stratified", "exact", …
+    method: IntervalMethod
     unit: Unit
-    population: str = ""  #: what the interval is about
+    population: Population | None = None  #: what the interval is about; None: not stated
     noise_floor: float | None = None  #: ECE: the 95th percentile that a perfectly calibrated net would show at this n
     details: dict[str, float] = Field(default_factory=dict)
 
@@ -55,23 +109,26 @@ class Comparison(Record):
     se: float | None = None
     confidence: float = 0.95
     n: int
-    method: str
+    method: IntervalMethod
     unit: Unit
     candidate: float  #: the two values compared
     baseline: float
-    population: str = ""  #: what the interval is about
+    population: Population | None = None  #: what the interval is about; None: not stated
     details: dict[str, float] = Field(default_factory=dict)
 
 
 class Measurements(Record):
     """measurements.json."""
 
-    schema_: Literal["edgesafe.measurements/1"] = Field(default="edgesafe.measurements/1", alias="schema")
+    schema_: Literal["edgesafe.measurements/2"] = Field(default="edgesafe.measurements/2", alias="schema")
     variant: str
     baseline: str | None = None  #: id of the baseline the differences are against
     onnx_sha256: str
     evidence_sha256: str
     test_sha256: str
+    corruptions: CorruptionIdentity | None = None  #: None: clean images only
+    sample: Sample | None = None  #: None: no image was drawn at random
+    target: Target
+    host: Host
     metrics: dict[str, Measurement]
     differences: dict[str, Comparison] = Field(default_factory=dict)
-    meta: dict[str, Any] = Field(default_factory=dict)  #: corruption generator, provider, threads, host CPU

@@ -9,10 +9,10 @@ from pydantic import Field
 from edgesafe.records.base import Record
 from edgesafe.records.surgery import SurgeryRecord
 
-__all__ = ["Artefact", "Lineage", "Parity", "Temperature", "VariantRecord"]
+__all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "VariantRecord"]
 
 
-VARIANT_SCHEMA = "edgesafe.variant/1"
+VARIANT_SCHEMA = "edgesafe.variant/2"
 
 
 class Artefact(Record):
@@ -46,6 +46,28 @@ class Temperature(Record):
     data_sha256: str
 
 
+class FineTuning(Record):
+    """What a fine-tuning did. Accuracies are of the validation images, as fractions."""
+
+    epochs: int
+    images: int  #: training images of an epoch
+    lr: float
+    milestones: tuple[int, ...] = ()
+    loss: float  #: mean of the last epoch, nats
+    accuracy_before: float
+    kept_epoch: int | None = None  #: the best one, 0: none was better than none; None: the last is kept
+
+
+class Recovery(Record):
+    """What followed pruning: BatchNorm re-estimation, then fine-tuning, judged on the validation images."""
+
+    bn_images: int = 0  #: training images that BatchNorm statistics were re-estimated from
+    validation_images: int
+    accuracy_pruned: float  #: before any of it
+    accuracy_after: float
+    fine_tuning: FineTuning | None = None
+
+
 class Lineage(Record):
     """Hashes of everything that a variant came from."""
 
@@ -58,7 +80,7 @@ class Lineage(Record):
 class VariantRecord(Record):
     """variant.json."""
 
-    schema_: Literal["edgesafe.variant/1"] = Field(default="edgesafe.variant/1", alias="schema")
+    schema_: Literal["edgesafe.variant/2"] = Field(default="edgesafe.variant/2", alias="schema")
     id: str
     method: str  #: "baseline" or a method of the recipe
     ratio: float
@@ -75,7 +97,7 @@ class VariantRecord(Record):
     params: int
     macs: int | None  #: per image; None: not known (a file that edgesafe did not make)
     sparsity: float
-    recovery: dict[str, float | int | str] = Field(default_factory=dict)
+    recovery: Recovery | None = None  #: None: there was none
     lineage: Lineage
 
     def artefact(self, file: str) -> Artefact | None:

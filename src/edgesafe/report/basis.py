@@ -56,11 +56,18 @@ def _row(name: str, found: Sequence[Measurement | Comparison]) -> tuple[Td, ...]
         unit = "pp" if name.startswith("Δ") else "%"
     return (
         Td(name),
-        Td(_several(m.population or ("this file" if exact else "not stated") for m in found)),
+        Td(_several(_population(m, exact=exact) for m in found)),
         Td("counted" if exact else _rests(found)),
         Td("exact" if exact else f"{levels}, {methods}"),
         Td(unit),
     )
+
+
+def _population(measured: Measurement | Comparison, *, exact: bool) -> str:
+    """What it speaks of, in words."""
+    if measured.population is None:
+        return "this file" if exact else "not stated"
+    return measured.population.description
 
 
 def _rests(found: Sequence[Measurement | Comparison]) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgesafe.measure.pooling import is_about_benchmark
-from edgesafe.records import VariantRecord
+from edgesafe.records import PopulationKind, VariantRecord
 from edgesafe.report.view import Group, StudyView
 from edgesafe.report.words import clean
 
@@ -59,7 +58,8 @@ def sampled_note(view: StudyView, groups: Sequence[Group]) -> str | None:
         for name in members
         if (m := view.measurements.get(name)) is not None
         and (metric := m.metrics.get("mpc")) is not None
-        and is_about_benchmark(metric.population)
+        and metric.population is not None
+        and metric.population.kind is PopulationKind.BENCHMARK
     ]
     if not sampled:
         return None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Declined, Engine, Evidence, SurgeryRecord, VariantRecord
+from edgesafe.records import Declined, Engine, Evidence, Recovery, SurgeryRecord, VariantRecord
 from edgesafe.report import svg
 from edgesafe.report.figures import reliability_panel
 from edgesafe.report.parts import Column, TablePart, Td
@@ -61,13 +61,11 @@ class Deep:
         rounded = f", kept channels rounded up to multiples of {surgery.round_to}" if surgery.round_to > 1 else ""
         made = f"Criterion {clean(surgery.criterion)}, scope {clean(surgery.scope)}{rounded}."
         rewrites = f"Rewritten shortcuts: {', '.join(clean(r) for r in surgery.rewrites)}." if surgery.rewrites else ""
-        recovery = ", ".join(f"{clean(k)} {_short(v)}" for k, v in sorted(self.group.first.recovery.items()))
-        recovered = f"Recovered with: {recovery.replace('_', ' ')}." if recovery else "Not fine-tuned after pruning."
         shown = (
             made,
             f"Proof: {clean(proof.method)}{error}{reason}.",
             rewrites,
-            recovered,
+            _recovered(self.group.first.recovery),
             _engine(surgery),
             *(sentence(n) for n in surgery.notes),
         )
@@ -91,9 +89,21 @@ def _engine(surgery: SurgeryRecord) -> str:
 _DECLINED = {Declined.DIFFERS: "differs", Declined.FAILS: "fails", Declined.TOO_LARGE: "takes too long"}
 
 
-def _short(value: float | str) -> str:
-    """A setting as text."""
-    return f"{value:.4g}" if isinstance(value, float) else clean(str(value))
+def _recovered(recovery: Recovery | None) -> str:
+    """What followed pruning, in a sentence."""
+    if recovery is None:
+        return "Not fine-tuned after pruning."
+    accuracies = [f"{recovery.accuracy_pruned:.2%} pruned"]
+    done = [f"BatchNorm statistics of {recovery.bn_images:,} images"] if recovery.bn_images else []
+    if (tuned := recovery.fine_tuning) is not None:
+        kept = f", epoch {tuned.kept_epoch} kept" if tuned.kept_epoch is not None else ""
+        falls = f", falling at {', '.join(map(str, tuned.milestones))}" if tuned.milestones else ""
+        done.append(f"{tuned.epochs} epochs on {tuned.images:,} images at rate {tuned.lr:g}{falls}{kept}")
+        accuracies.append(f"{tuned.accuracy_before:.2%} before fine-tuning")
+    accuracies.append(f"{recovery.accuracy_after:.2%} after")
+    with_what = "; ".join(done) or "nothing: it has no BatchNorm layer"
+    judged = f"accuracy on {recovery.validation_images:,} validation images {', '.join(accuracies)}"
+    return f"Recovered with: {with_what}; {judged}."
 
 
 def deep_parts(view: StudyView, groups: Sequence[Group]) -> tuple[Deep, ...]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import base64
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from edgesafe.errors import DataError
 from edgesafe.records import GateStatus, Unit, Verdict
@@ -61,10 +60,11 @@ def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...
     seeds = sorted({v.seed for v in view.variants})
     images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
     measured = f"{min(images):,}" if images else ABSENT
-    meta = next((flat(m.meta) for m in view.measurements.values() if m.meta), {})
-    threads = meta.get("target.threads", meta.get("threads"))
-    provider = meta.get("target.provider", meta.get("provider", ""))
-    runs = f"{clean(host.cpu)}" + (f", {threads} thread{'' if threads == '1' else 's'}" if threads else "")
+    target = next((m.target for m in view.measurements.values()), None)
+    runs = clean(host.cpu)
+    if target is not None:
+        runs += f", {target.threads} thread{'' if target.threads == 1 else 's'}"
+    provider = clean(target.provider) if target is not None else ""
     return (
         ("Network", ", ".join(nets) + _weight_count(groups)),
         (
@@ -208,27 +208,20 @@ def samples_uri(view: StudyView) -> str:
     return "data:image/png;base64," + base64.b64encode(view.samples).decode("ascii")
 
 
-def flat(meta: Mapping[str, Any]) -> dict[str, str]:
-    """The strings and numbers of measurements' meta data, inner keys as "outer.inner", safe to show."""
-    out: dict[str, str] = {}
-    for key, value in meta.items():
-        if isinstance(value, Mapping):
-            out.update({f"{clean(key)}.{k}": v for k, v in flat(value).items()})
-        elif isinstance(value, str | int | float | bool):
-            out[clean(key)] = clean(str(value))
-    return out
-
-
 def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
     """Versions, host, data and hashes of the study, as (name, value)."""
     study, data, host = view.study, view.study.data, view.study.host
     versions = ", ".join(f"{clean(k)} {clean(v)}" for k, v in sorted(host.versions.items()))
-    meta = [flat(m.meta) for m in view.measurements.values()]
     seen: dict[str, set[str]] = {}
-    for one in meta:
-        for key, value in one.items():
-            if not key.startswith("host."):
-                seen.setdefault(key, set()).add(value)
+    for measured in view.measurements.values():
+        for topic, record in (
+            ("corruption", measured.corruptions), ("sample", measured.sample), ("target", measured.target)
+        ):  # fmt: skip
+            for key, value in (
+                record.model_dump(mode="json", exclude_defaults=True) if record is not None else {}
+            ).items():
+                if isinstance(value, str | int):
+                    seen.setdefault(f"{topic}, {clean(key)}", set()).add(clean(str(value)))
     facts = [
         ("Study digest", clean(study.digest) or "not complete"),
         ("Recipe", clean(study.recipe_sha256)),
@@ -242,10 +235,7 @@ def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
     ]
     if view.verdict is not None:
         facts.append(("Policy", clean(view.verdict.policy_sha256)))
-    facts += [
-        (f"Measured with: {k.replace('_', ' ').replace('.', ', ')}", ", ".join(sorted(v)[:4]))
-        for k, v in sorted(seen.items())
-    ]
+    facts += [(f"Measured with: {k.replace('_', ' ')}", ", ".join(sorted(v)[:4])) for k, v in sorted(seen.items())]
     return tuple(facts)
 
 

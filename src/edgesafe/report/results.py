@@ -194,7 +194,15 @@ def to_csv(view: StudyView, groups: Sequence[Group], derived: Derived) -> str:
         all_of += [("derived", m) for _, m in sorted(derived.get(v.id, {}).items())]
         for kind, m in all_of:
             base = _guarded(measured.baseline or "") if kind == "difference" else ""
-            out.writerow([*head, *_csv_cells(kind, m), base, _guarded(m.population), _csv_floor(m)])
+            out.writerow(
+                [
+                    *head,
+                    *_csv_cells(kind, m),
+                    base,
+                    _guarded(m.population.description if m.population is not None else ""),
+                    _csv_floor(m),
+                ]
+            )
     return buffer.getvalue()
 
 

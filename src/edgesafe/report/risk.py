@@ -16,7 +16,7 @@ from edgesafe.measure.intervals.selective import (
     risk_steps,
 )
 from edgesafe.measure.metrics.calibration import aurc
-from edgesafe.records import Cell, Measurement, Unit
+from edgesafe.records import Cell, IntervalMethod, Measurement, Population, PopulationKind, Unit
 from edgesafe.report import svg
 from edgesafe.report.parts import (
     Column,
@@ -79,7 +79,9 @@ def risk_of(cell: Cell, view: StudyView, variant: str) -> Risk:
     i = at.interval
     measured = view.measurements.get(variant)
     metrics = measured.metrics if measured is not None else {}
-    who = metrics["accuracy"].population if "accuracy" in metrics else ""
+    said = metrics["accuracy"].population if "accuracy" in metrics else None
+    who = said.description if said is not None else "images like the test images"
+    kept = f"{who}; those of confidence {at.threshold:.6f} or more"
     measurement = Measurement(
         metric=METRIC,
         estimate=i.estimate,
@@ -88,9 +90,9 @@ def risk_of(cell: Cell, view: StudyView, variant: str) -> Risk:
         se=i.se,
         confidence=i.confidence,
         n=i.n,
-        method=f"{i.method}, threshold taken as given",
+        method=IntervalMethod.WILSON_KEPT,
         unit=Unit.FRACTION,
-        population=f"{who or 'images like the test images'}; those of confidence {at.threshold:.6f} or more",
+        population=Population(kind=PopulationKind.IMAGES, description=kept),
         details={"coverage": at.coverage, "threshold": at.threshold},
     )
     return Risk(risk_steps(cell.confidence, right), at, aurc(cell.confidence, right), metrics.get("aurc"), measurement)

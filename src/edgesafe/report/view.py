@@ -139,7 +139,6 @@ class Value:
         outer: the outermost bounds of the seeds' own intervals; None where a seed has none.
         se: standard error of one seed's estimate; None where the number is exact, and of a mean over seeds, whose
             spread is `low` to `high`.
-        population: what the interval is about.
     """
 
     metric: str
@@ -153,7 +152,6 @@ class Value:
     noise_floor: float | None = None
     outer: tuple[float, float] | None = None
     se: float | None = None
-    population: str = ""
 
     @property
     def spread(self) -> str:
@@ -248,7 +246,6 @@ def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value |
             floor,
             outer,
             first.se,
-            first.population,
         )
     mean = sum(m.estimate for m in found) / k
     sd = sqrt(sum((m.estimate - mean) ** 2 for m in found) / (k - 1))
@@ -266,7 +263,6 @@ def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value |
         max(floors) if floors else None,
         outer,
         None,
-        first.population,
     )
 
 

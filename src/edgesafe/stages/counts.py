@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from edgesafe.records import (
+    IntervalMethod,
     Measurement,
+    Population,
+    PopulationKind,
     Unit,
     VariantRecord,
 )
@@ -11,9 +14,12 @@ from edgesafe.records import (
 __all__ = ["exact", "sizes"]
 
 
-def exact(metric: str, value: float, unit: Unit, population: str = "this file") -> Measurement:
+def exact(metric: str, value: float, unit: Unit, about: str = "this file") -> Measurement:
     """A number that is counted, not estimated, and what it is about."""
-    return Measurement(metric=metric, estimate=float(value), n=1, method="exact", unit=unit, population=population)
+    population = Population(kind=PopulationKind.FILE, description=about)
+    return Measurement(
+        metric=metric, estimate=float(value), n=1, method=IntervalMethod.EXACT, unit=unit, population=population
+    )
 
 
 def sizes(record: VariantRecord) -> dict[str, Measurement]:

@@ -15,7 +15,6 @@ from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
 from edgesafe.records import Evidence, Measurement, Measurements
 from edgesafe.stages import metrics, observe, sequential, stopping
-from edgesafe.stages.metrics import Setting
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.stopping import Judge
 from edgesafe.study.checkpoints import Kept
@@ -31,10 +30,9 @@ class Task:
     """Which variant of which study is measured, and how.
 
     Attributes:
-        bench: test images, corruptions, [evaluate].
+        bench: test images, corruptions, [evaluate], target and host.
         study: written to.
         progress: told what happens.
-        setting: target and host, for the record.
         variant: id.
         baseline: id of what it is compared with; None: nothing.
         policy: measure until this policy is decided; None: all, or the budget.
@@ -45,7 +43,6 @@ class Task:
     bench: Bench
     study: StudyWriter
     progress: Progress
-    setting: Setting
     variant: str
     baseline: str | None
     policy: Path | None = None
@@ -80,8 +77,9 @@ def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = Non
 def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None) -> Evidence:
     bench, base = task.bench, reference[1] if reference is not None else None
     cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
-    against = str(base.meta["onnx_sha256"]) if base is not None else ""
-    key = stage_key(onnx=classifier.sha256, sample=cells, corruption=bench.identity, baseline=against)
+    against = base.provenance.onnx_sha256 if base is not None else ""
+    pixels = bench.corruptions.model_dump(mode="json") if bench.corruptions is not None else None
+    key = stage_key(onnx=classifier.sha256, sample=cells, corruptions=pixels, baseline=against)
     kept = Kept(task.study, task.variant, "evidence", key)
     if bench.section.mode == "full" or (base is None and task.policy is None):
         with task.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
@@ -111,7 +109,7 @@ def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -
 def _assembled(
     task: Task, evidence: Evidence, reference: tuple[str, Evidence] | None, evidence_sha256: str
 ) -> Measurements:
-    return metrics.assemble(task.variant, evidence, evidence_sha256, task.bench, task.setting, reference)
+    return metrics.assemble(task.variant, evidence, evidence_sha256, task.bench, reference)
 
 
 def _with(measured: Measurements, *more: Metrics) -> Measurements:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgesafe.errors import ParityError
 from edgesafe.measure import summary
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.recipe.sections import TargetSection
 from edgesafe.records import (
     Evidence,
-    Host,
     Measurement,
     Measurements,
 )
 from edgesafe.stages.observe import Bench, clean
 
-__all__ = ["Setting", "assemble", "other_file"]
+__all__ = ["assemble", "other_file"]
 
 
 REPORT = "this is a defect of edgesafe: please report it"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Where and how it was measured."""
-
-    target: TargetSection
-    host: Host
 
 
 def assemble(
@@ -35,7 +23,6 @@ def assemble(
     evidence: Evidence,
     evidence_sha256: str,
     bench: Bench,
-    setting: Setting,
     reference: tuple[str, Evidence] | None = None,
 ) -> Measurements:
     """Every metric of the evidence with its interval, and the paired differences to a baseline's.
@@ -45,20 +32,21 @@ def assemble(
         evidence: of the variant's file.
         evidence_sha256: of the evidence as it was written.
         bench: what it was measured on.
-        setting: target and host, for the record.
         reference: id and evidence of the baseline, or None for a baseline.
     """
-    kept = {key: value for key, value in evidence.meta.items() if key.startswith(("corruption.", "sample."))}
     base = reference[1] if reference is not None else None
     return Measurements(
         variant=variant,
         baseline=reference[0] if reference is not None else None,
-        onnx_sha256=str(evidence.meta["onnx_sha256"]),
+        onnx_sha256=evidence.provenance.onnx_sha256,
         evidence_sha256=evidence_sha256,
         test_sha256=bench.test.sha256,
+        corruptions=evidence.provenance.corruptions,
+        sample=evidence.provenance.sample,
+        target=bench.target,
+        host=bench.host,
         metrics=summary.summarise(evidence, population=bench.population, baseline=base),
         differences=summary.compare(evidence, reference[1]) if reference is not None else {},
-        meta={**kept, "target": setting.target.model_dump(), "host": setting.host.model_dump()},
     )
 
 
@@ -78,7 +66,7 @@ def other_file(classifier: OnnxClassifier, bench: Bench, suffix: str, beside: Ev
     changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum()) if suffix == "calibrated" else 0
     if changed:
         raise ParityError(f"{changed} predictions changed", where=f"model.{suffix}.onnx", fix=REPORT)
-    metrics = summary.summarise(Evidence(cell, logits, {}, {}), population=bench.population)
+    metrics = summary.summarise(Evidence(cell, logits, beside.provenance), population=bench.population)
     wanted = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
     return {
         f"{name}.{suffix}": metrics[name].model_copy(update={"metric": f"{name}.{suffix}"})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -19,16 +19,22 @@ from edgesafe.corruptions import CorruptionSource
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.measure.pooling import BENCHMARK, DESIGN
-from edgesafe.recipe.sections import EvaluateSection
+from edgesafe.recipe.sections import EvaluateSection, TargetSection
 from edgesafe.records import (
     Cell,
+    CorruptionIdentity,
     DataIdentity,
     Evidence,
+    Host,
     ImageSet,
+    Provenance,
+    Sample,
+    SampleDesign,
+    Target,
 )
+from edgesafe.study.host import host
 
-__all__ = ["Bench", "Keeper", "clean", "collect", "corrupted", "meta", "png", "prepare", "samples"]
+__all__ = ["Bench", "Keeper", "clean", "collect", "corrupted", "png", "prepare", "provenance", "samples"]
 
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
 
@@ -51,8 +57,10 @@ class Bench:
     source: CorruptionSource | None
     cells: Cells  #: what a file sees by itself: (corruption, severity) -> positions in the test set
     section: EvaluateSection
-    population: str
-    sample: Mapping[str, str | int | float] = field(default_factory=dict)  #: how `cells` were chosen: evidence.meta
+    population: str  #: what the clean images stand for, in words
+    target: Target
+    host: Host
+    sample: Sample | None = None  #: how `cells` were drawn; None: nothing was drawn at random
 
     @property
     def inferences(self) -> int:
@@ -60,21 +68,28 @@ class Bench:
         return len(self.test) + sum(len(indices) for indices in self.cells.values())
 
     @property
-    def identity(self) -> dict[str, str | int | float]:
-        """The corruption generator: what makes two evidences comparable, image by image."""
-        return dict(self.source.identity) if self.source is not None else {"source": "none"}
+    def corruptions(self) -> CorruptionIdentity | None:
+        """What makes two evidences comparable, image by image; None: clean images only."""
+        return self.source.identity if self.source is not None else None
 
 
-def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) -> Bench:
+def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection, target: TargetSection) -> Bench:
     """Open the corruption source and decide which test images each cell sees.
+
+    Args:
+        test: the clean test images.
+        identity: of the data set, for its name.
+        section: the recipe's [evaluate].
+        target: the recipe's [target].
 
     Raises:
         DataError: the CIFAR-10-C directory or the frost photographs do not fit.
         UsageError: the images are too small for the corruptions.
     """
     population = f"{identity.name} test set, {len(test):,} images"
+    where, here = Target(name=target.name, threads=target.threads, provider=target.provider), host()
     if section.corruptions == "none":
-        return Bench(test, None, {}, section, population)
+        return Bench(test, None, {}, section, population, where, here)
     source = corruption_package.open_source(
         test.images,
         test.labels,
@@ -86,8 +101,9 @@ def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection) ->
     )
     per_cell = None if section.images_per_cell is None else min(section.images_per_cell, len(test))
     cells = robustness.plan_cells(section.mode, source.names, section.severities, len(test), per_cell, section.seed)
-    drawn: dict[str, str | int | float] = {DESIGN: "cell", BENCHMARK: len(test), "sample.seed": section.seed}
-    return Bench(test, source, cells, section, population, drawn if section.mode == "quick" else {})
+    drawn = Sample(design=SampleDesign.CELL, seed=section.seed, benchmark=len(test))
+    sample = drawn if section.mode == "quick" else None
+    return Bench(test, source, cells, section, population, where, here, sample)
 
 
 def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: Callable[[int], None]) -> Evidence:
@@ -99,6 +115,7 @@ def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: C
         keeper: keeps the clean cell and each corruption when it is done.
         advance: told the number of images done.
     """
+    origin = provenance(classifier, bench, bench.sample)
     untouched, logits = _clean(classifier, bench, keeper)
     advance(len(untouched.index))
     seen: dict[tuple[str, int], Cell] = {}
@@ -111,21 +128,19 @@ def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: C
         else:
             wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
             found = corrupted(classifier, bench, wanted, advance)
-            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, found, {})))
+            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, origin, found)))
         seen.update(found)
-    return Evidence(untouched, logits, seen, meta(classifier, bench, bench.sample))
+    return Evidence(untouched, logits, origin, seen)
 
 
-def meta(
-    classifier: OnnxClassifier, bench: Bench, sample: Mapping[str, str | int | float]
-) -> dict[str, str | int | float]:
-    """evidence.meta: which file saw which pixels, and how they were chosen."""
-    return evidence_files.make_meta(
+def provenance(classifier: OnnxClassifier, bench: Bench, sample: Sample | None) -> Provenance:
+    """Which file saw which pixels, and how they were drawn."""
+    return Provenance(
         test_sha256=bench.test.sha256,
         onnx_sha256=classifier.sha256,
-        corruption=bench.identity,
         provider=classifier.providers[0],
-        **sample,
+        corruptions=bench.corruptions,
+        sample=sample,
     )
 
 
@@ -135,7 +150,8 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
         evidence = evidence_files.from_bytes(kept)
         return evidence.clean, evidence.logits
     cell, logits = clean(classifier, bench, np.arange(len(bench.test), dtype=np.int64))
-    keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, {}, {})))
+    origin = provenance(classifier, bench, bench.sample)
+    keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, origin)))
     return cell, logits
 
 

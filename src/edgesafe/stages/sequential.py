@@ -24,15 +24,8 @@ from edgesafe.measure.cells import (
 )
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.measure.pooling import (
-    BENCHMARK,
-    CELLS,
-    DESIGN,
-    FRAME,
-)
 from edgesafe.measure.sampling import draw
-from edgesafe.policy.looks import LOOKS
-from edgesafe.records import Cell, Evidence
+from edgesafe.records import Cell, Evidence, Provenance, Sample, SampleDesign
 from edgesafe.stages import observe
 from edgesafe.stages.observe import Bench, Keeper
 
@@ -68,8 +61,8 @@ class Runner(Protocol):
         """Corrupted images."""
         ...
 
-    def meta(self, sample: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
-        """evidence.meta."""
+    def provenance(self, sample: Sample) -> Provenance:
+        """Of evidence from these runs."""
         ...
 
 
@@ -91,9 +84,9 @@ class ModelRunner:
         """Corrupted images."""
         return observe.corrupted(self.classifier, self.bench, wanted, self.advance)
 
-    def meta(self, sample: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
-        """evidence.meta."""
-        return observe.meta(self.classifier, self.bench, sample)
+    def provenance(self, sample: Sample) -> Provenance:
+        """Of evidence from these runs."""
+        return observe.provenance(self.classifier, self.bench, sample)
 
 
 @dataclass(frozen=True)
@@ -112,9 +105,9 @@ class StoredRunner:
         cells = self.full.cells
         return {key: take(cells[key], rows_of(cells[key], indices)) for key, indices in wanted.items()}
 
-    def meta(self, sample: Mapping[str, str | int | float]) -> dict[str, str | int | float]:
-        """evidence.meta."""
-        return {**self.full.meta, **sample}
+    def provenance(self, sample: Sample) -> Provenance:
+        """Of evidence from these runs."""
+        return self.full.provenance.model_copy(update={"sample": sample})
 
 
 def plan(bench: Bench, reference: Evidence | None, *, escalating: bool) -> tuple[Look, ...]:
@@ -161,7 +154,8 @@ def pool_of(bench: Bench, reference: Evidence | None) -> Pool:
         return Pool(None, bench.cells, len(bench.test), margin=False)
     cells = {key: reference.cells[key].index for key in bench.cells}
     largest = max((len(indices) for indices in cells.values()), default=0)
-    benchmark = int(reference.meta.get(BENCHMARK, largest))
+    drawn = reference.provenance.sample
+    benchmark = drawn.benchmark if drawn is not None and drawn.benchmark is not None else largest
     enough = sum(len(indices) for indices in cells.values()) >= draw.LEAST_UNITS
     return Pool(reference, cells, benchmark, margin=bench.section.sampling == "margin" and enough)
 
@@ -213,15 +207,17 @@ class _Sample:
         self._logits: NDArray[np.float32] | None = None
         self._cells: dict[Key, Cell] = {}
         self._frame = self._draw = None
-        self._meta: dict[str, str | int | float] = {"sample.seed": self._seed, LOOKS: looks}
         if not pool.cells:
-            return
-        self._meta |= {DESIGN: "margin" if pool.margin else "cell", BENCHMARK: pool.benchmark}
-        if pool.margin and pool.reference is not None:
+            self._drawn = Sample(seed=self._seed, looks=looks)
+        elif pool.margin and pool.reference is not None:
             self._frame = draw.frame_of(pool.reference, pool.cells)
             self._draw = draw.MarginDraw(self._frame, self._seed)
-            names = ",".join(f"{corruption} {severity}" for corruption, severity in self._frame.keys)
-            self._meta |= {FRAME: self._frame.sha256, CELLS: names}
+            self._drawn = Sample(
+                design=SampleDesign.MARGIN, seed=self._seed, benchmark=pool.benchmark, looks=looks,
+                frame_sha256=self._frame.sha256, cells=self._frame.keys,
+            )  # fmt: skip
+        else:
+            self._drawn = Sample(design=SampleDesign.CELL, seed=self._seed, benchmark=pool.benchmark, looks=looks)
 
     def restore(self, evidence: Evidence) -> None:
         """Begin with what was measured before."""
@@ -231,8 +227,8 @@ class _Sample:
         """Everything seen so far."""
         if self._clean is None or self._logits is None:
             raise ValueError("grow first")
-        meta = self._runner.meta({**self._meta, "sample.look": look})
-        return Evidence(self._clean, self._logits, dict(self._cells), meta)
+        provenance = self._runner.provenance(self._drawn.model_copy(update={"look": look}))
+        return Evidence(self._clean, self._logits, provenance, dict(self._cells))
 
     def grow(self, look: Look) -> None:
         """See what the look asks for beyond what was seen."""

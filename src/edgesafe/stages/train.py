@@ -21,7 +21,7 @@ from edgesafe.recipe.sections import (
     RecoverSection,
     TrainSection,
 )
-from edgesafe.records import DataBundle, ImageSet
+from edgesafe.records import DataBundle, FineTuning, ImageSet, Recovery
 from edgesafe.study.checkpoints import Kept
 from edgesafe.study.writer import StudyWriter
 from edgesafe.surgery import rebuild
@@ -29,13 +29,13 @@ from edgesafe.train import batchnorm, loop
 from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
 
-__all__ = ["Recovery", "Trainer", "weights_hash"]
+__all__ = ["RecoveryPlan", "Trainer", "weights_hash"]
 
 Masks = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Recovery:
+class RecoveryPlan:
     """How one network recovers.
 
     Attributes:
@@ -97,44 +97,61 @@ class Trainer:
         self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept))
         return baseline.eval()
 
-    def recover(self, model: nn.Module, masks: Masks | None, how: Recovery) -> tuple[nn.Module, dict[str, Any]]:
-        """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images."""
+    def recover(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan) -> Recovery | None:
+        """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images.
+
+        Args:
+            model: changed in place; in eval mode afterwards.
+            masks: which weights stay zero; None: none.
+            how: see `RecoveryPlan`.
+
+        Returns:
+            What was done; None: nothing was asked for.
+        """
         section = how.section
         pruned = self._score(model) if section.bn_images or section.epochs else None
         layers = batchnorm.reestimate_batchnorm(
             model, self.bundle.train, self.normalise, images=section.bn_images, view=_plan(section, how.seed)
         )
-        done: dict[str, Any] = {"bn_images": section.bn_images if layers else 0, "epochs": section.epochs}
         if pruned is None:
-            return model.eval(), done
+            model.eval()
+            return None
         before = after = self._score(model) if layers else pruned
-        done |= {"validation_images": len(self.bundle.validation), "validation_accuracy_pruned": pruned}
-        if section.epochs:
-            done |= self._tune(model, masks, how) | {"validation_accuracy_before": before}
+        tuned = self._tune(model, masks, how, before) if section.epochs else None
+        if tuned is not None:
             after = self._score(model)
-        done["validation_accuracy_after"] = after
         if after < before:
             fix = f'lower {how.key}.lr, or set {how.key}.epochs = 0 or {how.key}.keep = "best"'
             self._warn("fine-tuning", before, after, fix)
         if before < pruned and after < pruned:
             self._warn("BatchNorm re-estimation", pruned, before, f"set {how.key}.bn_images = 0")
-        if done.get("kept_epoch") == 0:
+        if tuned is not None and tuned.kept_epoch == 0:
             self.progress.note(f"  no epoch was better than none on the validation images: set {how.key}.epochs = 0")
-        return model.eval(), done
+        model.eval()
+        return Recovery(
+            bn_images=section.bn_images if layers else 0,
+            validation_images=len(self.bundle.validation),
+            accuracy_pruned=pruned,
+            accuracy_after=after,
+            fine_tuning=tuned,
+        )
 
-    def _tune(self, model: nn.Module, masks: Masks | None, how: Recovery) -> dict[str, Any]:
+    def _tune(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float) -> FineTuning:
         section, images = how.section, self._images(how.section)
         start = weights_hash(model)
         key = stage_key(what="recover", section=section.model_dump(), start=start, seed=how.seed, **self.basis)
         kept = Kept(self.study, how.owner, how.name, key)
         best = Best(model, self._score, kept) if section.keep == "best" else None
         losses = self._fit(model, _plan(section, how.seed), _Training("fine-tuning", images, best or kept), masks)
-        done: dict[str, Any] = {"images": len(images), "lr": section.lr, "loss": losses[-1]}
-        if section.milestones:
-            done["milestones"] = ", ".join(map(str, section.milestones))
-        if best is not None:
-            done["kept_epoch"] = best.restore()
-        return done
+        return FineTuning(
+            epochs=section.epochs,
+            images=len(images),
+            lr=section.lr,
+            milestones=section.milestones,
+            loss=losses[-1],
+            accuracy_before=before,
+            kept_epoch=best.restore() if best is not None else None,
+        )
 
     def _warn(self, what: str, before: float, after: float, fix: str) -> None:
         doubt = (

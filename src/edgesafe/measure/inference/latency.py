@@ -23,7 +23,7 @@ from edgesafe.errors import DataError, NothingEvaluated, UsageError
 from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.intervals.bounds import z_value
-from edgesafe.records import Measurement, Unit
+from edgesafe.records import IntervalMethod, Measurement, Population, PopulationKind, Unit
 
 __all__ = ["SESSIONS", "WARMUP", "LatencySamples", "interleaved", "no_speed_up", "summarise"]
 
@@ -149,7 +149,8 @@ def summarise(
         DataError: times that are not positive, or a baseline with another number of rounds.
     """
     t = _checked(samples)
-    population = f"this host, {samples.provider}, {samples.threads} thread(s), batch 1"
+    where = f"this host, {samples.provider}, {samples.threads} thread(s), batch 1"
+    population = Population(kind=PopulationKind.HOST, description=where)
     out: dict[str, Measurement] = {}
 
     def add(metric: str, logs: NDArray[np.float64], unit: Unit, details: dict[str, float]) -> None:
@@ -157,7 +158,7 @@ def summarise(
         half = _half_width(confidence, len(logs) - 1) * se
         out[metric] = Measurement(
             metric=metric, estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half),
-            se=math.exp(centre) * se, confidence=confidence, n=t.size, method="sessions-t", unit=unit,
+            se=math.exp(centre) * se, confidence=confidence, n=t.size, method=IntervalMethod.SESSIONS, unit=unit,
             population=population, details={"sessions": float(len(logs)), **details},
         )  # fmt: skip
 
@@ -165,7 +166,12 @@ def summarise(
     add("latency.p50_ms", medians, Unit.MS, {"mean": float(t.mean())})
     add("latency.p90_ms", np.log(np.percentile(t, 90, axis=1)), Unit.MS, {})
     out["latency.min_ms"] = Measurement(
-        metric="latency.min_ms", estimate=float(t.min()), n=t.size, method="exact", unit=Unit.MS, population=population
+        metric="latency.min_ms",
+        estimate=float(t.min()),
+        n=t.size,
+        method=IntervalMethod.EXACT,
+        unit=Unit.MS,
+        population=population,
     )
     if baseline_samples is not None:
         b = _checked(baseline_samples)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated
-from edgesafe.measure.intervals.clusters import Design, covariance
+from edgesafe.measure.intervals.clusters import Clustering, Design, covariance
+from edgesafe.records import IntervalMethod
 
 __all__ = [
     "CellMean",
@@ -47,7 +48,7 @@ class Interval:
     se: float
     confidence: float
     n: int
-    method: str
+    method: IntervalMethod
 
     def fields(self) -> dict[str, Any]:
         """As the fields of the same names of a `Measurement` or a `Comparison`."""
@@ -103,7 +104,7 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> Interval:
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     low = 0.0 if k == 0 else max(0.0, centre - half)
     high = 1.0 if k == n else min(1.0, centre + half)
-    return Interval(p, low, high, math.sqrt(p * (1 - p) / n), confidence, n, "wilson")
+    return Interval(p, low, high, math.sqrt(p * (1 - p) / n), confidence, n, IntervalMethod.WILSON)
 
 
 def mean_interval(values: NDArray[Any], confidence: float = 0.95) -> Interval:
@@ -120,7 +121,7 @@ def mean_interval(values: NDArray[Any], confidence: float = 0.95) -> Interval:
     v = _column(values, "mean")
     m, se = float(v.mean()), float(v.std(ddof=1) / math.sqrt(len(v)))
     half = z_value(confidence) * se
-    return Interval(m, m - half, m + half, se, confidence, len(v), "normal")
+    return Interval(m, m - half, m + half, se, confidence, len(v), IntervalMethod.NORMAL)
 
 
 def paired_difference(
@@ -142,7 +143,7 @@ def paired_difference(
         kind: "auto": rate if both columns hold only 0 and 1.
 
     Returns:
-        Interval of method "paired-adjusted" or "paired-normal". `se` is the standard error that the interval uses.
+        Interval of method PAIRED_ADJUSTED or PAIRED_NORMAL. `se` is the standard error that the interval uses.
 
     Raises:
         NothingEvaluated: fewer than 2 pairs.
@@ -159,12 +160,14 @@ def paired_difference(
     estimate = float((a - b).mean())
     if kind == "mean" or not binary:
         se = float((a - b).std(ddof=1) / math.sqrt(n))
-        return Interval(estimate, estimate - z * se, estimate + z * se, se, confidence, n, "paired-normal")
+        return Interval(estimate, estimate - z * se, estimate + z * se, se, confidence, n, IntervalMethod.PAIRED_NORMAL)
     up, down = (float((a > b).sum()) + 1.0) / (n + 2), (float((b > a).sum()) + 1.0) / (n + 2)
     centre = up - down
     se = math.sqrt((up + down - centre * centre) / (n + 2))
     low, high = max(-1.0, centre - z * se), min(1.0, centre + z * se)
-    return Interval(estimate, min(low, estimate), max(high, estimate), se, confidence, n, "paired-adjusted")
+    return Interval(
+        estimate, min(low, estimate), max(high, estimate), se, confidence, n, IntervalMethod.PAIRED_ADJUSTED
+    )
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def paired_mean_over_cells(
     first, second = np.concatenate(candidate) * weights, np.concatenate(baseline) * weights
     floor = 2.0 * float(weights.max()) ** 2 if rate else 0.0
     interval, new = _clustered(first - second, design, confidence, floor)
-    interval = replace(interval, method=f"paired-{interval.method}")
+    interval = replace(interval, method=interval.method.paired)
     return CellMean(interval, (float(first.sum()), float(second.sum())), new)
 
 
@@ -235,7 +238,10 @@ def _weights(design: Design) -> NDArray[np.float64]:
 def _clustered(rows: NDArray[np.float64], design: Design, confidence: float, floor: float) -> tuple[Interval, float]:
     column = rows[:, None]
     se = math.sqrt(float(covariance(column, design, design.by)[0, 0]) + floor)
-    new = se if design.by == "image" else math.sqrt(float(covariance(column, design, "image")[0, 0]) + floor)
+    new = (
+        se
+        if design.by is Clustering.IMAGE
+        else math.sqrt(float(covariance(column, design, Clustering.IMAGE)[0, 0]) + floor)
+    )
     estimate, half = float(rows.sum()), z_value(confidence) * se
-    found = Interval(estimate, estimate - half, estimate + half, se, confidence, len(rows), f"cluster-{design.by}")
-    return found, new
+    return Interval(estimate, estimate - half, estimate + half, se, confidence, len(rows), design.method), new

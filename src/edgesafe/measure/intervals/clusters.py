@@ -3,24 +3,33 @@
 An image that is easy in one corruption is easy in most: 75 corrupted copies of one image are nowhere near 75
 independent images. Every interval over several cells therefore says what was drawn at random:
 
-* `"image"`: images were drawn, and each brings its rows in all cells with it (Liang & Zeger 1986, cluster-robust);
-* `"cell"`: each cell drew its own images from a fixed benchmark (stratified sampling, Cochran 1977, section 5.6), with
-  the finite-population correction.
+* `Clustering.IMAGE`: images were drawn, and each brings its rows in all cells with it (cluster-robust, Liang & Zeger
+  1986);
+* `Clustering.CELL`: each cell drew its own images from a fixed benchmark (stratified sampling, Cochran 1977, section
+  5.6), with the finite-population correction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NothingEvaluated
 from edgesafe.measure.metrics.calibration import equal_mass_bins
+from edgesafe.records import IntervalMethod
 
-__all__ = ["Design", "covariance", "design_of", "folded_low", "gap_rows", "gaussian_noise", "within"]
+__all__ = ["Clustering", "Design", "covariance", "design_of", "folded_low", "gap_rows", "gaussian_noise", "within"]
+
+
+class Clustering(StrEnum):
+    """What was drawn at random."""
+
+    IMAGE = "image"  #: images, each with its rows in all cells
+    CELL = "cell"  #: images anew in each cell
 
 
 @dataclass(frozen=True)
@@ -32,14 +41,14 @@ class Design:
         cell: int64 (rows,), 0..cells-1, rising.
         sizes: int64 (cells,), rows of each cell.
         shared: all cells hold the same images.
-        benchmark: images that each cell was drawn from.
+        benchmark: images that each cell was drawn from; None: not known, so that no sample is a large part of it.
     """
 
     image: NDArray[np.int64]
     cell: NDArray[np.int64]
     sizes: NDArray[np.int64]
     shared: bool
-    benchmark: int
+    benchmark: int | None
 
     @property
     def images(self) -> int:
@@ -47,17 +56,22 @@ class Design:
         return int(self.image.max()) + 1
 
     @property
-    def by(self) -> Literal["image", "cell"]:
+    def by(self) -> Clustering:
         """What was drawn: images, or images anew in each cell."""
-        return "image" if self.shared else "cell"
+        return Clustering.IMAGE if self.shared else Clustering.CELL
+
+    @property
+    def method(self) -> IntervalMethod:
+        """Of intervals from these rows' `covariance`."""
+        return IntervalMethod.CLUSTER_IMAGE if self.shared else IntervalMethod.CLUSTER_CELL
 
 
-def design_of(indices: Sequence[NDArray[np.int64]], benchmark: int) -> Design:
+def design_of(indices: Sequence[NDArray[np.int64]], benchmark: int | None) -> Design:
     """The design of cells that hold these test images.
 
     Args:
         indices: int64 (n_c,) per cell, each index once within a cell.
-        benchmark: images that a cell could have held; at least the largest cell.
+        benchmark: images that a cell could have held; at least the largest cell; None: not known.
 
     Raises:
         NothingEvaluated: no cells, or an empty one.
@@ -72,16 +86,17 @@ def design_of(indices: Sequence[NDArray[np.int64]], benchmark: int) -> Design:
     else:
         image = np.unique(np.concatenate(indices), return_inverse=True)[1].astype(np.int64)
     cell = np.repeat(np.arange(len(indices), dtype=np.int64), sizes)
-    return Design(image, cell, sizes, shared, max(benchmark, int(sizes.max())))
+    at_least = None if benchmark is None else max(benchmark, int(sizes.max()))
+    return Design(image, cell, sizes, shared, at_least)
 
 
-def covariance(values: NDArray[np.float64], design: Design, by: Literal["image", "cell"]) -> NDArray[np.float64]:
+def covariance(values: NDArray[np.float64], design: Design, by: Clustering) -> NDArray[np.float64]:
     """Covariance of the column sums of `values`, cells being fixed strata.
 
     Args:
         values: float64 (rows, q), weights already multiplied in.
         design: of the rows.
-        by: "image": images are a sample of many more; "cell": each cell is a sample of the benchmark's images.
+        by: IMAGE: images are a sample of many more; CELL: each cell is a sample of the benchmark's images.
 
     Returns:
         float64 (q, q).
@@ -92,8 +107,9 @@ def covariance(values: NDArray[np.float64], design: Design, by: Literal["image",
     if int(design.sizes.min()) < 2:
         raise DataError("a cell with 1 image has no spread", where="cells", fix="measure at least 2 images per cell")
     scale = design.sizes / (design.sizes - 1.0)
-    if by == "cell":
-        return within(values, design.sizes, scale * (1.0 - design.sizes / design.benchmark))
+    if by is Clustering.CELL:
+        seen = 0.0 if design.benchmark is None else design.sizes / design.benchmark
+        return within(values, design.sizes, scale * (1.0 - seen))
     rest = _centred(values, design.sizes, scale)
     if design.shared:  # each cell lists the same images in the same order
         rest = rest.reshape(len(design.sizes), -1, rest.shape[1]).sum(axis=0)

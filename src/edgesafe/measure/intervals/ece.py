@@ -29,6 +29,7 @@ from edgesafe.measure.intervals.clusters import (
 )
 from edgesafe.measure.intervals.folding import folded_interval
 from edgesafe.measure.metrics.calibration import BINS, check_pairs, equal_mass_bins
+from edgesafe.records import IntervalMethod
 
 __all__ = [
     "Interval",
@@ -83,7 +84,7 @@ def draw_counts(rng: np.random.Generator, n: int) -> NDArray[np.int64]:
 
 
 def _ece_from_noise(
-    gaps: NDArray[np.float64], noise: NDArray[np.float64], confidence: float, n: int, method: str
+    gaps: NDArray[np.float64], noise: NDArray[np.float64], confidence: float, n: int, method: IntervalMethod
 ) -> Interval:
     low, high, se = folded_interval(gaps, noise, confidence)
     return Interval(float(np.abs(gaps).sum()), low, min(1.0, high), se, confidence, n, method)
@@ -120,7 +121,7 @@ def bootstrap_ece(
     sampler = Resampler(c, k, bins)
     draws = np.stack([sampler.gaps(draw_counts(rng, len(c))) for _ in range(replicates)])
     gaps = sampler.gaps(np.ones(len(c), np.int64))
-    return _ece_from_noise(gaps, draws, level, len(c), "bootstrap")
+    return _ece_from_noise(gaps, draws, level, len(c), IntervalMethod.BOOTSTRAP)
 
 
 def ece_interval(
@@ -151,7 +152,7 @@ def ece_interval(
     c, k = check_pairs(confidence, correct, bins)
     rows = gap_rows(c, k, bins)
     noise = gaussian_noise(covariance(rows, design, design.by), REPLICATES, seed)
-    return _ece_from_noise(rows.sum(axis=0), noise, level, len(c), f"cluster-{design.by}")
+    return _ece_from_noise(rows.sum(axis=0), noise, level, len(c), design.method)
 
 
 def ece_noise_floor(
@@ -229,7 +230,7 @@ def paired_bootstrap_ece(
     for r in range(replicates):
         counts = draw_counts(rng, n)
         draws[0][r], draws[1][r] = first.gaps(counts), second.gaps(counts)
-    return _paired_from_noise(gaps, (draws[0] - gaps[0], draws[1] - gaps[1]), level, n, "paired-bootstrap")
+    return _paired_from_noise(gaps, (draws[0] - gaps[0], draws[1] - gaps[1]), level, n, IntervalMethod.PAIRED_BOOTSTRAP)
 
 
 def paired_ece(
@@ -252,7 +253,7 @@ def paired_ece(
     gaps = rows.sum(axis=0)
     noise = gaussian_noise(covariance(rows, design, design.by), REPLICATES, seed)
     both = (gaps[:bins], gaps[bins:]), (noise[:, :bins], noise[:, bins:])
-    return _paired_from_noise(*both, level, n, f"paired-cluster-{design.by}")
+    return _paired_from_noise(*both, level, n, design.method.paired)
 
 
 def _same_length(a: NDArray[np.float64], b: NDArray[np.float64]) -> int:
@@ -266,7 +267,7 @@ def _paired_from_noise(
     noise: tuple[NDArray[np.float64], NDArray[np.float64]],
     level: float,
     n: int,
-    method: str,
+    method: IntervalMethod,
 ) -> PairedEce:
     """Difference of two sums of |gap| from the ends of each and their correlation (MOVER, Zou & Donner 2008).
 

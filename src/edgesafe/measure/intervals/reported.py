@@ -19,6 +19,7 @@ from edgesafe.measure.intervals.clusters import gap_rows
 from edgesafe.measure.intervals.folding import folded_interval
 from edgesafe.measure.metrics.calibration import CLASSWISE_BINS, aurc, check_pairs
 from edgesafe.measure.probabilities import check_probabilities
+from edgesafe.records import IntervalMethod
 
 __all__ = ["aurc_interval", "classwise_interval"]
 
@@ -61,7 +62,7 @@ def classwise_interval(
         draws.append((counts @ rows.astype(np.float32)).astype(np.float64))
     observed = np.concatenate(gaps)
     low, high, se = folded_interval(observed, np.concatenate(draws, axis=1), level)
-    return Interval(float(np.abs(observed).sum()), low, min(1.0, high), se, level, n, "bootstrap")
+    return Interval(float(np.abs(observed).sum()), low, min(1.0, high), se, level, n, IntervalMethod.BOOTSTRAP)
 
 
 def aurc_interval(confidence: NDArray[Any], correct: NDArray[Any], *, level: float = 0.95) -> Interval:
@@ -90,7 +91,7 @@ def aurc_interval(confidence: NDArray[Any], correct: NDArray[Any], *, level: flo
     else:
         factor = math.exp(z_value(level) * se / area)
         low, high = area / factor, area * factor
-    return Interval(area, min(low, area), max(area, min(1.0, high)), se, level, n, "jackknife-log")
+    return Interval(area, min(low, area), max(area, min(1.0, high)), se, level, n, IntervalMethod.JACKKNIFE_LOG)
 
 
 def _jackknife_error(c: NDArray[np.float64], k: NDArray[np.float64]) -> float:

@@ -19,23 +19,15 @@ from edgesafe.errors import IntegrityError, NothingEvaluated, RefusedError
 from edgesafe.measure.cells import in_order, rightness
 from edgesafe.measure.intervals.bounds import Interval, z_value
 from edgesafe.measure.intervals.clusters import within
-from edgesafe.measure.pooling import (
-    BENCHMARK,
-    CELLS,
-    DESIGN,
-    FRAME,
-)
 from edgesafe.measure.sampling.draw import (
     Frame,
     frame_of,
     margin_strata,
     second_moments,
 )
-from edgesafe.records import Cell, Evidence
+from edgesafe.records import Cell, Evidence, IntervalMethod, Sample, SampleDesign
 
-__all__ = ["METHOD", "Columns", "Drawn", "Part", "columns_of", "drawn", "is_drawn"]
-
-METHOD = "margin-strata"
+__all__ = ["Columns", "Drawn", "Part", "columns_of", "drawn", "is_drawn"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +74,13 @@ class Drawn:
 
 def is_drawn(evidence: Evidence) -> bool:
     """Whether a file's corrupted cells are a sample by a baseline's margin: then its rows do not count alike."""
-    return evidence.meta.get(DESIGN) == "margin"
+    return _sample(evidence) is not None
+
+
+def _sample(evidence: Evidence) -> Sample | None:
+    """How it was drawn, if that was by a baseline's margin."""
+    sample = evidence.provenance.sample
+    return sample if sample is not None and sample.design is SampleDesign.MARGIN else None
 
 
 def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
@@ -99,8 +97,10 @@ def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
             where="compare",
             fix='compare with the baseline, or measure with evaluate.sampling = "cell" or evaluate.mode = "full"',
         )
-    frame = frame_of(baseline, _keys(candidate))
-    if candidate.meta.get(FRAME) != frame.sha256:
+    sample = _sample(candidate)
+    # the cells that it was drawn from, also those of which no unit was drawn
+    frame = frame_of(baseline, {*(sample.cells if sample is not None else ()), *candidate.cells})
+    if sample is None or sample.frame_sha256 != frame.sha256:
         raise IntegrityError(
             "the sample was drawn by another baseline's margins",
             where="compare",
@@ -128,18 +128,11 @@ def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
         index=frame.index[units][order],
         taken=taken,
         sizes=strata.sizes,
-        benchmark=max(int(candidate.meta.get(BENCHMARK, frame.per_cell)), frame.per_cell),
+        benchmark=max(sample.benchmark or 0, frame.per_cell),
         candidate=_take(mine, order),
         baseline=_take(theirs, units[order]),
         evidence=baseline,
     )
-
-
-def _keys(candidate: Evidence) -> set[tuple[str, int]]:
-    """The cells that the sample was drawn from, also those of which no unit was drawn."""
-    names = str(candidate.meta.get(CELLS, "")).split(",")
-    pairs = [name.rpartition(" ") for name in names if name]
-    return {(corruption, int(severity)) for corruption, _, severity in pairs} | set(candidate.cells)
 
 
 def columns_of(cells: Sequence[Cell]) -> Columns:
@@ -215,7 +208,9 @@ class Part:
         first = (rows / self.weight[:, None]).T @ rows - np.outer(total, total)
         return self._second_stage(rows), first * (self._beyond / self._units)
 
-    def interval(self, estimate: float, se: float, level: float, *, of: str = METHOD) -> Interval:
+    def interval(
+        self, estimate: float, se: float, level: float, *, of: IntervalMethod = IntervalMethod.MARGIN_STRATA
+    ) -> Interval:
         """Normal interval of an estimate."""
         half = z_value(level) * se
         return Interval(estimate, estimate - half, estimate + half, se, level, len(self.rows), of)

@@ -20,7 +20,6 @@ from edgesafe.measure.intervals.ece import REPLICATES
 from edgesafe.measure.metrics.calibration import BINS, ece_equal_mass
 from edgesafe.measure.pooling import fixed_benchmark, pools
 from edgesafe.measure.sampling.margin import (
-    METHOD,
     Columns,
     Drawn,
     Part,
@@ -30,21 +29,23 @@ from edgesafe.measure.sampling.margin import (
 from edgesafe.records import (
     Comparison,
     Evidence,
+    IntervalMethod,
     Measurement,
+    Population,
     Unit,
 )
 
 __all__ = ["bin_edges", "cell_differences", "compare_cells", "summarise_cells"]
 
 Key = tuple[str, int]
-_PAIRED = f"paired-{METHOD}"
+_PAIRED = IntervalMethod.PAIRED_MARGIN_STRATA
 
 
 @dataclass(frozen=True)
 class _Scope:
     level: float
     seed: int
-    who: str
+    who: Population
 
 
 @dataclass(frozen=True)
