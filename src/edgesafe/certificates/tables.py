@@ -3,8 +3,8 @@
 A point operation maps every pixel value by itself, so a range of its parameter makes finitely many distinct tables of
 256 values. A table changes only where the operation, before rounding, passes a half. Those thresholds are rational for
 brightness, contrast and exposure: they are found, compared and sorted as fractions, without floating point. For gamma
-they are quotients of logarithms, which no rational gamma equals and no two entries share (docs/certificates.md), and are
-sorted with 50 digits.
+they are quotients of logarithms, which no rational gamma equals and no two entries share (docs/certificates.md), and
+are sorted with 50 digits.
 
     brightness=L     x + d                     d = -L..L, whole levels
     contrast=P%      m + (1 + c) (x - m)       |c| <= P %, m = 127.5; a half rounds away from m
