@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from gate_fixtures import policy, policy_text, sha
+from gate_fixtures import diff, judge, only, policy, policy_text, sha
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,10 +18,11 @@ from edgesafe.metrics import (
     known,
     members,
     nearest,
+    title,
 )
 from edgesafe.policy.policy import load, loads
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Unit
+from edgesafe.records import GateStatus, Unit
 
 GATE = "accuracy max_drop='1.0pp'"
 WAIVER = (
@@ -255,6 +256,40 @@ def test_a_star_is_one_part():
     assert len(members("accuracy.*.*")) == 95
     assert members("mpc.*") == ()
     assert expand("a.*", ["a.b", "a.b.c", "a.", "xa.b"]) == ("a.b",)
+
+
+def test_one_line_of_the_catalogue_makes_a_family():
+    one = info("certified_accuracy.jpeg=50..95")
+    assert one is not None
+    assert (one.title, one.unit, one.rules()) == (
+        "Certified accuracy, jpeg=50..95", Unit.FRACTION, (Rule.MIN, Rule.MAX_DROP),
+    )  # fmt: skip
+    assert [info(name) for name in ("certified_accuracy.<set>", "certified_accuracy.", "falsified.../x")] == [None] * 3
+    measured = ["certified_accuracy.jpeg=50..95", "certified_accuracy.shift=1", "falsified.shift=1"]
+    assert expand("certified_accuracy.*", measured) == tuple(measured[:2])
+    assert loads(policy_text("certified_accuracy.* min='90%'")).gates[0].metric == "certified_accuracy.*"
+    assert info("pck@2").higher_is_better and info("error.mean_px").unit is Unit.PIXELS
+
+
+def test_titles_are_those_that_people_read():
+    titles = {
+        "accuracy": "Accuracy", "mpc.severity.3": "mPC, severity 3",
+        "mpc.corruption.jpeg_compression": "mPC, jpeg compression",
+        "mpc.corruption.*": "mPC, each corruption", "accuracy.fog.5": "Accuracy, fog, severity 5",
+        "ece_em10_top1.calibrated": "ECE after temperature", "high_conf_error@0.95": "Wrong above 95 % confidence",
+        "falsified.*": "Falsified, each", "nonsense": "",
+    }  # fmt: skip
+    assert {name: title(name) for name in titles} == titles
+    names = [one.title for one in known().values()]
+    assert len(names) == len(set(names))
+
+
+def test_a_family_of_parameters_is_decided_on_what_was_measured():
+    sets = [diff(f"certified_accuracy.{s}", -0.01, half=0.002) for s in ("shift=1", "jpeg=50..95")]
+    result = only(judge("certified_accuracy.* max_drop='5pp'", *sets))
+    assert result.status is GateStatus.PASS
+    assert "worst of 2" in result.message
+    assert only(judge("certified_accuracy.* max_drop='5pp'")).status is GateStatus.MISSING
 
 
 def test_upper_limits_and_drops_fit_the_direction():

@@ -30,7 +30,6 @@ from edgesafe.records import (
     Measurement,
     Provenance,
     StudyRecord,
-    Unit,
     VariantEntry,
     VariantRecord,
 )
@@ -220,8 +219,8 @@ class _Audit:
     def _counted(self, variant: str, content: bytes, spec: InputSpec) -> dict[str, Measurement]:
         """Size, parameters, latency."""
         found = {
-            "size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)), Unit.BYTES),
-            "size.params": counts.exact("size.params", foreign.parameters(content), Unit.COUNT),
+            "size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content))),
+            "size.params": counts.exact("size.params", foreign.parameters(content)),
         }
         return found | (self._latency(variant, spec) if self.recipe.evaluate.latency else {})
 

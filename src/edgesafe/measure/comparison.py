@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from edgesafe.measure.pooling import (
 from edgesafe.measure.probabilities import softmax64
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.measure.sampling.margin_metrics import compare_cells
+from edgesafe.metrics import get
 from edgesafe.records import (
     Cell,
     Comparison,
@@ -99,7 +100,7 @@ def _corrupted(candidate: Evidence, baseline: Evidence, confidence: float, seed:
         interval = paired_difference(rightness(a), rightness(b), confidence, kind="rate")
         values = (float(rightness(a).mean()), float(rightness(b).mean()))
         metric = f"accuracy.{corruption}.{severity}"
-        out[metric] = _comparison(metric, interval, Unit.FRACTION, values, _CLEAN_POPULATION)
+        out[metric] = _comparison(metric, interval, values, _CLEAN_POPULATION)
     for pool in pools(pairs) if pairs else []:
         both = [pairs[key] for key in pool.keys]
         design = design_of([a.index for a, _ in both], benchmark)
@@ -117,7 +118,7 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidenc
     a, b = _common(candidate.clean, baseline.clean)
     found = _changed(a, b, confidence)
     who = Population(kind=PopulationKind.IMAGES, description=population)
-    return Measurement(metric="flips", unit=Unit.FRACTION, population=who, **found.fields())
+    return Measurement(metric="flips", unit=get("flips").unit, population=who, **found.fields())
 
 
 def _changed(a: Cell, b: Cell, confidence: float) -> Interval:
@@ -168,13 +169,12 @@ def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
 def _comparison(
     metric: str,
     i: Interval,
-    unit: Unit,
     values: tuple[float, float],
     population: Population,
     details: dict[str, float] | None = None,
 ) -> Comparison:
     return Comparison(
-        metric=metric, unit=unit, candidate=values[0], baseline=values[1], population=population,
+        metric=metric, unit=get(metric).unit, candidate=values[0], baseline=values[1], population=population,
         details=details or {}, **i.fields(),
     )  # fmt: skip
 
@@ -184,22 +184,23 @@ def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> 
     right = rightness(a), rightness(b)
     out: dict[str, Comparison] = {}
 
-    def add(metric: str, unit: Unit, pair: tuple[NDArray[Any], NDArray[Any]], interval: Interval | None = None) -> None:
-        found = paired_difference(*pair, level, kind="rate" if unit is Unit.FRACTION else "mean")
+    def add(metric: str, pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+        kind: Literal["rate", "mean"] = "rate" if get(metric).unit is Unit.FRACTION else "mean"
+        interval = paired_difference(*pair, level, kind=kind)
         values = (float(pair[0].mean()), float(pair[1].mean()))
-        out[metric] = _comparison(metric, interval or found, unit, values, _CLEAN_POPULATION)
+        out[metric] = _comparison(metric, interval, values, _CLEAN_POPULATION)
 
-    add("accuracy", Unit.FRACTION, right)
+    add("accuracy", right)
     over = [
         ((c.confidence > HIGH_CONFIDENCE) & (k == 0)).astype(np.float64) for c, k in zip((a, b), right, strict=True)
     ]
-    add("high_conf_error@0.9", Unit.FRACTION, (over[0], over[1]))
-    add("nll", Unit.NATS, (a.nll, b.nll))
-    add("brier", Unit.SCORE, (_brier(candidate, a), _brier(baseline, b)))
+    add("high_conf_error@0.9", (over[0], over[1]))
+    add("nll", (a.nll, b.nll))
+    add("brier", (_brier(candidate, a), _brier(baseline, b)))
     ece = paired_bootstrap_ece((a.confidence, right[0]), (b.confidence, right[1]), level=level, seed=seed)
-    out["ece_em10_top1"] = _comparison("ece_em10_top1", ece.interval, Unit.FRACTION, ece.values, _CLEAN_POPULATION)
+    out["ece_em10_top1"] = _comparison("ece_em10_top1", ece.interval, ece.values, _CLEAN_POPULATION)
     changed = _changed(a, b, level)
-    out["flips"] = _comparison("flips", changed, Unit.FRACTION, (changed.estimate, 0.0), _CLEAN_POPULATION)
+    out["flips"] = _comparison("flips", changed, (changed.estimate, 0.0), _CLEAN_POPULATION)
     gained, lost = float((right[0] > right[1]).sum()), float((right[1] > right[0]).sum())
     out["accuracy"] = out["accuracy"].model_copy(
         update={"details": {"candidate_only_right": gained, "baseline_only_right": lost}}
@@ -221,7 +222,7 @@ def _pool(
     size = {"cells": float(len(both)), "images": float(design.images)}
     details = {**size, "se_new_images": mean.se_new_images}
     pair = (mean.values[0], mean.values[1])
-    out = {pool.mpc: _comparison(pool.mpc, mean.interval, Unit.FRACTION, pair, who, details)}
+    out = {pool.mpc: _comparison(pool.mpc, mean.interval, pair, who, details)}
     if pool.ece:
         confidences = [np.concatenate([pair[i].confidence for pair in both]) for i in (0, 1)]
         ece = paired_ece(
@@ -231,10 +232,10 @@ def _pool(
             level=level,
             seed=seed,
         )
-        out[pool.ece] = _comparison(pool.ece, ece.interval, Unit.FRACTION, ece.values, who, size)
+        out[pool.ece] = _comparison(pool.ece, ece.interval, ece.values, who, size)
     if pool.nll:
         loss = paired_mean_over_cells([a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False)
         pair = (loss.values[0], loss.values[1])
         details = {**size, "se_new_images": loss.se_new_images}
-        out[pool.nll] = _comparison(pool.nll, loss.interval, Unit.NATS, pair, who, details)
+        out[pool.nll] = _comparison(pool.nll, loss.interval, pair, who, details)
     return out

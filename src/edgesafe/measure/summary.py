@@ -32,6 +32,7 @@ from edgesafe.measure.pooling import (
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.measure.sampling.margin_metrics import summarise_cells
+from edgesafe.metrics import get
 from edgesafe.records import (
     Cell,
     Evidence,
@@ -39,7 +40,6 @@ from edgesafe.records import (
     Measurement,
     Population,
     PopulationKind,
-    Unit,
 )
 
 __all__ = ["calibrated", "compare", "flips", "summarise"]
@@ -59,8 +59,8 @@ class _Scope:
         return Population(kind=PopulationKind.IMAGES, description=self.images)
 
 
-def _measurement(metric: str, i: Interval, unit: Unit, population: Population, **more: Any) -> Measurement:
-    return Measurement(metric=metric, unit=unit, population=population, **i.fields(), **more)
+def _measurement(metric: str, i: Interval, population: Population, **more: Any) -> Measurement:
+    return Measurement(metric=metric, unit=get(metric).unit, population=population, **i.fields(), **more)
 
 
 def summarise(
@@ -116,11 +116,11 @@ def _clean(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     over = int(((cell.confidence > HIGH_CONFIDENCE) & ~right).sum())
     brier = mean_interval(calibration.brier_rows(softmax64(evidence.logits), cell.label), level)
     return {
-        "accuracy": _measurement("accuracy", wilson(int(right.sum()), n, level), Unit.FRACTION, who),
+        "accuracy": _measurement("accuracy", wilson(int(right.sum()), n, level), who),
         "ece_em10_top1": _ece("ece_em10_top1", cell, scope),
-        "nll": _measurement("nll", mean_interval(cell.nll, level), Unit.NATS, who),
-        "brier": _measurement("brier", brier, Unit.SCORE, who),
-        "high_conf_error@0.9": _measurement("high_conf_error@0.9", wilson(over, n, level), Unit.FRACTION, who),
+        "nll": _measurement("nll", mean_interval(cell.nll, level), who),
+        "brier": _measurement("brier", brier, who),
+        "high_conf_error@0.9": _measurement("high_conf_error@0.9", wilson(over, n, level), who),
     }
 
 
@@ -131,7 +131,6 @@ def _ece(metric: str, cell: Cell, scope: _Scope) -> Measurement:
     return _measurement(
         metric,
         replace(interval, estimate=result.value),
-        Unit.FRACTION,
         scope.population,
         noise_floor=ece_noise_floor(cell.confidence, right, seed=scope.seed),
         details={"bins_used": float(result.bins_used), "few_images": float(result.few_images)},
@@ -152,11 +151,11 @@ def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
             confidence=level,
             n=len(right),
             method=IntervalMethod.LARGEST_BIN,
-            unit=Unit.FRACTION,
+            unit=get("mce").unit,
             population=who,
         ),
-        "ece_classwise": _measurement("ece_classwise", classwise, Unit.FRACTION, who),
-        "aurc": _measurement("aurc", area, Unit.SCORE, who),
+        "ece_classwise": _measurement("ece_classwise", classwise, who),
+        "aurc": _measurement("aurc", area, who),
     }
 
 
@@ -167,7 +166,7 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
         right = int((cell.prediction == cell.label).sum())
         metric = f"accuracy.{corruption}.{severity}"
         interval = wilson(right, len(cell.index), scope.confidence)
-        out[metric] = _measurement(metric, interval, Unit.FRACTION, scope.population)
+        out[metric] = _measurement(metric, interval, scope.population)
     for pool in pools(evidence.cells):
         cells = [evidence.cells[key] for key in pool.keys]
         design = design_of([c.index for c in cells], benchmark)
@@ -182,7 +181,7 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
     mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
     size = {"cells": float(len(cells)), "images": float(design.images)}
     details = {**size, "se_new_images": found.se_new_images}
-    out = {pool.mpc: _measurement(pool.mpc, mean, Unit.FRACTION, who, details=details)}
+    out = {pool.mpc: _measurement(pool.mpc, mean, who, details=details)}
     if pool.ece:
         confidence = np.concatenate([c.confidence for c in cells])
         correct = np.concatenate(right)
@@ -191,7 +190,6 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
         out[pool.ece] = _measurement(
             pool.ece,
             replace(interval, estimate=result.value),
-            Unit.FRACTION,
             who,
             noise_floor=ece_noise_floor(confidence, correct, seed=scope.seed),
             details={**size, "bins_used": float(result.bins_used), "few_images": float(result.few_images)},
@@ -199,7 +197,7 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
     if pool.nll:
         loss = mean_over_cells([c.nll for c in cells], design, scope.confidence)
         details = {**size, "se_new_images": loss.se_new_images}
-        out[pool.nll] = _measurement(pool.nll, loss.interval, Unit.NATS, who, details=details)
+        out[pool.nll] = _measurement(pool.nll, loss.interval, who, details=details)
     return out
 
 
@@ -222,5 +220,5 @@ def calibrated(
     scope = _Scope(population, confidence, seed)
     cell = cell_from_logits(temperature.apply(evidence.logits, value), evidence.clean.label, evidence.clean.index)
     ece = _ece("ece_em10_top1.calibrated", cell, scope)
-    loss = _measurement("nll.calibrated", mean_interval(cell.nll, confidence), Unit.NATS, scope.population)
+    loss = _measurement("nll.calibrated", mean_interval(cell.nll, confidence), scope.population)
     return {ece.metric: ece, loss.metric: loss}

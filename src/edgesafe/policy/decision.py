@@ -16,7 +16,7 @@ from datetime import date
 from statistics import NormalDist
 
 from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
-from edgesafe.metrics import is_family, members
+from edgesafe.metrics import members
 from edgesafe.policy import looks, sentences, waivers
 from edgesafe.policy.lock import Lock, verify
 from edgesafe.policy.multiplicity import holm
@@ -226,11 +226,9 @@ def _judge(
 
 
 def _items(one: Subject, gate: Gate, clause: Clause, policy: Policy, z: float) -> tuple[Reading | Problem, ...]:
-    infos = members(gate.metric)
-    if is_family(gate.metric):
-        infos = metrics_of(one, {info.id: info for info in infos})
-        if not infos:
-            return (Problem(gate.metric, GateStatus.MISSING, f"no metric of the family '{gate.metric}' was measured"),)
+    infos = metrics_of(one, gate.metric)
+    if not infos:
+        return (Problem(gate.metric, GateStatus.MISSING, f"no metric of the family '{gate.metric}' was measured"),)
     return tuple(valid(read(one, info, clause, z), policy.data.min_samples) for info in infos)
 
 

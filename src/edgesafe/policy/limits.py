@@ -6,7 +6,7 @@ pp   percentage points: 1pp = 0.01 of a rate. Under max and min the rate itself,
      value, so that max_drop = "1%" of an accuracy of 0.90 is 0.9 pp. The two never mean the same thing there.
 x    a ratio; it may be left out.
 ms s us     time.        B kB MB GB KiB MiB GiB     size (k = 1000, Ki = 1024).        k M G     counts.
-nats        may be left out.        Scores (Brier, AURC) and logits have no unit.
+nats px     may be left out.        Scores (Brier, AURC) and logits have no unit.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ _SCALES: dict[Unit, dict[str, Decimal]] = {
     },
     Unit.COUNT: {"": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9)},
     Unit.LOGIT: {"": Decimal(1)},
+    Unit.PIXELS: {"px": Decimal(1), "": Decimal(1)},
 }
 _EXAMPLES = {
     Unit.FRACTION: '"1.0pp"',
@@ -53,6 +54,7 @@ _EXAMPLES = {
     Unit.BYTES: '"300kB"',
     Unit.COUNT: '"20M"',
     Unit.LOGIT: "1e-4",
+    Unit.PIXELS: '"1.5px"',
 }
 
 
@@ -151,6 +153,7 @@ _SHOWN: dict[Unit, tuple[float, str, int]] = {  # factor, unit as shown, decimal
     Unit.BYTES: (0.001, " kB", 1),
     Unit.COUNT: (1.0, "", 0),
     Unit.LOGIT: (1.0, "", 6),
+    Unit.PIXELS: (1.0, " px", 2),
 }
 
 

@@ -18,7 +18,6 @@ from edgesafe.metrics import (
     Basis,
     Rule,
     info,
-    is_family,
     members,
 )
 from edgesafe.policy.limits import (
@@ -246,9 +245,7 @@ def check(policy: Policy, measurements: Mapping[str, Measurements]) -> list[str]
 
 def _hardest(subject: Subject, gate: Gate, clause: Clause, policy: Policy) -> Reading | Problem | None:
     """The member of a gate that is hardest to decide: a problem, else the widest spread. None: no member at all."""
-    infos = members(gate.metric)
-    if is_family(gate.metric):
-        infos = metrics_of(subject, {one.id: one for one in infos})
+    infos = metrics_of(subject, gate.metric)
     z = _NORMAL.inv_cdf(policy.stats.confidence)
     items = [valid(read(subject, one, clause, z), policy.data.min_samples) for one in infos]
     problems = [item for item in items if isinstance(item, Problem)]

@@ -14,16 +14,19 @@ the correlation (triangle inequality for standard deviations): never too small, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from edgesafe.errors import IntegrityError, NonFiniteError
 from edgesafe.metrics import (
+    FILE_SIZES,
     Basis,
     MetricInfo,
     Rule,
-    known,
+    expand,
+    get,
+    info,
+    is_family,
 )
 from edgesafe.policy.limits import show
 from edgesafe.policy.policy import Clause
@@ -269,9 +272,8 @@ def exact_values(measured: Measurements | None, record: VariantRecord | None) ->
     found = _recorded(record) if record is not None else {}
     if measured is None:
         return found
-    for metric in (one.id for one in known().values() if one.basis is Basis.EXACT):
-        stored = measured.metrics.get(metric)
-        if stored is None:
+    for metric, stored in measured.metrics.items():
+        if (one := info(metric)) is None or one.basis is not Basis.EXACT:
             continue
         if not math.isfinite(stored.estimate):
             raise NonFiniteError(f"{metric} is not finite", where=measured.variant, fix="measure again")
@@ -289,7 +291,7 @@ def _recorded(record: VariantRecord) -> dict[str, float]:
     found = {"size.params": float(record.params), "sparsity": record.sparsity}
     if record.macs is not None:
         found["macs"] = float(record.macs)
-    for file, metric in (("model.onnx", "size.onnx_bytes"), ("model.sparse.onnx", "size.sparse_onnx_bytes")):
+    for file, metric in FILE_SIZES.items():
         if (artefact := record.artefact(file)) is not None:
             found[metric] = float(artefact.bytes)
     if record.parity:
@@ -336,12 +338,17 @@ def _no_uncertainty(one: MetricInfo) -> Problem:
     return Problem(one.id, GateStatus.REFUSED, f"'{one.id}' has no interval and no standard error; measure it again")
 
 
-def metrics_of(subject: Subject, family: Mapping[str, MetricInfo]) -> tuple[MetricInfo, ...]:
-    """Those of a family that the candidate or its baseline holds: what the baseline has, the candidate must have."""
+def metrics_of(subject: Subject, metric: str) -> tuple[MetricInfo, ...]:
+    """What an id or a family stands for here.
+
+    Of a family, those that the candidate or its baseline holds: what the baseline has, the candidate must have.
+    """
+    if not is_family(metric):
+        return (get(metric),)
     ids = set(subject.candidate.metrics) | set(subject.candidate.differences)
     if subject.baseline is not None:
         ids |= set(subject.baseline.metrics)
-    return tuple(family[one] for one in sorted(ids & set(family)))
+    return tuple(found for name in expand(metric, ids) if (found := info(name)) is not None)
 
 
 def valid(item: Reading | Problem, min_samples: int) -> Reading | Problem:

@@ -28,6 +28,7 @@ class Unit(StrEnum):
     BYTES = "bytes"
     COUNT = "count"
     LOGIT = "logit"
+    PIXELS = "px"
 
 
 class IntervalMethod(StrEnum):

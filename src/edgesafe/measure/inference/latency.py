@@ -23,7 +23,8 @@ from edgesafe.errors import DataError, NothingEvaluated, UsageError
 from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.intervals.bounds import z_value
-from edgesafe.records import IntervalMethod, Measurement, Population, PopulationKind, Unit
+from edgesafe.metrics import get
+from edgesafe.records import IntervalMethod, Measurement, Population, PopulationKind
 
 __all__ = ["SESSIONS", "WARMUP", "LatencySamples", "interleaved", "no_speed_up", "summarise"]
 
@@ -153,24 +154,24 @@ def summarise(
     population = Population(kind=PopulationKind.HOST, description=where)
     out: dict[str, Measurement] = {}
 
-    def add(metric: str, logs: NDArray[np.float64], unit: Unit, details: dict[str, float]) -> None:
+    def add(metric: str, logs: NDArray[np.float64], details: dict[str, float]) -> None:
         centre, se = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs))
         half = _half_width(confidence, len(logs) - 1) * se
         out[metric] = Measurement(
             metric=metric, estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half),
-            se=math.exp(centre) * se, confidence=confidence, n=t.size, method=IntervalMethod.SESSIONS, unit=unit,
-            population=population, details={"sessions": float(len(logs)), **details},
+            se=math.exp(centre) * se, confidence=confidence, n=t.size, method=IntervalMethod.SESSIONS,
+            unit=get(metric).unit, population=population, details={"sessions": float(len(logs)), **details},
         )  # fmt: skip
 
     medians = np.log(np.median(t, axis=1))
-    add("latency.p50_ms", medians, Unit.MS, {"mean": float(t.mean())})
-    add("latency.p90_ms", np.log(np.percentile(t, 90, axis=1)), Unit.MS, {})
+    add("latency.p50_ms", medians, {"mean": float(t.mean())})
+    add("latency.p90_ms", np.log(np.percentile(t, 90, axis=1)), {})
     out["latency.min_ms"] = Measurement(
         metric="latency.min_ms",
         estimate=float(t.min()),
         n=t.size,
         method=IntervalMethod.EXACT,
-        unit=Unit.MS,
+        unit=get("latency.min_ms").unit,
         population=population,
     )
     if baseline_samples is not None:
@@ -180,7 +181,7 @@ def summarise(
                 f"{t.shape} and {b.shape} rounds", where="latency.ratio", fix="time both in one interleaved call"
             )
         logs = medians - np.log(np.median(b, axis=1))
-        add("latency.ratio", logs, Unit.RATIO, {"speed_up": math.exp(-float(logs.mean()))})
+        add("latency.ratio", logs, {"speed_up": math.exp(-float(logs.mean()))})
     return out
 
 

@@ -26,14 +26,8 @@ from edgesafe.measure.sampling.margin import (
     columns_of,
     drawn,
 )
-from edgesafe.records import (
-    Comparison,
-    Evidence,
-    IntervalMethod,
-    Measurement,
-    Population,
-    Unit,
-)
+from edgesafe.metrics import get
+from edgesafe.records import Comparison, Evidence, IntervalMethod, Measurement, Population
 
 __all__ = ["bin_edges", "cell_differences", "compare_cells", "summarise_cells"]
 
@@ -97,22 +91,24 @@ def _own(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Measurement]:
     rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), scope.level)
     low, high = max(0.0, rate.low), min(1.0, rate.high)
     fields = rate.fields() | {"low": low, "high": high}
-    out = [Measurement(metric=one.metric, unit=Unit.FRACTION, population=scope.who, details=size, **fields)]
+    out = [Measurement(metric=one.metric, unit=get(one.metric).unit, population=scope.who, details=size, **fields)]
     if one.ece:
         ece = _ece(sample, one, scope)
         rows = len(one.part.rows)
         details = {**size, "bins_used": float(ece.bins), "few_images": float(rows < 100 * BINS)}
         out.append(
             Measurement(
-                metric=one.ece, unit=Unit.FRACTION, population=scope.who, noise_floor=ece.noise_floor, details=details,
-                **ece.own.fields(),
+                metric=one.ece, unit=get(one.ece).unit, population=scope.who, noise_floor=ece.noise_floor,
+                details=details, **ece.own.fields(),
             )
         )  # fmt: skip
     if one.nll:
         change = part.candidate.nll - part.baseline.nll
         value = _whole(sample.evidence, one.keys, "nll") + part.mean(change)
         loss = part.interval(value, part.mean_se(change, part.candidate.nll), scope.level)
-        out.append(Measurement(metric=one.nll, unit=Unit.NATS, population=scope.who, details=size, **loss.fields()))
+        out.append(
+            Measurement(metric=one.nll, unit=get(one.nll).unit, population=scope.who, details=size, **loss.fields())
+        )
     return out
 
 
@@ -146,20 +142,20 @@ def _change(part: Part, level: float) -> Interval:
 def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
     part = one.part
 
-    def compared(metric: str, unit: Unit, interval: Interval, of_baseline: float) -> Comparison:
+    def compared(metric: str, interval: Interval, of_baseline: float) -> Comparison:
         return Comparison(
-            metric=metric, unit=unit, population=scope.who, details=_size(one), baseline=of_baseline,
+            metric=metric, unit=get(metric).unit, population=scope.who, details=_size(one), baseline=of_baseline,
             candidate=of_baseline + interval.estimate, **interval.fields(),
         )  # fmt: skip
 
-    out = [compared(one.metric, Unit.FRACTION, _change(part, scope.level), _whole(sample.evidence, one.keys, "right"))]
+    out = [compared(one.metric, _change(part, scope.level), _whole(sample.evidence, one.keys, "right"))]
     if one.ece:
         ece = _ece(sample, one, scope)
-        out.append(compared(one.ece, Unit.FRACTION, ece.difference, ece.baseline))
+        out.append(compared(one.ece, ece.difference, ece.baseline))
     if one.nll:
         change = part.candidate.nll - part.baseline.nll
         loss = part.interval(part.mean(change), part.mean_se(change), scope.level, of=_PAIRED)
-        out.append(compared(one.nll, Unit.NATS, loss, _whole(sample.evidence, one.keys, "nll")))
+        out.append(compared(one.nll, loss, _whole(sample.evidence, one.keys, "nll")))
     return out
 
 
