@@ -27,10 +27,10 @@ from edgesafe.measure.summary import (
 from edgesafe.records import Evidence, Unit
 
 ALL = np.arange(400)
-SHARED = {(c, s): ALL[:200] for c in ("fog", "snow", "blur") for s in (1, 3)}
+SHARED = {(c, s): ALL[:200] for c in ("fog", "snow", "defocus_blur") for s in (1, 3)}
 FRESH = {
     (c, s): np.sort(np.random.default_rng(10 * i + s).permutation(400)[:60])
-    for i, c in enumerate(("fog", "snow", "blur"))
+    for i, c in enumerate(("fog", "snow", "defocus_blur"))
     for s in (1, 3)
 }
 WHO = "images like the test set"
@@ -40,7 +40,7 @@ POOLED = (
     {"mpc"}
     | {
         f"{m}.{p}"
-        for p in ("severity.1", "severity.3", "corruption.fog", "corruption.snow", "corruption.blur")
+        for p in ("severity.1", "severity.3", "corruption.fog", "corruption.snow", "corruption.defocus_blur")
         for m in ("mpc", "ece_em10_top1")
     }
     | {"nll.severity.1", "nll.severity.3"}
