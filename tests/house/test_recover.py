@@ -10,7 +10,7 @@ from torch import nn
 
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
-from edgesafe.train import augmentation, batchnorm, checkpoints, loop
+from edgesafe.train import augmentation, batchnorm, checkpoints, loop, steps
 from edgesafe.train.augmentation import FitPlan, Normalisation
 
 NORMAL = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -144,7 +144,7 @@ def test_the_penaltys_gradient_is_the_sign() -> None:
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([0.5, -2.0, 0.0, 1.0, -1.0, 3.0]))
     model[1].weight.grad = torch.zeros(6)
-    loop._penalise(model, 0.1)
+    steps.penalise([model[1].weight], 0.1)
     assert torch.allclose(model[1].weight.grad, 0.1 * torch.tensor([1.0, -1.0, 0.0, 1.0, -1.0, 1.0]))
 
 
@@ -208,9 +208,13 @@ def test_normalisation_is_what_torchvision_does() -> None:
     assert torch.allclose(NORMAL(torch.from_numpy(data.images)), wanted, atol=1e-6)
 
 
+def augment(x: torch.Tensor, shown: FitPlan) -> torch.Tensor:
+    return augmentation.crop(x, augmentation.draw(shown, len(x), torch.Generator().manual_seed(0)))
+
+
 def test_augmentation_is_crop_and_flip_of_the_padded_image() -> None:
     x = torch.from_numpy(images(64).images)
-    out = augmentation._augment(x, plan(), torch.Generator().manual_seed(0))
+    out = augment(x, plan())
     assert out.shape == x.shape
     padded = torch.nn.functional.pad(x, (0, 0, 4, 4, 4, 4))
     flips = 0
@@ -220,8 +224,8 @@ def test_augmentation_is_crop_and_flip_of_the_padded_image() -> None:
         assert image.numpy().tobytes() in windows | flipped
         flips += image.numpy().tobytes() in flipped
     assert 12 < flips < 52
-    assert torch.equal(augmentation._augment(x, plan(augment=False), torch.Generator()), x)
-    no_flip = augmentation._augment(x, plan(flip=False), torch.Generator().manual_seed(0))
+    assert torch.equal(augment(x, plan(augment=False)), x)
+    no_flip = augment(x, plan(flip=False))
     for image, source in zip(no_flip, padded, strict=True):
         assert image.numpy().tobytes() in {
             source[i : i + 8, j : j + 8].numpy().tobytes() for i in range(9) for j in range(9)

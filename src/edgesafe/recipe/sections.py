@@ -16,10 +16,13 @@ __all__ = [
     "CompressSection",
     "Criterion",
     "DataSection",
+    "Device",
     "EvaluateSection",
     "ExportSection",
     "Method",
+    "ModeSection",
     "ModelSection",
+    "Precision",
     "RecoverSection",
     "Scope",
     "Section",
@@ -75,6 +78,21 @@ class Criterion(StrEnum):
     TAYLOR = "taylor"
     HESSIAN = "hessian"
     RANDOM = "random"
+
+
+class Device(StrEnum):
+    """Where a network is trained."""
+
+    AUTO = "auto"  #: a CUDA GPU where there is one, else the CPU
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    """Arithmetic of a training's forward and backward passes; weights and BatchNorm statistics are always float32."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"  #: where the hardware has it: CPUs with AMX or AVX512_BF16, GPUs
 
 
 class BudgetSection(Section):
@@ -133,7 +151,16 @@ class DataSection(Section):
     args: dict[str, Any] = Field(default_factory=dict)  #: for `module:factory` data sets
 
 
-class RecoverSection(Section):
+class ModeSection(Section):
+    """How a training uses the machine: part of [train] and of [recover]."""
+
+    device: Device = Device.AUTO
+    precision: Precision = Precision.FP32
+    channels_last: bool = True  #: activations as NHWC in memory
+    compile: bool = False  #: kernels by torch.compile; needs a C++ compiler, and a minute at the start
+
+
+class RecoverSection(ModeSection):
     """[recover]: BatchNorm re-estimation, then fine-tuning. epochs = 0 and bn_images = 0: pruned only."""
 
     bn_images: int = Field(default=2000, ge=0)
@@ -178,7 +205,7 @@ class CompressSection(Section):
         return self
 
 
-class TrainSection(Section):
+class TrainSection(ModeSection):
     """[train]: used when model.weights is absent. SGD as in the paper (arXiv 2405.20876, section 4)."""
 
     epochs: int = Field(default=160, ge=1)

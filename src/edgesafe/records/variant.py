@@ -9,7 +9,7 @@ from pydantic import Field
 from edgesafe.records.base import Record
 from edgesafe.records.surgery import SurgeryRecord
 
-__all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "VariantRecord"]
+__all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "TrainingMode", "VariantRecord"]
 
 
 VARIANT_SCHEMA = "edgesafe.variant/2"
@@ -46,6 +46,16 @@ class Temperature(Record):
     data_sha256: str
 
 
+class TrainingMode(Record):
+    """How a training used the machine. Weights depend on it by rounding."""
+
+    device: str  #: "cpu", or the name of the GPU
+    precision: str  #: of forward and backward passes: "fp32" or "bf16"
+    channels_last: bool  #: activations as NHWC in memory
+    compiled: bool  #: kernels by torch.compile
+    torch: str  #: its version
+
+
 class FineTuning(Record):
     """What a fine-tuning did. Accuracies are of the validation images, as fractions."""
 
@@ -56,6 +66,7 @@ class FineTuning(Record):
     loss: float  #: mean of the last epoch, nats
     accuracy_before: float
     kept_epoch: int | None = None  #: the best one, 0: none was better than none; None: the last is kept
+    mode: TrainingMode
 
 
 class Recovery(Record):

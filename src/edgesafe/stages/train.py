@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from edgesafe.surgery import rebuild
 from edgesafe.train import batchnorm, loop
 from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
+from edgesafe.train.mode import Mode, choose
 
 __all__ = ["RecoveryPlan", "Trainer", "weights_hash"]
 
@@ -78,9 +80,11 @@ class Trainer:
 
     def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> nn.Module:
         """Train from initial weights; the state is kept for all variants of the seed."""
-        key = stage_key(what="train", seed=seed, model=origin.model_dump(), section=section.model_dump(), **self.basis)
+        plan = _plan(section, seed)
+        asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
+        key = stage_key(what="train", seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"baseline-s{seed}.train", "fit", key)
-        self._fit(model, _plan(section, seed), _Training("training the baseline", self.bundle.train, kept))
+        self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
         return model.eval()
 
     def slim(self, baseline: nn.Module, block: CompressSection, section: RecoverSection, seed: int) -> nn.Module:
@@ -92,7 +96,8 @@ class Trainer:
             _plan(section, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
         )
         start = weights_hash(baseline)
-        key = stage_key(what="slim", plan=plan.__dict__, images=section.images, baseline=start, **self.basis)
+        asked = {"plan": vars(plan) | {"mode": plan.mode.name}, "images": section.images}
+        key = stage_key(what="slim", baseline=start, **asked, **self.basis)
         kept = Kept(self.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
         self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept))
         return baseline.eval()
@@ -108,18 +113,18 @@ class Trainer:
         Returns:
             What was done; None: nothing was asked for.
         """
-        section = how.section
-        pruned = self._score(model) if section.bn_images or section.epochs else None
+        section, plan = how.section, _plan(how.section, how.seed)
+        pruned = self._score(model, plan.mode) if section.bn_images or section.epochs else None
         layers = batchnorm.reestimate_batchnorm(
-            model, self.bundle.train, self.normalise, images=section.bn_images, view=_plan(section, how.seed)
+            model, self.bundle.train, self.normalise, images=section.bn_images, view=plan
         )
         if pruned is None:
             model.eval()
             return None
-        before = after = self._score(model) if layers else pruned
-        tuned = self._tune(model, masks, how, before) if section.epochs else None
-        if tuned is not None:
-            after = self._score(model)
+        before = after = self._score(model, plan.mode) if layers else pruned
+        tuned = None
+        if section.epochs:
+            tuned, after = self._tune(model, masks, how, before)
         if after < before:
             fix = f'lower {how.key}.lr, or set {how.key}.epochs = 0 or {how.key}.keep = "best"'
             self._warn("fine-tuning", before, after, fix)
@@ -136,14 +141,18 @@ class Trainer:
             fine_tuning=tuned,
         )
 
-    def _tune(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float) -> FineTuning:
-        section, images = how.section, self._images(how.section)
-        start = weights_hash(model)
-        key = stage_key(what="recover", section=section.model_dump(), start=start, seed=how.seed, **self.basis)
+    def _tune(
+        self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float
+    ) -> tuple[FineTuning, float]:
+        """Fine-tuning: what it did, and the accuracy on the validation images after it."""
+        section, images, plan = how.section, self._images(how.section), _plan(how.section, how.seed)
+        asked = {"section": section.model_dump(), "mode": plan.mode.name}
+        key = stage_key(what="recover", start=weights_hash(model), seed=how.seed, **asked, **self.basis)
         kept = Kept(self.study, how.owner, how.name, key)
-        best = Best(model, self._score, kept) if section.keep == "best" else None
-        losses = self._fit(model, _plan(section, how.seed), _Training("fine-tuning", images, best or kept), masks)
-        return FineTuning(
+        score = partial(self._score, mode=plan.mode)
+        best = Best(model, score, kept, before) if section.keep == "best" else None
+        losses = self._fit(model, plan, _Training("fine-tuning", images, best or kept), masks)
+        done = FineTuning(
             epochs=section.epochs,
             images=len(images),
             lr=section.lr,
@@ -151,7 +160,9 @@ class Trainer:
             loss=losses[-1],
             accuracy_before=before,
             kept_epoch=best.restore() if best is not None else None,
+            mode=plan.mode.record(),
         )
+        return done, best.value if best is not None else score(model)
 
     def _warn(self, what: str, before: float, after: float, fix: str) -> None:
         doubt = (
@@ -163,8 +174,8 @@ class Trainer:
         lost = f"by {round((before - after) * n):,} of {n:,} validation images, from {before:.2%} to {after:.2%}"
         self.progress.note(f"  warning: {what} lowered the accuracy {lost}{doubt}: {fix}")
 
-    def _score(self, model: nn.Module) -> float:
-        return loop.accuracy(model, self.bundle.validation, self.normalise)
+    def _score(self, model: nn.Module, mode: Mode) -> float:
+        return loop.accuracy(model, self.bundle.validation, self.normalise, mode)
 
     def _images(self, section: RecoverSection) -> ImageSet:
         """What fine-tuning and slimming train on."""
@@ -190,7 +201,7 @@ def _plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
     return FitPlan(
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
         momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
-        augment=section.augment, flip=section.flip, seed=seed,
+        augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
     )  # fmt: skip
 
 

@@ -1,15 +1,22 @@
-"""What a network is shown in training: normalised, cropped, flipped images, each a function of (seed, epoch)."""
+"""What a network is shown in training: normalised, cropped, flipped images, each a function of (seed, epoch).
+
+Random numbers are drawn on the CPU, whatever the device, so that every device sees the same crops in the same order.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["FitPlan", "Normalisation"]
+from edgesafe.train.mode import Mode
+
+__all__ = ["FitPlan", "Normalisation", "crop", "draw", "epoch_draws", "epoch_seed", "generator"]
 
 
 _PAD = 4  # of the random crop, as in He et al. 2015 and the benchmark study
@@ -23,14 +30,20 @@ class Normalisation:
     std: tuple[float, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (n, H, W, C) to normalised float32 (n, C, H, W)."""
+        """uint8 (n, H, W, C) to normalised float32 (n, C, H, W), on the images' device, channels last in memory."""
         x = images.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
-        return x.sub_(torch.tensor(self.mean).view(1, -1, 1, 1)).div_(torch.tensor(self.std).view(1, -1, 1, 1))
+        return x.sub_(_constant(self.mean, str(images.device))).div_(_constant(self.std, str(images.device)))
+
+
+@lru_cache(maxsize=16)
+def _constant(values: tuple[float, ...], device: str) -> Tensor:
+    """(1, C, 1, 1) on the device; kept, since a CUDA graph must not copy from the CPU."""
+    return torch.tensor(values).view(1, -1, 1, 1).to(device)
 
 
 @dataclass(frozen=True)
 class FitPlan:
-    """SGD with momentum; the rate is multiplied by gamma after each milestone epoch."""
+    """SGD with momentum; the rate is multiplied by gamma after each milestone epoch. And how the machine is used."""
 
     epochs: int
     lr: float
@@ -42,27 +55,69 @@ class FitPlan:
     augment: bool
     flip: bool
     seed: int  #: of order, augmentation and dropout
+    mode: Mode = field(default_factory=Mode)
     bn_l1: float = 0.0  #: weight of the L1 penalty on BatchNorm scales (network slimming, Liu et al. 2017)
 
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        return float(self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones))
 
-def _seed(seed: int, epoch: int, purpose: str) -> int:
+    def batches(self, n: int) -> tuple[int, ...]:
+        """Sizes of an epoch's batches of n images; a last one of one image is left out: BatchNorm cannot use it."""
+        rest = n % self.batch_size
+        return (self.batch_size,) * (n // self.batch_size) + ((rest,) if rest > 1 else ())
+
+
+def epoch_seed(seed: int, epoch: int, purpose: str) -> int:
+    """Of what is random in an epoch."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()[:7], "big")
 
 
-def _generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    return torch.Generator().manual_seed(_seed(seed, epoch, purpose))
+def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
+    """On the CPU."""
+    return torch.Generator().manual_seed(epoch_seed(seed, epoch, purpose))
 
 
-def _augment(x: Tensor, plan: FitPlan, generator: torch.Generator) -> Tensor:
-    """Random crop out of the zero-padded image and horizontal flip. uint8 (n, H, W, C) to the same."""
+def epoch_draws(plan: FitPlan, n: int, epoch: int) -> Tensor:
+    """Everything random about the images of an epoch.
+
+    Returns:
+        int64 (4, m) on the CPU, in the order of showing: index of the image (out of n), row and column of the crop in
+        the padded image, and whether it is flipped. m is n, or n - 1 if the last batch would be of one image.
+    """
+    order = torch.randperm(n, generator=generator(plan.seed, epoch, "order"))
+    return torch.cat(list(_batch_draws(plan, order, epoch)), dim=1)
+
+
+def _batch_draws(plan: FitPlan, order: Tensor, epoch: int) -> Iterator[Tensor]:
+    for batch in torch.split(order[: sum(plan.batches(len(order)))], plan.batch_size):
+        crops = draw(plan, len(batch), generator(plan.seed, epoch, f"crop{int(batch[0])}"))
+        yield torch.cat((batch[None], crops))
+
+
+def draw(plan: FitPlan, n: int, source: torch.Generator) -> Tensor:
+    """Row, column and flip of n crops, int64 (3, n); the middle, unflipped, if the plan does not augment."""
     if not plan.augment:
-        return x
+        return torch.tensor([[_PAD], [_PAD], [0]]).expand(3, n)
+    offsets = torch.randint(0, 2 * _PAD + 1, (2, n), generator=source)
+    flips = torch.rand(n, generator=source) < 0.5 if plan.flip else torch.zeros(n, dtype=torch.bool)
+    return torch.cat((offsets, flips[None].long()))
+
+
+def crop(x: Tensor, draws: Tensor) -> Tensor:
+    """Crops out of the zero-padded images, some flipped.
+
+    Args:
+        x: uint8 (n, H, W, C).
+        draws: int64 (3, n) of `draw`, on the same device.
+
+    Returns:
+        uint8 (n, H, W, C).
+    """
     n, h, w, _ = x.shape
+    dy, dx, flipped = draws[:, :, None]
     padded = F.pad(x, (0, 0, _PAD, _PAD, _PAD, _PAD))
-    dy, dx = torch.randint(0, 2 * _PAD + 1, (2, n), generator=generator)
-    columns = torch.arange(w).repeat(n, 1)
-    if plan.flip:
-        flipped = torch.rand(n, generator=generator) < 0.5
-        columns = torch.where(flipped[:, None], w - 1 - columns, columns)
-    rows = dy[:, None] + torch.arange(h)
-    return padded[torch.arange(n)[:, None, None], rows[:, :, None], (dx[:, None] + columns)[:, None, :]]
+    across = torch.arange(w, device=x.device)
+    columns = dx + torch.where(flipped.bool(), w - 1 - across, across)
+    rows = dy + torch.arange(h, device=x.device)
+    return padded[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from edgesafe.records import ImageSet
-from edgesafe.train.augmentation import FitPlan, Normalisation, _augment, _generator
+from edgesafe.train.augmentation import FitPlan, Normalisation, crop, draw, generator
+from edgesafe.train.mode import Mode, placed
 
-__all__ = ["reestimate_batchnorm"]
+__all__ = ["BATCHNORMS", "reestimate_batchnorm"]
 
-
-_BN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def reestimate_batchnorm(
@@ -33,13 +33,14 @@ def reestimate_batchnorm(
         data: its first `images` are used.
         normalise: of the data set.
         images: how many; 0: nothing happens.
-        view: crops and flips of the training, whose seed decides them; None: images as they are.
+        view: crops and flips of the training, whose seed decides them, and the device; None: images as they are, on the
+            CPU. Statistics are taken in float32, whatever the training's precision.
         batch_size: images at a time.
 
     Returns:
         Number of BatchNorm layers re-estimated (0: the net has none, nothing happened).
     """
-    layers = [module for module in model.modules() if isinstance(module, _BN) and module.track_running_stats]
+    layers = [module for module in model.modules() if isinstance(module, BATCHNORMS) and module.track_running_stats]
     if not layers or images == 0:
         return 0
     momenta = [layer.momentum for layer in layers]
@@ -48,14 +49,16 @@ def reestimate_batchnorm(
         layer.reset_running_stats()
         layer.momentum = None  # cumulative average
         layer.train()
-    x = torch.from_numpy(data.images[:images])
-    with torch.no_grad():
+    mode = view.mode if view is not None else Mode()
+    with placed(model, mode), torch.no_grad():
+        x = torch.from_numpy(data.images[:images]).to(mode.device)
         for start in range(0, len(x), batch_size):
             part = x[start : start + batch_size]
-            if view is not None:
-                part = _augment(part, view, _generator(view.seed, 0, f"statistics{start}"))
+            if view is not None and view.augment:
+                draws = draw(view, len(part), generator(view.seed, 0, f"statistics{start}"))
+                part = crop(part, draws.to(mode.device))
             if len(part) > 1:
-                model(normalise(part))
+                model(mode.lay(normalise(part)))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.eval()

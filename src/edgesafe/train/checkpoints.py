@@ -42,21 +42,27 @@ class Best:
         model: at its start; `fit` trains this very object.
         score: higher is better; must leave the network as it is.
         parts: where state and best are kept.
+        start: the score of the network at its start, if it is known.
+
+    Attributes:
+        value: the best score so far.
     """
 
-    def __init__(self, model: nn.Module, score: Callable[[nn.Module], float], parts: Parts) -> None:
+    def __init__(
+        self, model: nn.Module, score: Callable[[nn.Module], float], parts: Parts, start: float | None = None
+    ) -> None:
         self._model, self._score, self._parts = model, score, parts
         self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        self._value = score(model)
+        self.value = score(model) if start is None else start
         self._epoch = 0
         kept = parts.get("best")
         tensors = _tensors(kept) if kept is not None else {}
         if tensors:
-            start = self._state
+            first = self._state
             self._take(tensors)
             model.load_state_dict(self._state)
-            self._value = score(model)
-            model.load_state_dict(start)
+            self.value = score(model)
+            model.load_state_dict(first)
 
     def load(self) -> bytes | None:
         """The last state."""
@@ -65,8 +71,8 @@ class Best:
     def save(self, state: bytes) -> None:
         """Keep a state, and see whether it is the best."""
         value = self._score(self._model)
-        if value >= self._value:
-            self._value = value
+        if value >= self.value:
+            self.value = value
             self._take(load_tensors(state))
             self._parts.put("best", state)
         self._parts.save(state)

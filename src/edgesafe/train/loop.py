@@ -1,4 +1,4 @@
-"""Training: BatchNorm re-estimation, fine-tuning, slimming, and training a baseline from scratch.
+"""Training: fine-tuning, slimming, and training a baseline from scratch; and the accuracy by which it is judged.
 
 Everything random is a pure function of (seed, epoch), so that a run that stops after any epoch and is started again
 ends with the same bytes. The optimiser is always built here, after surgery: one built before would hold dead
@@ -9,32 +9,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
-from edgesafe.train.augmentation import FitPlan, Normalisation, _augment, _generator, _seed
-from edgesafe.train.batchnorm import _BN
+from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epoch_seed
 from edgesafe.train.checkpoints import Checkpoints, _tensors, _weights
+from edgesafe.train.mode import Mode, placed
+from edgesafe.train.steps import Examples, Replayed, Step
 
-__all__ = ["accuracy", "fit"]
+__all__ = ["Training", "accuracy", "fit"]
 
 _JUDGED = 250  # images per forward pass where nothing is learned
 
 
-def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation) -> float:
+def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode | None = None) -> float:
     """Share of images that are classified right, in PyTorch: to judge a training, not to report. Leaves eval mode."""
+    mode = mode or Mode()
     model.eval()
-    images, right = torch.from_numpy(data.images), 0
-    with torch.no_grad():
-        for start in range(0, len(data), _JUDGED):
-            predicted = model(normalise(images[start : start + _JUDGED])).argmax(1)
-            right += int((predicted == torch.from_numpy(data.labels[start : start + _JUDGED])).sum())
-    return right / len(data)
+    with placed(model, mode), torch.no_grad():
+        examples = _examples(data, mode)
+        right = torch.zeros((), dtype=torch.int64, device=mode.device)
+        for images, labels in zip(
+            *(torch.split(part, _JUDGED) for part in (examples.images, examples.labels)), strict=True
+        ):
+            with mode.autocast():
+                logits = model(mode.lay(normalise(images)))
+            right += (logits.argmax(1) == labels).sum()
+    return int(right) / len(data)
 
 
 def fit(
@@ -47,13 +53,13 @@ def fit(
     checkpoints: Checkpoints | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Train in place with cross entropy; leaves the model in eval mode.
+    """Train in place with cross entropy; leaves the model in eval mode, on the CPU.
 
     Args:
         model: any classifier; parameters with requires_grad False stay as they are.
         data: training images.
         normalise: as the exported file will do it.
-        plan: schedule and seed.
+        plan: schedule, seed, device and arithmetic.
         masks: parameter name -> bool tensor, True = kept; masked weights are held at zero after every step.
         checkpoints: if given, the state is kept after each epoch and found again.
         progress: called with the number of images done.
@@ -65,70 +71,111 @@ def fit(
         NonFiniteError: the loss became NaN or infinite.
         RefusedError: nothing can be trained (all parameters frozen, or fewer than two images).
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trained:
-        raise RefusedError(
-            "every parameter is frozen, so nothing can be trained", fix="set requires_grad or epochs = 0"
-        )
-    if len(data) < 2:
-        raise RefusedError(f"{len(data)} training image", where="data", fix="BatchNorm needs at least two")
-    optimiser = torch.optim.SGD(trained, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
-    kept = _masked(model, masks)
-    losses = _resume(model, optimiser, checkpoints)
-    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    if progress is not None:
-        progress(len(losses) * len(data))
-    for epoch in range(len(losses), plan.epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = plan.lr * plan.gamma ** sum(epoch >= milestone for milestone in plan.milestones)
-        model.train()
-        total = torch.zeros((), dtype=torch.float64)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(plan.seed, epoch, "net"))  # dropout and the like
-            for batch in _batches(len(data), plan.batch_size, _generator(plan.seed, epoch, "order")):
-                x = _augment(images[batch], plan, _generator(plan.seed, epoch, f"crop{int(batch[0])}"))
-                loss = F.cross_entropy(model(normalise(x)), labels[batch])
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                _penalise(model, plan.bn_l1)
-                optimiser.step()
-                with torch.no_grad():
-                    for parameter, mask in kept:
-                        parameter.mul_(mask)
-                total += loss.detach().double() * len(batch)
-                if progress is not None:
-                    progress(len(batch))
-        losses.append(_finite(float(total) / len(data), epoch))
-        if checkpoints is not None:
-            checkpoints.save(_state(model, optimiser, losses))
+    with placed(model, plan.mode):
+        training = Training(model, data, normalise, plan, masks=masks, checkpoints=checkpoints)
+        if progress is not None:
+            progress(len(training.losses) * len(data))
+        for _ in range(len(training.losses), plan.epochs):
+            with training.epoch() as sizes:
+                for size in sizes:
+                    training.step()
+                    if progress is not None:
+                        progress(size)
     model.eval()
-    return losses
+    return training.losses
+
+
+class Training:
+    """A training that can be driven step by step, so that several can share a GPU, each on a stream of its own.
+
+    Arguments as of `fit`; the model already lies on the plan's device.
+
+    Attributes:
+        losses: mean loss of each epoch that is done, those of a kept state included.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: ImageSet,
+        normalise: Normalisation,
+        plan: FitPlan,
+        *,
+        masks: Mapping[str, Tensor] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if not trained:
+            raise RefusedError(
+                "every parameter is frozen, so nothing can be trained", fix="set requires_grad or epochs = 0"
+            )
+        if len(data) < 2:
+            raise RefusedError(f"{len(data)} training image", where="data", fix="BatchNorm needs at least two")
+        self.plan, self._model, self._mode, self._checkpoints = plan, model, plan.mode, checkpoints
+        self._optimiser = torch.optim.SGD(trained, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+        self.losses = _resume(model, self._optimiser, checkpoints)
+        self._n = len(data)
+        step = Step(model, self._optimiser, _examples(data, plan.mode), normalise, plan, masks)
+        self._total = step.total
+        self._step = Replayed(step) if plan.mode.cuda else step
+        self._stream = torch.cuda.Stream(plan.mode.device) if plan.mode.cuda else None  # type: ignore[no-untyped-call]
+        self._drawn: tuple[int, Tensor] | None = None
+        self._left: Iterator[Tensor] = iter(())
+
+    @contextmanager
+    def epoch(self) -> Iterator[tuple[int, ...]]:
+        """One epoch: gives the sizes of its batches, for each of which `step` must be called."""
+        number = len(self.losses)
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.plan.rate(number)
+        self._model.train()
+        devices = [self._mode.device] if self._mode.cuda else []
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(self._mode.device))
+        with self._on_stream(), _reproducible(), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(epoch_seed(self.plan.seed, number, "net"))  # dropout and the like
+            self._total.zero_()
+            self._left = iter(torch.split(self._draws(number), self.plan.batch_size, dim=1))
+            yield self.plan.batches(self._n)
+            if self._mode.cuda and number + 1 < self.plan.epochs:
+                self._drawn = number + 1, epoch_draws(self.plan, self._n, number + 1)  # while the GPU is still at work
+            self.losses.append(_finite(float(self._total) / self._n, number))
+        if self._checkpoints is not None:
+            self._checkpoints.save(_state(self._model, self._optimiser, self.losses))
+
+    def step(self) -> None:
+        """Learn from the next batch; on a GPU this only starts it."""
+        with self._on_stream():
+            self._step(next(self._left))
+
+    def _draws(self, number: int) -> Tensor:
+        if self._drawn is None or self._drawn[0] != number:
+            self._drawn = number, epoch_draws(self.plan, self._n, number)
+        return self._drawn[1].to(self._mode.device)
+
+    @contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        with torch.cuda.stream(self._stream) if self._stream is not None else ExitStack():
+            yield
 
 
 # ------------------------------------------------------------------------------------------------------- details
 
 
-def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches of a random order; a last batch of one image is left out, since BatchNorm cannot use it."""
-    order = torch.randperm(n, generator=generator)
-    for start in range(0, n, size):
-        batch = order[start : start + size]
-        if len(batch) > 1:
-            yield batch
+def _examples(data: ImageSet, mode: Mode) -> Examples:
+    return Examples(torch.from_numpy(data.images).to(mode.device), torch.from_numpy(data.labels).to(mode.device))
 
 
-def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> list[tuple[Tensor, Tensor]]:
-    named = dict(model.named_parameters())
-    return [(named[name], mask.to(named[name].dtype)) for name, mask in (masks or {}).items()]
-
-
-def _penalise(model: nn.Module, weight: float) -> None:
-    """Add the sub-gradient of weight * sum |gamma| over all BatchNorm scales (Liu et al. 2017, equation 1)."""
-    if weight == 0.0:
-        return
-    for module in model.modules():
-        if isinstance(module, _BN) and module.affine and module.weight.grad is not None:
-            module.weight.grad.add_(torch.sign(module.weight.detach()), alpha=weight)
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """On a GPU: only kernels that add in a fixed order, and float32 that is not shortened to TF32."""
+    matmul = torch.backends.cuda.matmul
+    before, matmul.allow_tf32 = matmul.allow_tf32, False
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        matmul.allow_tf32 = before
 
 
 def _finite(loss: float, epoch: int) -> float:
@@ -140,13 +187,18 @@ def _finite(loss: float, epoch: int) -> float:
 
 
 def _state(model: nn.Module, optimiser: torch.optim.SGD, losses: list[float]) -> bytes:
-    tensors = {f"model.{name}": value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    tensors = {f"model.{name}": _stored(value) for name, value in model.state_dict().items()}
     for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
         momentum = optimiser.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
-            tensors[f"momentum.{position}"] = momentum.detach().clone().contiguous()
+            tensors[f"momentum.{position}"] = _stored(momentum)
     tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
     return save_tensors(tensors)
+
+
+def _stored(value: Tensor) -> Tensor:
+    """A copy on the CPU, whatever the layout."""
+    return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
 def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoints | None) -> list[float]:
@@ -157,5 +209,6 @@ def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoin
     model.load_state_dict(_weights(tensors))
     for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
         if f"momentum.{position}" in tensors:
-            optimiser.state[parameter]["momentum_buffer"] = tensors[f"momentum.{position}"]
+            momentum = torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"momentum.{position}"])
+            optimiser.state[parameter]["momentum_buffer"] = momentum
     return [float(value) for value in tensors["losses"]]

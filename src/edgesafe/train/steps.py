@@ -1,0 +1,122 @@
+"""One step of a training, on the CPU or a GPU, there replayed as a CUDA graph: a step is then one launch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgesafe.train.augmentation import FitPlan, Normalisation, crop
+from edgesafe.train.batchnorm import BATCHNORMS
+
+__all__ = ["Examples", "Replayed", "Step", "penalise"]
+
+_WARM = 3  # steps before a graph is captured: libraries choose their kernels and workspaces in the first ones
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training images where they are needed: uint8 (N, H, W, C) and int64 (N,), on the mode's device."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Step:
+    """Forward, loss, backward, penalty, SGD, masks: one batch. Nothing here waits for the device.
+
+    Args:
+        model: on the mode's device, in training mode when called.
+        optimiser: of its parameters.
+        examples: all training images.
+        normalise: as the exported file will do it.
+        plan: penalty, batch size, mode.
+        masks: parameter name -> bool tensor, True = kept.
+
+    Attributes:
+        total: sum of the losses of all images since it was last set to zero, float64 on the device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: torch.optim.SGD,
+        examples: Examples,
+        normalise: Normalisation,
+        plan: FitPlan,
+        masks: Mapping[str, Tensor] | None,
+    ) -> None:
+        self.model, self.optimiser, self.plan = model, optimiser, plan
+        self._forward = plan.mode.compile(model)
+        self._examples, self._normalise = examples, normalise
+        named = dict(model.named_parameters())
+        self._masks = [(named[name], mask.to(named[name])) for name, mask in (masks or {}).items()]
+        self._scales = [m.weight for m in model.modules() if isinstance(m, BATCHNORMS) and m.affine]
+        self.total = torch.zeros((), dtype=torch.float64, device=plan.mode.device)
+
+    def __call__(self, draws: Tensor) -> None:
+        """Learn from one batch: int64 (4, n) of `epoch_draws`, on the device."""
+        x = self._examples.images[draws[0]]
+        x = crop(x, draws[1:]) if self.plan.augment else x
+        x = self.plan.mode.lay(self._normalise(x))
+        forward = self._forward if draws.shape[1] == self.plan.batch_size else self.model
+        with self.plan.mode.autocast():
+            loss = F.cross_entropy(forward(x), self._examples.labels[draws[0]])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        penalise(self._scales, self.plan.bn_l1)
+        self.optimiser.step()
+        with torch.no_grad():
+            for parameter, mask in self._masks:
+                parameter.mul_(mask)
+            self.total += loss.detach().double() * draws.shape[1]
+
+
+class Replayed:
+    """A step on a GPU that is captured once for each batch size and learning rate, and then replayed.
+
+    The first steps of each size run as they are.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self._rate: float | None = None
+        self._runs: Counter[int] = Counter()
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+
+    def __call__(self, draws: Tensor) -> None:
+        """As `Step`; on the current stream, which must not be the default one."""
+        size = draws.shape[1]
+        if self._runs[size] < _WARM:
+            self._runs[size] += 1
+            self._step(draws)
+            return
+        rate = self._step.optimiser.param_groups[0]["lr"]
+        if rate != self._rate:  # it is a constant of the graphs
+            self._graphs.clear()
+            self._rate = rate
+        if size not in self._graphs:
+            self._graphs[size] = self._captured(draws.clone())
+        graph, place = self._graphs[size]
+        place.copy_(draws)
+        graph.replay()
+
+    def _captured(self, place: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        self._step.optimiser.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            self._step(place)
+        return graph, place
+
+
+def penalise(scales: Sequence[Tensor], weight: float) -> None:
+    """Add the sub-gradient of weight * sum |gamma| over all BatchNorm scales (Liu et al. 2017, equation 1)."""
+    if weight == 0.0:
+        return
+    for scale in scales:
+        if scale.grad is not None:
+            scale.grad.add_(torch.sign(scale.detach()), alpha=weight)
