@@ -27,7 +27,16 @@ from edgesafe.records.provenance import (
 )
 from edgesafe.records.study import Host, StudyRecord, VariantEntry
 from edgesafe.records.surgery import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
-from edgesafe.records.variant import Artefact, FineTuning, Lineage, Parity, Recovery, Temperature, TrainingMode, VariantRecord
+from edgesafe.records.variant import (
+    Artefact,
+    FineTuning,
+    Lineage,
+    Parity,
+    Recovery,
+    Temperature,
+    TrainingMode,
+    VariantRecord,
+)
 from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 
 __all__ = [
