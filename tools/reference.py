@@ -11,14 +11,14 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from edgesafe.cli import app
+from edgesafe.cli.app import app
 from edgesafe.errors import EdgesafeError, ExitCode
 from edgesafe.recipe import parsing, recipe, toml
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    "compress", "report", "gate", "evaluate", "bench", "fetch", "corrupt", "models", "policy init", "policy check",
-    "policy pin",
+    "init", "compress", "report", "gate", "evaluate", "bench", "fetch", "corrupt", "models", "doctor", "policy init",
+    "policy check", "policy pin",
 )  # fmt: skip
 MEANING = {
     ExitCode.DONE: "done, or the gate passed",

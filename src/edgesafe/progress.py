@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["Lines", "Progress", "Silent", "for_terminal"]
+__all__ = ["Lines", "Progress", "Silent", "clock", "for_terminal"]
 
 Advance = Callable[[int], None]
 _LOG_EVERY_S = 15.0  # often enough to see life, seldom enough for a CI log
@@ -59,11 +59,11 @@ class Lines:
             if now - said >= self._every_s and 0 < done < total:
                 said = now
                 left = (now - start) / done * (total - done)
-                self.note(f"  {title}: {100 * done // total} %, about {_clock(left)} left")
+                self.note(f"  {title}: {100 * done // total} %, about {clock(left)} left")
 
         yield advance
         if time.monotonic() - start >= 1.0:  # less: it was kept from before, or is not worth a line
-            self.note(f"  {title}: done in {_clock(time.monotonic() - start)}")
+            self.note(f"  {title}: done in {clock(time.monotonic() - start)}")
 
 
 class _Bars:
@@ -97,7 +97,8 @@ def for_terminal() -> Progress:
     return _Bars() if sys.stderr.isatty() else Lines()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration as people say it: "40 s", "3 min 05 s", "2 h 10 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

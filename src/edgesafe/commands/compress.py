@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from edgesafe import data, models
+from edgesafe.commands import estimate
 from edgesafe.errors import RefusedError
 from edgesafe.files import sha256_file
 from edgesafe.measure.inference.session import OnnxClassifier
@@ -109,11 +110,11 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     """
     progress = progress or Silent()
     torch.set_num_threads(_CORES)
-    stopping.check(recipe.evaluate.policy)
+    stopping.check(recipe.policy_file)
     bundle = data.load(recipe.data)
     identity = data.identity(bundle)
     bench = observe.prepare(bundle.test, identity, recipe.evaluate, recipe.target)
-    inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch, policy=recipe.evaluate.policy)
+    inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch, policy=recipe.policy_file)
     plans = variants(recipe)
     entries = tuple(VariantEntry(id=p.id, method=p.method, ratio=p.ratio, seed=p.seed, status="pending") for p in plans)
     record = StudyRecord(
@@ -123,6 +124,8 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     with StudyWriter(out, record) as study:
         run = Run(recipe, bundle, identity, bench, study, progress, inputs)
         study.put_samples(observe.samples(bench))
+        if left := [plan for plan in plans if not study.is_done(plan.id)]:
+            estimate.announce(recipe, bundle, bench, left, progress)
         for number, plan in enumerate(plans, 1):
             if study.is_done(plan.id):
                 progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")
@@ -276,11 +279,10 @@ def _open(run: Run, onnx: bytes) -> OnnxClassifier:
 def _measured(run: Run, plan: VariantPlan, exported: Exported) -> None:
     """evidence.npz and measurements.json: what the shipped file does on clean and corrupted images."""
     variant = plan.section is not None
-    policy = run.recipe.evaluate.policy if variant else None
     task = measure.Task(
         bench=run.bench, study=run.study, progress=run.progress,
         variant=plan.id, baseline=f"baseline-s{plan.seed}" if variant else None,
-        policy=Path(policy) if policy is not None else None,
+        policy=run.recipe.policy_file if variant else None,
         counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),
         other_files=partial(_other_files, run, plan),
     )  # fmt: skip

@@ -83,7 +83,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     progress = progress or Silent()
     resolved = parsing.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
     resolved = resolved.model_copy(update={"compress": (), "name": f"{request.model.stem}-audit"})
-    stopping.check(resolved.evaluate.policy)
+    stopping.check(resolved.policy_file)
     bundle = data.load(resolved.data)
     identity = data.identity(bundle)
     known = _known(request.baseline)
@@ -102,7 +102,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
         edgesafe=metadata.version("edgesafe"),
         recipe=resolved.resolved(),
         recipe_sha256=resolved.sha256,
-        inputs=inputs | input_hashes(weights=None, arch="onnx", policy=resolved.evaluate.policy),
+        inputs=inputs | input_hashes(weights=None, arch="onnx", policy=resolved.policy_file),
         data=identity,
         host=host(),
         variants=entries,
@@ -202,11 +202,11 @@ class _Audit:
         self.progress.note(f"  input: {spec.layout} {spec.dtype}, output: {spec.outputs}")
         artefact = self.study.put_file(variant, "model.onnx", content)
         self.study.put_variant(self._describe(variant, content, artefact))
-        candidate, section = variant == _CANDIDATE, self.recipe.evaluate
+        candidate = variant == _CANDIDATE
         task = measure.Task(
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
             baseline=_BASELINE if self._compared(variant) else None,
-            policy=Path(section.policy) if candidate and section.policy is not None else None,
+            policy=self.recipe.policy_file if candidate else None,
             counted=self._counted(variant, content, spec),
         )  # fmt: skip
         known = None

@@ -13,6 +13,8 @@ from edgesafe.policy import lock as locks
 from edgesafe.policy import outputs
 from edgesafe.policy import policy as policies
 from edgesafe.policy.decision import Options, decide
+from edgesafe.recipe import shipped
+from edgesafe.recipe.shipped import Kind
 from edgesafe.records import (
     Comparison,
     GateResult,
@@ -54,11 +56,12 @@ def judge(request: Request) -> Verdict:
     Raises:
         EdgesafeError: study, policy or lock cannot be used; a file of the study was changed (IntegrityError).
     """
-    policy = policies.load(request.policy)
+    path = shipped.find(Kind.POLICY, request.policy)
+    policy = policies.load(path)
     study, variants, measurements = _records(request.study)
     if request.baseline is not None and request.baseline in measurements:
         measurements = _against(study, measurements, request.baseline)
-    lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, request.policy)
+    lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, path)
     return decide(
         policy,
         study.record,

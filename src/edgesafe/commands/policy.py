@@ -9,6 +9,8 @@ from edgesafe.errors import StoreError
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
 from edgesafe.policy import proposal as proposals
+from edgesafe.recipe import shipped
+from edgesafe.recipe.shipped import Kind
 from edgesafe.study.study import StudyReader
 
 __all__ = ["check", "pin", "propose"]
@@ -30,7 +32,7 @@ def check(policy: Path, study: Path) -> list[str]:
     Raises:
         EdgesafeError: policy or study cannot be used.
     """
-    return proposals.check(policies.load(policy), _records(study)[2])
+    return proposals.check(policies.load(shipped.find(Kind.POLICY, policy)), _records(study)[2])
 
 
 def pin(study_path: Path, baselines: tuple[str, ...]) -> str:

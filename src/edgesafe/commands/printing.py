@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from edgesafe.commands.results import in_words
 from edgesafe.recipe import shipped
-from edgesafe.records import Measurement, Measurements, PopulationKind, VariantEntry
+from edgesafe.records import Fact, InitResult, Measurement, Measurements, PopulationKind, VariantEntry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edgesafe.study.study import StudyReader
 
-__all__ = ["print_latency", "print_models", "print_sensitivity", "print_study"]
+__all__ = ["print_facts", "print_init", "print_latency", "print_models", "print_sensitivity", "print_study"]
 
 _MISSING = "-"
 
@@ -173,6 +174,33 @@ def print_models(models: Any, name: str | None) -> None:
     console.print(table)
     console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
     console.print(_support())
+
+
+def print_init(result: InitResult) -> None:
+    """What was tried, what it will cost, and what to type next."""
+    console = _console()
+    shape = "x".join(map(str, result.shape))
+    console.print(
+        f"{result.params:,} parameters, {result.macs:,} MACs; {result.classes} classes of {shape}; {result.train_images:,} "
+        f"images to train on, {result.validation_images:,} to judge recovery, {result.test_images:,} to measure on"
+    )
+    console.print(f"tried: the network runs, and pruning changes {result.narrowed} layers, proven")
+    if result.estimate is not None:
+        console.print(in_words(result.estimate))
+    console.print(f"next: edgesafe compress {result.file}")
+
+
+def print_facts(facts: Sequence[Fact]) -> None:
+    """What this machine can do, topic by topic; advice under what it is about."""
+    console = _console()
+    topic = ""
+    for fact in facts:
+        if fact.topic != topic:
+            topic = fact.topic
+            console.print(topic)
+        console.print(f"  {fact.name:<20} {fact.value}")
+        if fact.advice:
+            console.print(f"  {'':<20} -> {fact.advice}")
 
 
 def _support() -> Table:

@@ -23,17 +23,18 @@ from edgesafe.recipe.sections import (
     RecoverSection,
     TargetSection,
 )
+from edgesafe.recipe.shipped import Kind
 
 __all__ = ["from_flags", "load", "parse"]
 
 
-def load(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file (None: the embedded quickstart) and apply `KEY=VALUE` overrides.
+def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe (a path, or the name of one that ships; None: the quickstart) and apply `KEY=VALUE` overrides.
 
     Raises:
         RecipeError: the file is missing, is not TOML, or does not say something that can be run.
     """
-    source = path if path is not None else shipped.find("", "quickstart")
+    source = shipped.find(Kind.RECIPE, path if path is not None else "quickstart")
     plain, _ = files.read_toml(source, "a recipe", RecipeError)
     for item in overrides:
         _override(plain, item)
@@ -112,9 +113,9 @@ def _resolve_target(section: object) -> dict[str, Any]:
     name = section.get("name", TargetSection().name)
     if not isinstance(name, str):
         raise RecipeError(
-            "must be a string", where="target.name", fix=f"one of: {', '.join(shipped.available('targets'))}"
+            "must be a string", where="target.name", fix=f"one of: {', '.join(shipped.available(Kind.TARGET))}"
         )
-    path = shipped.find("targets", name)
+    path = shipped.find(Kind.TARGET, name)
     file, _ = files.read_toml(path, "a target", RecipeError)
     if file.pop("schema", None) != "edgesafe.target/1":
         raise RecipeError("not a target file", where=str(path), fix='it must say schema = "edgesafe.target/1"')

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from edgesafe.recipe import shipped
 from edgesafe.recipe.sections import (
     CORRUPTIONS,
     CompressSection,
@@ -20,6 +22,7 @@ from edgesafe.recipe.sections import (
     TargetSection,
     TrainSection,
 )
+from edgesafe.recipe.shipped import Kind
 
 __all__ = ["Recipe", "VariantPlan", "variants"]
 
@@ -67,6 +70,16 @@ class Recipe(Section):
     def resolved(self) -> dict[str, Any]:
         """Plain JSON values with every default filled in, in the order of the sections."""
         return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def policy_file(self) -> Path | None:
+        """The file of evaluate.policy, which may be the name of one that ships; None: no policy.
+
+        Raises:
+            PolicyError: there is no such file.
+        """
+        name = self.evaluate.policy
+        return None if name is None else shipped.find(Kind.POLICY, name)
 
     @property
     def sha256(self) -> str:

@@ -1,49 +1,68 @@
-"""Finding the files that ship with edgesafe: the quickstart recipe, targets, policies, the support table.
+"""Finding the files that ship with edgesafe by name: recipes, targets, policies; and the support table.
 
 In a wheel they lie in `edgesafe/configs`, in a checkout in `configs` at the repository root.
 """
 
 from __future__ import annotations
 
+import difflib
+from enum import StrEnum
 from pathlib import Path
 
-from edgesafe.errors import UsageError
-from edgesafe.files import is_file
+from edgesafe.errors import PolicyError, RecipeError, UsageError
 
-__all__ = ["available", "find", "support_table"]
+__all__ = ["Kind", "available", "find", "support_table"]
 
 _HERE = Path(__file__).resolve().parents[1]
 _ROOTS = (_HERE / "configs", _HERE.parents[1] / "configs")
 
 
-def find(kind: str, name: str) -> Path:
-    """The file `configs/<kind>/<name>.toml`, or `name` itself if it is a path to a TOML file.
+class Kind(StrEnum):
+    """What ships; the value is what a message calls it."""
 
-    Args:
-        kind: folder: "targets", "policies", or "" for recipes.
-        name: a name without ending, or a path that ends in ".toml".
+    RECIPE = "recipe"
+    POLICY = "policy"
+    TARGET = "target"
+
+
+_FOLDERS = {Kind.RECIPE: "", Kind.POLICY: "policies", Kind.TARGET: "targets"}
+_ERRORS = {Kind.RECIPE: RecipeError, Kind.POLICY: PolicyError, Kind.TARGET: RecipeError}
+
+
+def find(kind: Kind, name: str | Path) -> Path:
+    """The file of a shipped name such as "quickstart", or the path itself.
+
+    Whatever has a folder in it or ends in ".toml" is a path; a bare name is a shipped one, and only where none is called
+    so, a file of that name. A file that lies about never takes the place of a shipped one.
 
     Raises:
-        UsageError: there is no such file.
+        PolicyError, RecipeError: there is no such file; the nearest name is given.
     """
-    if name.endswith(".toml"):
-        if is_file(Path(name)):
-            return Path(name)
-        raise UsageError("no such file", where=name, fix=f"give a path to a TOML file, or one of: {_names(kind)}")
+    text = str(name)
     for root in _ROOTS:
-        path = root / kind / f"{name}.toml"
-        if is_file(path):
+        path = root / _FOLDERS[kind] / f"{text}.toml"
+        if Path(text).name == text and path.is_file():
             return path
-    raise UsageError(f"unknown {kind.rstrip('s') or 'recipe'} '{name}'", fix=f"use one of: {_names(kind)}")
+    if _exists(Path(text)):
+        return Path(text)
+    names = available(kind)
+    near = difflib.get_close_matches(Path(text).name.removesuffix(".toml"), names, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"one that ships: {', '.join(names) or 'none is installed'}"
+    if Path(text).name == text and not text.endswith(".toml"):
+        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{hint}, or give the path of a TOML file")
+    raise _ERRORS[kind]("no such file", where=text, fix=f"check the path, or name a {kind}: {hint}")
 
 
-def available(kind: str) -> tuple[str, ...]:
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
+
+
+def available(kind: Kind) -> tuple[str, ...]:
     """Names that `find` knows, sorted."""
-    return tuple(sorted({path.stem for root in _ROOTS for path in (root / kind).glob("*.toml")}))
-
-
-def _names(kind: str) -> str:
-    return ", ".join(available(kind)) or "(none installed)"
+    return tuple(sorted({path.stem for root in _ROOTS for path in (root / _FOLDERS[kind]).glob("*.toml")}))
 
 
 def support_table() -> Path:

@@ -34,14 +34,14 @@ def load(path: Path) -> tuple[Policy, Lock | None]:
     return policy, locks.for_policy(policy, path)
 
 
-def check(policy: str | None) -> None:
+def check(policy: Path | None) -> None:
     """Refuses a policy that could not be judged by, before hours of measuring; None: there is none.
 
     Raises:
         PolicyError: it cannot be read, or is not one.
     """
     if policy is not None:
-        load(Path(policy))
+        load(policy)
 
 
 @dataclass(frozen=True)

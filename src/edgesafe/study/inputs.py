@@ -10,7 +10,7 @@ from edgesafe.files import is_file, sha256_file
 __all__ = ["input_hashes"]
 
 
-def input_hashes(*, weights: str | None, arch: str, policy: str | None = None) -> dict[str, str]:
+def input_hashes(*, weights: str | None, arch: str, policy: Path | None = None) -> dict[str, str]:
     """Hashes of the files that a study starts from: weights, the model's source if it is a user's file, the policy.
 
     Raises:
@@ -24,9 +24,10 @@ def input_hashes(*, weights: str | None, arch: str, policy: str | None = None) -
             )
         found["weights"] = sha256_file(Path(weights))
     if policy is not None:
-        if not is_file(Path(policy)):
-            raise PolicyError("no such file", where=policy, fix="check evaluate.policy, or `edgesafe policy init` one")
-        found["policy"] = sha256_file(Path(policy))
+        if not is_file(policy):
+            fix = "check evaluate.policy, or `edgesafe policy init` one"
+            raise PolicyError("no such file", where=str(policy), fix=fix)
+        found["policy"] = sha256_file(policy)
     source = Path(arch.rpartition(":")[0])
     if source.suffix == ".py" and is_file(source):
         found["model source"] = sha256_file(source)

@@ -1,0 +1,21 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Data", "Fresh", "Json", "Out", "Policy", "Root", "Set", "Study"]
+
+Study = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; a study that is there is moved aside.")]
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="F", help="The result as JSON; -: on standard output, alone.")
+]
+Policy = Annotated[Path, typer.Option("--policy", metavar="P", help="TOML file, or the name of one that ships.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")]
+Data = Annotated[str, typer.Option("--data", help="Data set: digits, cifar10, imagefolder, npz, module:factory.")]
+Root = Annotated[str, typer.Option("--root", help="Where the data lies.")]

@@ -1,0 +1,214 @@
+"""compress, report, gate, evaluate: the commands that make, show and judge studies."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgesafe.cli.needs import needs
+from edgesafe.cli.options import Data, Fresh, Json, Out, Policy, Root, Set, Study
+from edgesafe.cli.streams import TO_STDOUT, deliver
+from edgesafe.errors import ExitCode, RecipeError
+
+if TYPE_CHECKING:
+    from edgesafe.commands.gate import Request as GateRequest
+    from edgesafe.progress import Progress
+    from edgesafe.recipe.recipe import Recipe
+    from edgesafe.records import Verdict
+
+__all__ = ["compress", "evaluate", "gate", "report"]
+
+
+def compress(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RECIPE]", help="TOML file, or the name of one that ships. None: the quickstart."),
+    ] = None,
+    set_: Set = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    model: Annotated[str | None, typer.Option(help="Architecture, if there is no recipe file.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights file of that model.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set: digits, cifar10, imagefolder, npz, module:factory.")
+    ] = None,
+    root: Annotated[str | None, typer.Option(help="Where the data lies.")] = None,
+    method: Annotated[str | None, typer.Option(help="weight, filter, channel or random.")] = None,
+    ratio: Annotated[list[float] | None, typer.Option(help="Share to remove; may be repeated.")] = None,
+    show_recipe: Annotated[bool, typer.Option("--show-recipe", help="Print the resolved recipe and leave.")] = False,
+    json: Json = None,
+) -> int:
+    """Prune, fine-tune, export and measure: run a study, or go on with one."""
+    flags = {"model": model, "weights": weights, "data": data, "root": root, "method": method, "ratios": ratio}
+    resolved = _recipe(recipe, set_ or [], {key: value for key, value in flags.items() if value})
+    if show_recipe:
+        return _show(resolved, json)
+    from edgesafe import progress
+    from edgesafe.commands import printing, results
+
+    target = out or Path("export") / resolved.name
+    say = progress.for_terminal()
+    _start_over(fresh, target, say)
+    study = needs("edgesafe.commands.compress", "compress").compress(resolved, target, say)
+    result = results.of_study("compress", study)
+    deliver(result, json, partial(printing.print_study, study))
+    if refused := [row for row in result.variants if row.status == "refused"]:
+        reasons = "; ".join(f"{row.id} ({row.reason})" for row in refused)
+        print(f"edgesafe: refused {len(refused)} of {len(result.variants)} variants: {reasons}", file=sys.stderr)
+    return result.exit_code
+
+
+def _start_over(fresh: bool, target: Path, say: Progress) -> None:
+    """Move a study that is there aside, if that was asked for."""
+    from edgesafe.study import writer
+
+    if fresh and (aside := writer.set_aside(target)) is not None:
+        say.note(f"the study that was there is now {aside}")
+
+
+def _recipe(path: Path | None, overrides: list[str], flags: dict[str, Any]) -> Recipe:
+    from edgesafe.recipe import parsing
+
+    if not flags:
+        return parsing.load(path, overrides)
+    if path is not None:
+        raise RecipeError(
+            f"--{next(iter(flags))} goes without a recipe file", where=str(path), fix="use --set to change a recipe"
+        )
+    return parsing.from_flags(flags, overrides)
+
+
+def _show(recipe: Recipe, json: str | None) -> int:
+    from edgesafe.cli.streams import put
+    from edgesafe.recipe import toml
+    from edgesafe.records import LinesResult
+
+    text = toml.dump_toml(recipe)
+    deliver(LinesResult(command="compress", lines=tuple(text.splitlines())), json, partial(put, text))
+    return ExitCode.DONE
+
+
+def report(
+    study: Study,
+    out: Out = None,
+    policy: Annotated[
+        Path | None, typer.Option("--policy", metavar="P", help="Also show the gate's verdict: a file, or a name.")
+    ] = None,
+    json: Json = None,
+) -> int:
+    """Write index.html, report.md, results.csv and results.json of a study."""
+    from edgesafe.commands import report
+    from edgesafe.records import FilesResult
+
+    target = out or Path("reports") / study.resolve().name
+    files = tuple(str(path) for path in report.write(study, target, policy))
+    deliver(FilesResult(command="report", files=files), json, lambda: print("\n".join(files)))
+    return ExitCode.DONE
+
+
+def gate(
+    study: Study,
+    policy: Policy,
+    variant: Annotated[list[str] | None, typer.Option(help="Judge only this variant; may be repeated.")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Compare with this variant instead of the study's baseline.")
+    ] = None,
+    lock: Annotated[Path | None, typer.Option(help="edgesafe.lock: the baseline must be the pinned one.")] = None,
+    no_baseline: Annotated[
+        bool, typer.Option("--no-baseline", help="Leave out gates that compare; a first run.")
+    ] = False,
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="F", help="The verdict; -: on standard output, alone.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="F")] = None,
+    markdown: Annotated[Path | None, typer.Option("--markdown", metavar="F")] = None,
+    openmetrics: Annotated[Path | None, typer.Option("--openmetrics", metavar="F")] = None,
+) -> int:
+    """Decide against a policy from stored evidence; the exit code says how it ended."""
+    from edgesafe.commands import gate
+    from edgesafe.policy.outputs import to_json as verdict_as_json
+
+    request = gate.Request(study, policy, tuple(variant or ()), baseline, lock, no_baseline)
+    verdict = gate.judge(request)
+    outputs = {"junit": junit, "markdown": markdown, "openmetrics": openmetrics}
+    if json not in (None, TO_STDOUT):
+        outputs["json"] = Path(str(json))
+    gate.write(verdict, {kind: path for kind, path in outputs.items() if path is not None})
+    if json == TO_STDOUT:
+        print(verdict_as_json(verdict), end="")
+    else:
+        _print_verdict(verdict)
+    return verdict.exit_code
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    from edgesafe.commands import gate
+
+    print(gate.text(verdict))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        print(gate.workflow_commands(verdict))
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    data: Data,
+    root: Root = "data",
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="BASE", help="What to compare with: an ONNX file, or a study that measured it before."),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(metavar="P", help="Measure more and more images until this policy is decided, then decide."),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1000, help="Corrupted images to measure at most (mode quick).")
+    ] = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="evaluate.*, data.*, target.*")
+    ] = None,
+    layout: Annotated[str | None, typer.Option(help="nhwc or nchw. None: detected.")] = None,
+    outputs: Annotated[str | None, typer.Option(help="logits or probabilities. None: detected.")] = None,
+    mean: Annotated[
+        list[float] | None, typer.Option(help="Per channel, of pixels in [0, 1]; repeat it. None: detected.")
+    ] = None,
+    std: Annotated[list[float] | None, typer.Option(help="Likewise.")] = None,
+    json: Json = None,
+) -> int:
+    """Audit any ONNX classifier: the same evidence, report and gate as for our own."""
+    from edgesafe import progress
+    from edgesafe.commands import evaluate, gate, printing, results
+
+    target = out or Path("export") / model.stem
+    channels = (tuple(mean) if mean else None, tuple(std) if std else None)
+    quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
+    given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
+    overrides = (*given, *(set_ or ()))
+    request = evaluate.Request(model, baseline, data, root, layout, outputs, *channels, overrides=overrides)
+    say = progress.for_terminal()
+    _start_over(fresh, target, say)
+    study = evaluate.evaluate(request, target, say)
+    asked = _about_candidate(target, policy, baseline) if policy is not None else None
+    verdict = gate.judge(asked) if asked is not None else None
+    result = results.of_study("evaluate", study, verdict)
+
+    def show() -> None:
+        printing.print_study(study)
+        if verdict is not None:
+            _print_verdict(verdict)
+
+    deliver(result, json, show)
+    return result.exit_code
+
+
+def _about_candidate(target: Path, policy: str, baseline: Path | None) -> GateRequest:
+    from edgesafe.commands import gate
+
+    return gate.Request(target, Path(policy), ("candidate-s0",), no_baseline=baseline is None)

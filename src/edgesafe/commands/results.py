@@ -1,0 +1,79 @@
+"""What a command found, as the record that its `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgesafe.errors import ExitCode
+from edgesafe.progress import clock
+from edgesafe.records import Estimate, ModelsResult, SensitivityRow, StudyResult, StudyRow, Verdict
+
+if TYPE_CHECKING:
+    from edgesafe.prune.schedule import Sensitivity
+    from edgesafe.study.study import StudyReader
+
+__all__ = ["in_words", "of_layers", "of_models", "of_study"]
+
+
+def of_study(command: str, study: StudyReader, verdict: Verdict | None = None) -> StudyResult:
+    """Every variant with its metrics. The exit code is the verdict's; without one, 3 if a variant was refused."""
+    rows = tuple(
+        StudyRow(
+            id=entry.id, method=entry.method, ratio=entry.ratio, seed=entry.seed, status=entry.status,
+            reason=entry.reason,
+            metrics=dict(study.measurements(entry.id).metrics) if entry.status == "done" else {},
+        )
+        for entry in study.record.variants
+    )  # fmt: skip
+    refused = any(row.status == "refused" for row in rows)
+    code = verdict.exit_code if verdict is not None else ExitCode.REFUSED if refused else ExitCode.DONE
+    return StudyResult(
+        command=command, exit_code=code, study=str(study.root), digest=study.record.digest, variants=rows,
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def of_layers(rows: Sequence[Sensitivity]) -> ModelsResult:
+    """What narrowing each layer alone costs, in the order of the network."""
+    return ModelsResult(
+        command="models",
+        sensitivity=tuple(
+            SensitivityRow(
+                layer=row.layer, layers=tuple(row.layers), ratio=row.ratio, accuracy=row.score, drop=row.drop,
+                macs_saved=row.macs,
+            )
+            for row in rows
+        ),
+    )  # fmt: skip
+
+
+def of_models(models: Any, name: str | None) -> ModelsResult:
+    """The architectures; or one of them, built for 10 classes at its usual size."""
+    known = {each.name: each.summary for each in models.ARCHITECTURES.values()}
+    if name is None:
+        return ModelsResult(command="models", architectures=known)
+    from edgesafe.models import count
+
+    net = models.build(name, 10, {})
+    return ModelsResult(
+        command="models",
+        architectures={name: known.get(name, "")},
+        params=count.params(net),
+        macs=count.macs(net, (224, 224, 3) if name.startswith("torchvision:") else (32, 32, 3)),
+    )
+
+
+def in_words(ahead: Estimate) -> str:
+    """The estimate in one line, the total first."""
+    parts = {
+        "training": ahead.train_s,
+        "recovery": ahead.recover_s,
+        "export and proofs": ahead.export_s,
+        f"measuring {ahead.images:,} images a file": ahead.measure_s,
+    }
+    listed = ", ".join(f"{name} {clock(seconds)}" for name, seconds in parts.items() if seconds >= 0.5)
+    return (
+        f"about {clock(ahead.seconds)} and {ahead.disk_bytes / 1e6:,.0f} MB for {ahead.variants} variants: "
+        f"{listed} (a rough figure from a short measurement on this machine)"
+    )

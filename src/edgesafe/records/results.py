@@ -1,0 +1,141 @@
+"""What a command's `--json` prints: one record per kind of result, schema edgesafe.result/1."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edgesafe.records.base import Record
+from edgesafe.records.measurements import Measurement
+from edgesafe.records.verdict import Verdict
+
+__all__ = [
+    "BenchResult",
+    "CommandResult",
+    "DoctorResult",
+    "Estimate",
+    "Fact",
+    "FilesResult",
+    "InitResult",
+    "LinesResult",
+    "ModelsResult",
+    "SensitivityRow",
+    "StudyResult",
+    "StudyRow",
+]
+
+
+class CommandResult(Record):
+    """What every result says first."""
+
+    schema_: Literal["edgesafe.result/1"] = Field(default="edgesafe.result/1", alias="schema")
+    command: str
+    exit_code: int = 0
+
+
+class StudyRow(Record):
+    """A variant of a study, and every metric that was measured for it."""
+
+    id: str
+    method: str
+    ratio: float
+    seed: int
+    status: str
+    reason: str = ""
+    metrics: dict[str, Measurement] = Field(default_factory=dict)
+
+
+class StudyResult(CommandResult):
+    """compress and evaluate."""
+
+    study: str  #: its directory
+    digest: str
+    variants: tuple[StudyRow, ...]
+    verdict: Verdict | None = None  #: evaluate --policy
+
+
+class FilesResult(CommandResult):
+    """report, corrupt, fetch: what was written, or was there already."""
+
+    files: tuple[str, ...]
+
+
+class LinesResult(CommandResult):
+    """compress --show-recipe, policy init, check and pin: a text, line by line, and the file it went to."""
+
+    lines: tuple[str, ...]
+    file: str | None = None
+
+
+class BenchResult(CommandResult):
+    """bench: metrics by file, in the order of the command line."""
+
+    files: dict[str, dict[str, Measurement]]
+
+
+class SensitivityRow(Record):
+    """What narrowing one layer alone costs."""
+
+    layer: str
+    layers: tuple[str, ...]  #: narrowed with it
+    ratio: float
+    accuracy: float
+    drop: float
+    macs_saved: float
+
+
+class ModelsResult(CommandResult):
+    """models: architectures by name with a summary; or each layer's sensitivity."""
+
+    architectures: dict[str, str] = Field(default_factory=dict)
+    params: int | None = None  #: of the one that was asked for
+    macs: int | None = None
+    sensitivity: tuple[SensitivityRow, ...] = ()
+
+
+class Estimate(Record):
+    """What a study will take on this machine, from a short measurement: a rough figure, not a promise."""
+
+    train_s: float  #: training baselines, and sparsity training
+    recover_s: float  #: BatchNorm re-estimation and fine-tuning
+    export_s: float  #: exporting files, proving them, timing them
+    measure_s: float  #: corrupting images and running the files on them
+    disk_bytes: int
+    images: int  #: that one file is measured on
+    variants: int  #: that are left to make, baselines included
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.train_s + self.recover_s + self.export_s + self.measure_s
+
+
+class InitResult(CommandResult):
+    """init: the recipe that was written, what the network and the data are, and what a study of them will take."""
+
+    file: str
+    params: int
+    macs: int
+    classes: int
+    shape: tuple[int, int, int]
+    train_images: int
+    validation_images: int
+    test_images: int
+    narrowed: int  #: layers that the method narrows
+    estimate: Estimate | None = None  #: None: the network could not be timed
+
+
+class Fact(Record):
+    """One line of `doctor`."""
+
+    topic: Literal["system", "package", "processor", "runtime", "data", "disk"]
+    name: str
+    value: str
+    advice: str = ""  #: what is missing or slow, why, and what to do; empty: nothing
+
+
+class DoctorResult(CommandResult):
+    """doctor: what this machine can do."""
+
+    facts: tuple[Fact, ...]
