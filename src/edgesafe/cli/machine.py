@@ -26,7 +26,7 @@ def init(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A new file.")] = Path("recipe.toml"),
     json: Json = None,
 ) -> int:
-    """Write a recipe for a network and a data set, tried, with what it will cost."""
+    """Write a recipe for a model and a data set, tried and costed."""
     from edgesafe.commands import printing
 
     flags = {"model": model, "weights": weights, "data": data, "root": root, "method": method, "ratios": ratio}
@@ -41,7 +41,7 @@ def doctor(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where studies will be written.")] = Path("export"),
     json: Json = None,
 ) -> int:
-    """Say what this machine can do, what is missing, what will be slow and why."""
+    """Say what this machine can do, and what will be slow and why."""
     from edgesafe.commands import doctor, printing
 
     result = doctor.examine(root, out)

@@ -18,7 +18,7 @@ __all__ = ["check", "init", "pin"]
 def init(
     study: Study, out: Annotated[Path | None, typer.Option("--out", metavar="FILE")] = None, json: Json = None
 ) -> int:
-    """Propose a policy from what a study measured, with limits that its n can decide."""
+    """Propose a policy whose limits a study's images can decide."""
     from edgesafe.commands import policy
 
     return _text_out("policy init", policy.propose(study), out, json)
@@ -29,7 +29,7 @@ def check(
     study: Study,
     json: Json = None,
 ) -> int:
-    """Say which gates of a policy the images of a study can decide."""
+    """Say which gates of a policy a study's images can decide."""
     from edgesafe.commands import policy as policies
 
     return _text_out("policy check", "".join(f"{line}\n" for line in policies.check(policy, study)), None, json)
@@ -49,8 +49,8 @@ def pin(
 
 def _text_out(command: str, text: str, out: Path | None, json: str | None) -> int:
     """To a new file, or to standard output."""
-    from edgesafe.records import LinesResult
     from edgesafe import files
+    from edgesafe.records import LinesResult
 
     if out is not None:
         if out.exists():

@@ -77,14 +77,15 @@ def _call(arguments: list[str]) -> int:
 
 
 def _misused(error: Exception, arguments: list[str]) -> int:
-    """A command line that cannot be parsed: the help if nothing was given, else one line."""
+    """A command line that cannot be parsed: the help if only a group of commands was named, else one line."""
     context = getattr(error, "ctx", None)
     name = context.command_path if context is not None else "edgesafe"
-    if context is not None and not set(arguments) - set(name.split()):
+    if context is not None and hasattr(context.command, "commands") and arguments == name.split()[1:]:
         print(context.get_help(), file=sys.stderr)
         return ExitCode.USAGE
     what = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")
-    return _report(UsageError(what[:1].lower() + what[1:], fix=f"see {name} --help"), debug=False)
+    what = what[:1].lower() + what[1:].replace(". Did you mean", ": did you mean")
+    return _report(UsageError(what, fix=f"see {name} --help"), debug=False)
 
 
 def _report(error: EdgesafeError, debug: bool) -> int:

@@ -54,7 +54,7 @@ class _Tolerant:
 
 
 def _to_nowhere(stream: TextIO) -> None:
-    """What is still in the stream's buffer goes to /dev/null: Python's own flush at the end would fail, and exit with 120."""
+    """What is in the stream's buffer goes to /dev/null, or else Python's own flush at the end fails: exit code 120."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):
@@ -87,8 +87,8 @@ def open_standard() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
-    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")
-    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 

@@ -43,7 +43,7 @@ def compress(
     show_recipe: Annotated[bool, typer.Option("--show-recipe", help="Print the resolved recipe and leave.")] = False,
     json: Json = None,
 ) -> int:
-    """Prune, fine-tune, export and measure: run a study, or go on with one."""
+    """Prune, recover, export, measure: run a study, or go on with it."""
     flags = {"model": model, "weights": weights, "data": data, "root": root, "method": method, "ratios": ratio}
     resolved = _recipe(recipe, set_ or [], {key: value for key, value in flags.items() if value})
     if show_recipe:
@@ -101,7 +101,7 @@ def report(
     ] = None,
     json: Json = None,
 ) -> int:
-    """Write index.html, report.md, results.csv and results.json of a study."""
+    """Write the HTML page, Markdown, CSV and JSON of a study."""
     from edgesafe.commands import report
     from edgesafe.records import FilesResult
 
@@ -129,7 +129,7 @@ def gate(
     markdown: Annotated[Path | None, typer.Option("--markdown", metavar="F")] = None,
     openmetrics: Annotated[Path | None, typer.Option("--openmetrics", metavar="F")] = None,
 ) -> int:
-    """Decide against a policy from stored evidence; the exit code says how it ended."""
+    """Decide against a policy; the exit code says how it ended."""
     from edgesafe.commands import gate
     from edgesafe.policy.outputs import to_json as verdict_as_json
 
@@ -182,7 +182,7 @@ def evaluate(
     std: Annotated[list[float] | None, typer.Option(help="Likewise.")] = None,
     json: Json = None,
 ) -> int:
-    """Audit any ONNX classifier: the same evidence, report and gate as for our own."""
+    """Audit any ONNX classifier, measured as our own are."""
     from edgesafe import progress
     from edgesafe.commands import evaluate, gate, printing, results
 

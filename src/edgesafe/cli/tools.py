@@ -24,7 +24,7 @@ def bench(
     runs: Annotated[int, typer.Option(min=64, help="Timed runs.")] = 1024,
     json: Json = None,
 ) -> int:
-    """Measure batch-1 latency (warm-up, interleaved, median and p90)."""
+    """Measure the latency of an ONNX file, or of two interleaved."""
     from edgesafe.commands import bench as benches
     from edgesafe.commands import printing
     from edgesafe.records import BenchResult
@@ -67,7 +67,7 @@ def corrupt(
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="Also a contact sheet of the first image.")] = None,
     json: Json = None,
 ) -> int:
-    """Write a corrupted test set in CIFAR-10-C's layout; an interrupted run goes on."""
+    """Write a corrupted test set in CIFAR-10-C's layout."""
     from edgesafe import progress
     from edgesafe.commands import corrupt
     from edgesafe.records import FilesResult
@@ -89,7 +89,7 @@ def models(
     set_: Set = None,
     json: Json = None,
 ) -> int:
-    """List the architectures and what was proven for them, describe one, or find each layer's sensitivity."""
+    """List architectures, describe one, or find layers' sensitivity."""
     from edgesafe import progress
     from edgesafe.commands import printing, results
     from edgesafe.recipe import parsing

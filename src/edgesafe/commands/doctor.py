@@ -1,4 +1,4 @@
-"""`edgesafe doctor`: what this machine can do, what it lacks, what will be slow and why. Imports nothing heavy at once."""
+"""`edgesafe doctor`: what this machine can do, what it lacks, what will be slow and why."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _version(name: str) -> str | None:
 
 
 def _runtime() -> Iterator[Fact]:
-    """onnxruntime's providers, and the graphics processor that torch sees."""
+    """Onnxruntime's providers, and the graphics processor that torch sees."""
     import onnxruntime
 
     providers = onnxruntime.get_available_providers()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgesafe import data, models, prune
+from edgesafe import data, files, models, prune
 from edgesafe.commands import estimate, results
 from edgesafe.errors import UsageError
 from edgesafe.models import count
@@ -24,7 +24,6 @@ from edgesafe.recipe.recipe import Recipe, variants
 from edgesafe.recipe.sections import Method
 from edgesafe.records import DataBundle, InitResult
 from edgesafe.stages import observe
-from edgesafe import files
 
 __all__ = ["init", "text"]
 

@@ -181,8 +181,9 @@ def print_init(result: InitResult) -> None:
     console = _console()
     shape = "x".join(map(str, result.shape))
     console.print(
-        f"{result.params:,} parameters, {result.macs:,} MACs; {result.classes} classes of {shape}; {result.train_images:,} "
-        f"images to train on, {result.validation_images:,} to judge recovery, {result.test_images:,} to measure on"
+        f"{result.params:,} parameters, {result.macs:,} MACs; {result.classes} classes of {shape}; "
+        f"{result.train_images:,} images to train on, {result.validation_images:,} to judge recovery, "
+        f"{result.test_images:,} to measure on"
     )
     console.print(f"tried: the network runs, and pruning changes {result.narrowed} layers, proven")
     if result.estimate is not None:

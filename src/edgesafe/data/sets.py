@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.data import arrays, files
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, EdgesafeError
 from edgesafe.recipe.sections import DataSection
 from edgesafe.records import DataBundle, DataIdentity, ImageSet
 
@@ -222,19 +222,27 @@ def _imagefolder(section: DataSection) -> RawData:
 
 def _factory(section: DataSection) -> RawData:
     module_name, _, attribute = section.name.partition(":")
+    where = f"data.name = '{section.name}'"
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise DataError(
-            f"cannot import it ({error})", where=f"data.name = '{section.name}'", fix="check PYTHONPATH"
-        ) from None
-    result = factory(**section.args)
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, or exit
+        raise DataError(f"cannot import it ({_one_line(error)})", where=where, fix="check PYTHONPATH") from error
+    try:
+        result = factory(**section.args)
+    except EdgesafeError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise DataError(f"the factory failed: {_one_line(error)}", where=where, fix="check data.args") from error
     if not isinstance(result, Mapping):
         raise DataError(
-            f"gave a {type(result).__name__}", where=f"data.name = '{section.name}'",
+            f"gave a {type(result).__name__}", where=where,
             fix="return a mapping with x_train, y_train, x_test, y_test (and classes)",
         )  # fmt: skip
     return _from_mapping(result, section.name)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _from_mapping(found: Mapping[str, Any], where: str) -> RawData:

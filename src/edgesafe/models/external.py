@@ -107,7 +107,7 @@ def _module_from_file(source: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and typing look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise UsageError(f"failed while loading: {_one_line(error)}", where=source, fix="mend the file") from error
     return module
@@ -116,7 +116,7 @@ def _module_from_file(source: str) -> ModuleType:
 def _module_by_name(source: str) -> ModuleType:
     try:
         return importlib.import_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"cannot be imported: {_one_line(error)}", where=source, fix=f"install it, or mend it; {_FORMS}"
         ) from error
@@ -127,7 +127,7 @@ def _call(arch: str, factory: Callable[..., Any], options: Mapping[str, Any]) ->
         model = factory(**options)
     except EdgesafeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"the factory failed: {_one_line(error)}", where=arch, fix="check model.args and the number of classes"
         ) from error

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from edgesafe.errors import PolicyError, RecipeError, UsageError
+from edgesafe.files import is_file
 
 __all__ = ["Kind", "available", "find", "support_table"]
 
@@ -32,8 +33,8 @@ _ERRORS = {Kind.RECIPE: RecipeError, Kind.POLICY: PolicyError, Kind.TARGET: Reci
 def find(kind: Kind, name: str | Path) -> Path:
     """The file of a shipped name such as "quickstart", or the path itself.
 
-    Whatever has a folder in it or ends in ".toml" is a path; a bare name is a shipped one, and only where none is called
-    so, a file of that name. A file that lies about never takes the place of a shipped one.
+    Whatever has a folder in it or ends in ".toml" is a path; a bare name is a shipped one, and only where none is
+    called so, a file of that name. A file that lies about never takes the place of a shipped one.
 
     Raises:
         PolicyError, RecipeError: there is no such file; the nearest name is given.
@@ -41,16 +42,16 @@ def find(kind: Kind, name: str | Path) -> Path:
     text = str(name)
     for root in _ROOTS:
         path = root / _FOLDERS[kind] / f"{text}.toml"
-        if Path(text).name == text and path.is_file():
+        if Path(text).name == text and is_file(path):
             return path
     if _exists(Path(text)):
         return Path(text)
     names = available(kind)
     near = difflib.get_close_matches(Path(text).name.removesuffix(".toml"), names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"one that ships: {', '.join(names) or 'none is installed'}"
+    hint = f"did you mean '{near[0]}'?" if near else f"those that ship: {', '.join(names) or 'none'}"
     if Path(text).name == text and not text.endswith(".toml"):
-        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{hint}, or give the path of a TOML file")
-    raise _ERRORS[kind]("no such file", where=text, fix=f"check the path, or name a {kind}: {hint}")
+        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{hint} A TOML file is given by its path")
+    raise _ERRORS[kind]("no such file", where=text, fix=f"check the path; {hint}")
 
 
 def _exists(path: Path) -> bool:
