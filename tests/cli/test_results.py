@@ -178,7 +178,7 @@ def test_init_refuses_before_it_writes(
 def ahead(*overrides: str):
     resolved = parsing.load(None, overrides)
     bundle = data.load(resolved.data)
-    bench = observe.prepare(bundle.test, data.identity(bundle), resolved.evaluate)
+    bench = observe.prepare(bundle.test, data.identity(bundle), resolved.evaluate, resolved.target)
     plans = recipe.variants(resolved)
     return estimate.estimate(resolved, bundle, bench, plans), estimate.estimate(resolved, bundle, bench, plans[1:])
 
@@ -208,12 +208,11 @@ def test_the_estimate_leaves_no_trace_in_what_is_random() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_network_that_cannot_be_timed_has_no_estimate_and_its_own_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_network_that_cannot_be_timed_has_no_estimate(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"
-        "def make(num_classes):\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(5, num_classes))\n"
+        "def make(num_classes):\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(5, num_classes))\n"
     )
     arch = f"model.arch={tmp_path / 'net.py'}:make"
     assert ahead(arch, "evaluate.corruptions=none") == (None, None)

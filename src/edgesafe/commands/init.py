@@ -57,7 +57,7 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
     model = _model(recipe, bundle)
     height, width, channels = bundle.test.images.shape[1:]
     narrowed = _narrowed(recipe, model, (height, width, channels))
-    bench = observe.prepare(bundle.test, data.identity(bundle), recipe.evaluate)
+    bench = observe.prepare(bundle.test, data.identity(bundle), recipe.evaluate, recipe.target)
     ahead = estimate.estimate(recipe, bundle, bench, variants(recipe))
     result = InitResult(
         command="init",
