@@ -14,17 +14,14 @@ Layout (members in this order, all stored, no pickles, zip timestamps 1980-01-01
 
 from __future__ import annotations
 
-import io
-import json
-import math
-import zipfile
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated
+from edgesafe.measure.columns import Column, Layout, pack, parse_header, unpack
 from edgesafe.measure.probabilities import cell_from_logits, check_logits
 from edgesafe.records import Cell, Evidence, Provenance, Record
 
@@ -39,9 +36,9 @@ _COLUMNS: dict[str, Any] = {
     "nll": np.float64,
     "margin": np.float64,
 }
-_MEMBERS = ("header", *_COLUMNS, "logits")
-_MAX_BYTES = 8 << 30  # 1,000 classes x 50,000 images x 75 cells are 0.3 GiB; anything near this is not evidence
-_MAX_HEADER = 1 << 20
+_LAYOUT = Layout(
+    "evidence", SCHEMA, {**{name: Column(dtype) for name, dtype in _COLUMNS.items()}, "logits": Column(np.float32, 2)}
+)
 _FIX = "measure again: the file is damaged or is not edgesafe's"
 
 
@@ -51,12 +48,6 @@ class _Header(Record):
     schema_: Literal["edgesafe.evidence/2"] = Field(default="edgesafe.evidence/2", alias="schema")
     provenance: Provenance
     cells: tuple[tuple[str, int, int], ...]  #: corruption, severity, rows; the clean cell first
-
-
-def _npy(array: NDArray[Any]) -> bytes:
-    out = io.BytesIO()
-    np.lib.format.write_array(out, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
-    return out.getvalue()
 
 
 def to_bytes(evidence: Evidence) -> bytes:
@@ -78,81 +69,16 @@ def to_bytes(evidence: Evidence) -> bytes:
     header = _Header(
         provenance=evidence.provenance, cells=tuple((c.corruption, c.severity, len(c.index)) for c in cells)
     )
-    content = header.model_dump(mode="json", by_alias=True)
-    text = json.dumps(content, sort_keys=True, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     _validate(evidence)
-    arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(text.encode(), np.uint8)}
-    for name, dtype in _COLUMNS.items():
-        arrays[name] = np.concatenate([getattr(c, name) for c in cells]).astype(dtype)
-    arrays["logits"] = evidence.logits.astype(np.float32, copy=False)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        for name in _MEMBERS:
-            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            info.create_system = 3
-            archive.writestr(info, _npy(arrays[name]))
-    return out.getvalue()
-
-
-def _array(raw: bytes, name: str) -> NDArray[Any]:
-    """A .npy member; its header is believed only if type, order and size are what the bytes hold."""
-    stream = io.BytesIO(raw)
-    try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise DataError(f"npy version {version}", where=f"evidence, {name}", fix=_FIX)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, EOFError, TypeError, OverflowError, RecursionError) as e:
-        raise DataError("not a .npy array", where=f"evidence, {name}", fix=_FIX) from e
-    if any(not isinstance(v, int) or v < 0 for v in shape):
-        raise DataError(f"shape {shape}", where=f"evidence, {name}", fix=_FIX)
-    want = {"header": np.dtype(np.uint8), "logits": np.dtype(np.float32)}.get(name) or np.dtype(_COLUMNS[name])
-    if dtype != want or fortran or len(shape) != (2 if name == "logits" else 1):
-        raise DataError(f"{dtype} {shape} instead of {want}", where=f"evidence, {name}", fix=_FIX)
-    if math.prod(shape) * dtype.itemsize != len(raw) - stream.tell():
-        raise DataError(f"shape {shape} does not fit its {len(raw)} bytes", where=f"evidence, {name}", fix=_FIX)
-    return np.frombuffer(raw, dtype, offset=stream.tell()).reshape(shape)
-
-
-def _members(data: bytes) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            infos = archive.infolist()
-            if [i.filename for i in infos] != [f"{m}.npy" for m in _MEMBERS]:
-                raise DataError("not the members that evidence has", where="evidence", fix=_FIX)
-            if any(i.compress_type != zipfile.ZIP_STORED or i.flag_bits & 1 for i in infos):
-                raise DataError("compressed or encrypted members", where="evidence", fix=_FIX)
-            if any(i.file_size != i.compress_size for i in infos) or sum(i.file_size for i in infos) > len(data):
-                raise DataError("members larger than the file", where="evidence", fix=_FIX)
-            return {m: _array(archive.read(i), m) for m, i in zip(_MEMBERS, infos, strict=True)}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as e:
-        raise DataError("not a readable npz file", where="evidence", fix=_FIX) from e
+    arrays = {name: np.concatenate([getattr(c, name) for c in cells]) for name in _COLUMNS}
+    return pack(_LAYOUT, header, {**arrays, "logits": evidence.logits})
 
 
 def _header(raw: NDArray[np.uint8]) -> _Header:
-    if len(raw) > _MAX_HEADER:
-        raise DataError(f"header of {len(raw)} bytes", where="evidence, header", fix=_FIX)
-    try:
-        text = raw.tobytes().decode()
-        content = json.loads(text)
-    except (UnicodeDecodeError, ValueError, RecursionError) as e:
-        raise DataError("not JSON", where="evidence, header", fix=_FIX) from e
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != SCHEMA:
-        raise DataError(
-            f"schema {schema!r}, this edgesafe reads {SCHEMA}"[:120],
-            where="evidence, header",
-            fix="read it with the edgesafe that wrote it, or measure again",
-        )
-    try:
-        header = _Header.model_validate_json(text, strict=True)
-    except ValidationError as e:
-        first = e.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{key[:80]}: {first['msg']}", where="evidence, header", fix=_FIX) from e
+    header = parse_header(raw, _LAYOUT, _Header)
     keys = [cell[:2] for cell in header.cells]
     if not keys or keys[0] != ("", 0) or len(set(keys)) != len(keys) or any(n < 1 for _, _, n in header.cells):
-        raise DataError("no clean cell first, an empty cell, or a cell twice", where="evidence, header", fix=_FIX)
+        raise _LAYOUT.wrong("no clean cell first, an empty cell, or a cell twice", "header")
     return header
 
 
@@ -164,9 +90,7 @@ def from_bytes(data: bytes) -> Evidence:
         NonFiniteError: NaN or infinity in it.
         NothingEvaluated: no clean images.
     """
-    if len(data) > _MAX_BYTES:
-        raise DataError(f"{len(data)} bytes", where="evidence", fix=_FIX)
-    arrays = _members(data)
+    arrays = unpack(data, _LAYOUT)
     header = _header(arrays["header"])
     rows = sum(n for _, _, n in header.cells)
     if any(len(arrays[c]) != rows for c in _COLUMNS):

@@ -1,0 +1,295 @@
+"""Every image of a finite set through an ONNX file: complete and exact, under the runtime that ships.
+
+Images go in chunks. Within a chunk, members of all undecided images are run in waves that grow, so that batches are
+full although each image makes only a few members and stops at its first violation. Order within an image: by rising
+distance (outwards), or extremes first, then coarse to fine. Chunks do not depend on each other: see `certification`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.certificates.sets import FiniteSet, Members
+from edgesafe.errors import IntegrityError, RefusedError
+from edgesafe.records.certificates import Engine, SetCertificates, Standing, Witnesses
+
+__all__ = ["Classifier", "Images", "Plan", "enumerate_chunk", "margins", "visiting_order"]
+
+_FIRST_WAVE, _GROWTH, _LARGEST_WAVE = 8, 4, 512  # members of an image per wave
+
+
+class Classifier(Protocol):
+    """What certificates need of a file: `measure.inference.session.OnnxClassifier`."""
+
+    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+        """Float32 (n, K) of uint8 (n, H, W, C)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Images:
+    """What is certified: images, labels, and their positions in the test set.
+
+    Attributes:
+        pixels: uint8 (n, H, W, C).
+        labels: int64 (n,).
+        index: int64 (n,), rising.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    index: NDArray[np.int64]
+
+    def part(self, rows: slice) -> Images:
+        """Some of them."""
+        return Images(self.pixels[rows], self.labels[rows], self.index[rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a set is run.
+
+    Attributes:
+        finite: the set.
+        outwards: by rising distance: gives each image's radius; else what is likeliest to fail comes first.
+        complete: run every member of every image, also after a violation: others will be compared with the answers.
+        baseline: certificates of the baseline, complete, on the same images: the answers are compared; None: not.
+        batch_size: images per run.
+    """
+
+    finite: FiniteSet
+    outwards: bool = True
+    complete: bool = False
+    baseline: SetCertificates | None = None
+    batch_size: int = 64
+
+
+@dataclass
+class _Rows:
+    """Columns of `SetCertificates`, while they are found."""
+
+    prediction: NDArray[np.int64]
+    standing: NDArray[np.uint8]
+    margin: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    witness: NDArray[np.int64]
+    members: NDArray[np.int64]
+    ran: NDArray[np.int64]
+    agrees: NDArray[np.int8]
+    answers: list[NDArray[np.int64]]  # per image: to every member, if they were all run and differ; else empty
+
+    def frozen(self, images: Images, plan: Plan) -> SetCertificates:
+        """The record; witnesses are not kept as pixels yet."""
+        finite, shape = plan.finite, images.pixels.shape[1:]
+        none = np.empty(0, np.int64)
+        return SetCertificates(
+            id=finite.id, sha256=finite.sha256, unit=finite.unit, reach=finite.reach(shape), engine=Engine.ENUMERATION,
+            outwards=plan.outwards, complete=plan.complete, index=images.index, label=images.labels,
+            prediction=self.prediction, standing=self.standing, margin=self.margin, distance=self.distance,
+            witness=self.witness, members=self.members, ran=self.ran, agrees=self.agrees,
+            answer_count=np.array([len(one) for one in self.answers], np.int64),
+            answers=np.concatenate([*self.answers, none]),
+            witnesses=Witnesses(none, np.empty((0, *shape), np.uint8), np.empty((0, *shape), np.uint8), none, ()),
+        )  # fmt: skip
+
+
+def visiting_order(members: Members, outwards: bool) -> NDArray[np.int64]:
+    """Positions of the members in the order they are run, without the untouched image, which is run before.
+
+    Outwards: by rising distance. Else: the first and the last, then the middle, the quarters, and so on.
+    """
+    n = len(members)
+    position = np.arange(n)
+    if outwards:
+        order = np.argsort(members.distance, kind="stable")
+    else:
+        coarse = position & -position  # the largest power of two that divides the position
+        coarse[[0, n - 1]] = 1 << 62
+        order = np.argsort(-coarse, kind="stable")
+    kept: NDArray[np.int64] = order[order != members.clean]
+    return kept
+
+
+@dataclass
+class _Walk:
+    """One image on its way through the members of its set."""
+
+    row: int
+    label: int
+    members: Members
+    order: NDArray[np.int64]
+    done: int = 0
+    wrong: bool = False  # a wrong answer was seen
+    reference: NDArray[np.int64] | None = None  # the baseline's answer to every member
+    answers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))  # -1: not run
+
+    def agreeing(self) -> bool:
+        """Whether a disagreement with the baseline is still to be looked for."""
+        if self.reference is None:
+            return False
+        seen = self.answers >= 0
+        return bool((self.answers[seen] == self.reference[seen]).all())
+
+    def live(self, complete: bool) -> bool:
+        """Whether another member could change what is known."""
+        return self.done < len(self.order) and (complete or not self.wrong or self.agreeing())
+
+
+def margins(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Logit of the label less the best other: float64 (n,)."""
+    z = logits.astype(np.float64)
+    rows = np.arange(len(z))
+    own = z[rows, labels].copy()
+    z[rows, labels] = -np.inf
+    least: NDArray[np.float64] = own - z.max(axis=1)
+    return least
+
+
+def enumerate_chunk(classifier: Classifier, images: Images, plan: Plan) -> SetCertificates:
+    """Decide some images under one set.
+
+    Args:
+        classifier: the open file.
+        images: some.
+        plan: the set, and how it is run.
+
+    Raises:
+        IntegrityError: the baseline's certificates are of another set, of other images, or not complete.
+        RefusedError: the file answers an image alone otherwise than in a batch.
+    """
+    n, shape = len(images), images.pixels.shape[1:]
+    logits = classifier.logits(images.pixels, plan.batch_size)
+    prediction = logits.argmax(axis=1).astype(np.int64)
+    margin = margins(logits, images.labels)
+    rows = _Rows(
+        prediction=prediction, standing=np.zeros(n, np.uint8), margin=margin,
+        distance=np.full(n, plan.finite.reach(shape)), witness=np.full(n, -1, np.int64),
+        members=np.zeros(n, np.int64), ran=np.ones(n, np.int64), agrees=np.full(n, -1, np.int8),
+        answers=[np.empty(0, np.int64)] * n,
+    )  # fmt: skip
+    clean_wrong = margin <= 0.0
+    walks = []
+    for row in range(n):
+        members = plan.finite.members(images.pixels[row])
+        rows.members[row] = len(members)
+        walk = _Walk(row, int(images.labels[row]), members, visiting_order(members, plan.outwards))
+        walk.wrong = bool(clean_wrong[row])
+        walk.answers = np.full(len(members), -1, np.int64)
+        if members.clean >= 0:
+            walk.answers[members.clean] = prediction[row]
+        walks.append(walk)
+    if plan.baseline is not None:
+        _meet(walks, images, plan.baseline, prediction, rows)
+    size = _FIRST_WAVE
+    while live := [walk for walk in walks if walk.live(plan.complete)]:
+        _wave(classifier, live, size, plan, rows)
+        size = min(size * _GROWTH, _LARGEST_WAVE)
+    for walk in walks:
+        _close(walk, rows, plan)
+    rows.standing[:] = np.where(rows.witness >= 0, Standing.FALSIFIED, Standing.CERTIFIED)
+    rows.standing[clean_wrong] = Standing.WRONG
+    rows.witness[clean_wrong] = -1
+    rows.distance[clean_wrong] = plan.finite.reach(shape)
+    _replay(classifier, images, plan.finite, rows)
+    return rows.frozen(images, plan)
+
+
+def _meet(
+    walks: list[_Walk], images: Images, baseline: SetCertificates, prediction: NDArray[np.int64], rows: _Rows
+) -> None:
+    """Give each walk the baseline's answers."""
+    at = np.searchsorted(baseline.index, images.index)
+    known = at < len(baseline.index)
+    if not known.all() or (baseline.index[at] != images.index).any() or not baseline.complete:
+        raise IntegrityError(
+            "the baseline was not run on every image", where=baseline.id, fix="certify the baseline first, completely"
+        )
+    starts = np.concatenate([[0], np.cumsum(baseline.answer_count)])
+    for walk, row in zip(walks, at.tolist(), strict=True):
+        if baseline.members[row] != len(walk.members):
+            raise IntegrityError("the baseline saw other images", where=baseline.id, fix="use the same data")
+        own = baseline.answers[starts[row] : starts[row + 1]]
+        walk.reference = own if len(own) else np.full(len(walk.members), baseline.prediction[row])
+        if prediction[walk.row] != baseline.prediction[row]:
+            walk.reference = None  # they differ on the untouched image already
+            rows.agrees[walk.row] = 0
+
+
+def _wave(classifier: Classifier, live: list[_Walk], size: int, plan: Plan, rows: _Rows) -> None:
+    """Run the next `size` members of each live image, in full batches."""
+    jobs = [(walk, walk.order[walk.done : walk.done + size]) for walk in live]
+    for walk, positions in jobs:
+        walk.done += len(positions)
+    for batch in _batches(jobs, plan.batch_size):
+        pixels = np.concatenate([walk.members.make(positions) for walk, positions in batch])
+        labels = np.concatenate([np.full(len(positions), walk.label) for walk, positions in batch])
+        logits = classifier.logits(pixels, plan.batch_size)
+        least, answers = margins(logits, labels), logits.argmax(axis=1)
+        start = 0
+        for walk, positions in batch:
+            part = slice(start, start + len(positions))
+            start += len(positions)
+            walk.answers[positions] = answers[part]
+            _take(walk, positions, least[part], rows)
+
+
+def _batches(jobs: list[tuple[_Walk, NDArray[np.int64]]], size: int) -> Iterator[list[tuple[_Walk, NDArray[np.int64]]]]:
+    """The same jobs, cut and joined so that each list holds `size` members."""
+    batch: list[tuple[_Walk, NDArray[np.int64]]] = []
+    room = size
+    for walk, positions in jobs:
+        rest = positions
+        while len(rest):
+            batch.append((walk, rest[:room]))
+            room -= len(batch[-1][1])
+            rest = rest[len(batch[-1][1]) :]
+            if room == 0:
+                yield batch
+                batch, room = [], size
+    if batch:
+        yield batch
+
+
+def _take(walk: _Walk, positions: NDArray[np.int64], least: NDArray[np.float64], rows: _Rows) -> None:
+    """Note what some members showed: the least margin, and the nearest violation (of equally near ones, the worst)."""
+    row = walk.row
+    rows.ran[row] += len(positions)
+    rows.margin[row] = min(rows.margin[row], float(least.min()))
+    bad = np.flatnonzero(least <= 0.0)
+    if not len(bad):
+        return
+    distance = walk.members.distance[positions[bad]]
+    best = bad[np.lexsort((least[bad], distance))[0]]
+    nearest = float(walk.members.distance[positions[best]])
+    if rows.witness[row] < 0 or nearest < rows.distance[row]:
+        rows.witness[row] = walk.members.number[positions[best]]
+        rows.distance[row] = nearest
+    walk.wrong = True
+
+
+def _close(walk: _Walk, rows: _Rows, plan: Plan) -> None:
+    """Agreement, and the answers if all were run and are not all the untouched image's."""
+    if walk.reference is not None:
+        rows.agrees[walk.row] = walk.agreeing()
+    if plan.complete and (walk.answers != rows.prediction[walk.row]).any():
+        rows.answers[walk.row] = walk.answers
+
+
+def _replay(classifier: Classifier, images: Images, finite: FiniteSet, rows: _Rows) -> None:
+    """Run every witness again, made anew and alone."""
+    for row in np.flatnonzero(rows.witness >= 0).tolist():
+        image = finite.image(images.pixels[row], int(rows.witness[row]))
+        margin = float(margins(classifier.logits(image[None], 1), images.labels[row : row + 1])[0])
+        if margin > 0.0:
+            raise RefusedError(
+                f"the witness of image {int(images.index[row])} is answered rightly when it is run alone",
+                where=finite.id, fix="export a file whose answers do not depend on the batch",
+            )  # fmt: skip
