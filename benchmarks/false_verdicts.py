@@ -34,6 +34,7 @@ from edgesafe.records import (
     GateStatus,
     Host,
     Measurements,
+    Role,
     StudyRecord,
     Target,
     VariantEntry,
@@ -112,8 +113,8 @@ STUDY = StudyRecord.model_construct(
     name="subsets",
     data=DataIdentity.model_construct(test_sha256=TEST),
     variants=tuple(
-        VariantEntry(id=one, method=method, ratio=0.0, seed=0, status="done")
-        for one, method in ((BASE, "baseline"), (CANDIDATE, "weight"))
+        VariantEntry(id=one, role=role, label=role, group=one, method=role, ratio=0.0, seed=0, status="done")
+        for one, role in ((BASE, Role.BASELINE), (CANDIDATE, Role.CANDIDATE))
     ),
 )
 

@@ -42,6 +42,7 @@ from edgesafe.records import (
     IntervalMethod,
     Measurement,
     Measurements,
+    Role,
     Sample,
     SampleDesign,
     StudyRecord,
@@ -120,7 +121,10 @@ def verdicts(baseline: Evidence, candidate: Evidence, limit: str, draws: int) ->
     """How the gate decides a growing sample, and after how many corrupted images."""
     text = f'schema="edgesafe.policy/1"\n[stats]\nconfidence=0.99\n[[gate]]\nid="g"\nmetric="mpc"\nmax_drop="{limit}"\n'
     policy, today = loads(text), datetime.date(2026, 1, 1)
-    entries = tuple(VariantEntry(id=v, method=v, ratio=0.0, seed=0, status="done") for v in ("baseline", "candidate"))
+    entries = tuple(
+        VariantEntry(id=role, role=role, label=role, group=role, method=role, ratio=0.0, seed=0, status="done")
+        for role in Role
+    )
     study = StudyRecord(
         name="simulation", edgesafe="0", recipe={}, recipe_sha256=NONE, inputs={}, variants=entries,
         data=DataIdentity(

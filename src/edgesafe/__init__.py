@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgesafe.records import Verdict
-    from edgesafe.study.study import StudyReader
+    from edgesafe.study.study import Study
 
 __all__ = ["__version__", "compress", "evaluate", "gate", "load"]
 
 __version__ = metadata.version("edgesafe")
 
 
-def compress(recipe: str | Path | None = None, out: str | Path | None = None, **overrides: Any) -> StudyReader:
+def compress(recipe: str | Path | None = None, out: str | Path | None = None, **overrides: Any) -> Study:
     """Run a study, or go on with one (the command `edgesafe compress`).
 
     Args:
@@ -58,7 +58,7 @@ def load(variant_dir: str | Path) -> nn.Module:
 
 def evaluate(
     model: str | Path, data: str, out: str | Path, *, baseline: str | Path | None = None, root: str = "data"
-) -> StudyReader:
+) -> Study:
     """Audit an ONNX classifier (the command `edgesafe evaluate`).
 
     Raises:
@@ -77,5 +77,6 @@ def gate(study: str | Path, policy: str | Path, *variants: str, baseline: str | 
         EdgesafeError: see `edgesafe.errors`. A failed gate is a verdict, not an error.
     """
     from edgesafe.commands import gate
+    from edgesafe.study.study import read
 
-    return gate.judge(gate.Request(Path(study), Path(policy), variants, baseline))
+    return gate.judge(read(Path(study)), gate.Request(Path(policy), variants, baseline))

@@ -6,7 +6,8 @@
     │   ├── PolicyError      4   the policy does not say something that can be decided
     │   ├── DataError        4   a data set is missing, damaged, empty or of the wrong shape
     │   ├── WeightsError     4   a weights file does not fit, is not tensors only, or is damaged
-    │   └── StoreError       4   the study directory cannot be used (read-only, full, another recipe, newer schema)
+    │   ├── StoreError       4   the study directory cannot be used (read-only, full, another recipe, newer schema)
+    │   └── UnknownNameError 4   a name that a study does not hold; also a KeyError
     ├── RefusedError         3   the result would be invalid: edgesafe will not produce or judge it
     │   ├── SurgeryError     3   a pruning step cannot be proven correct
     │   ├── ParityError      3   the exported file does not equal the network
@@ -35,6 +36,7 @@ __all__ = [
     "RefusedError",
     "StoreError",
     "SurgeryError",
+    "UnknownNameError",
     "UsageError",
     "WeightsError",
 ]
@@ -99,6 +101,10 @@ class WeightsError(UsageError):
 
 class StoreError(UsageError):
     """The study directory cannot be used."""
+
+
+class UnknownNameError(UsageError, KeyError):
+    """A name that a study does not hold."""
 
 
 class RefusedError(EdgesafeError):

@@ -308,12 +308,12 @@ def test_debug_shows_the_traceback_and_an_internal_error_is_70(
     def bug(*_: object) -> None:
         raise ZeroDivisionError("oops\nsecond line")
 
-    monkeypatch.setattr("edgesafe.commands.report.write", bug)
+    monkeypatch.setattr("edgesafe.cli.studies.read", bug)
     assert cli.run(["report", "nowhere"]) == 70
     error = capsys.readouterr().err
     assert error.startswith("edgesafe: internal error: ZeroDivisionError: oops second line")
     assert "Traceback" not in error
-    monkeypatch.setattr("edgesafe.commands.report.write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("edgesafe.cli.studies.read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert cli.run(["report", "nowhere"]) == 130
     assert "to continue" in capsys.readouterr().err
 

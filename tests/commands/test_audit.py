@@ -14,7 +14,7 @@ from edgesafe.commands import bench, evaluate
 from edgesafe.data import sets
 from edgesafe.errors import EdgesafeError, RefusedError, UsageError
 from edgesafe.recipe import recipe
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import read as open_study
 
 FEW = ("data.test_images=80", "evaluate.images_per_cell=10", "evaluate.latency_runs=64", 'evaluate.corruptions=["fog"]')
 
@@ -49,12 +49,12 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(
     ours_file = study / "baseline-s0" / "model.onnx"
     request = evaluate.Request(foreign, ours_file, "digits", overrides=FEW, mean=bundle.mean, std=bundle.std)
     done = evaluate.evaluate(request, tmp_path / "audit")
-    ours, theirs = (done.measurements(v).metrics for v in ("baseline-s0", "candidate-s0"))
+    ours, theirs = (done[v].measurements.metrics for v in ("baseline-s0", "candidate-s0"))
     for metric in ("accuracy", "mpc", "nll", "ece_em10_top1"):
         assert theirs[metric].estimate == pytest.approx(ours[metric].estimate, abs=1e-5)
-    assert done.measurements("candidate-s0").differences["accuracy"].estimate == 0.0
+    assert done["candidate-s0"].measurements.differences["accuracy"].estimate == 0.0
     assert "latency.ratio" in theirs
-    again = StudyReader(tmp_path / "audit")
+    again = open_study(tmp_path / "audit")
     assert again.record.digest == evaluate.evaluate(request, tmp_path / "audit").record.digest
     assert cli.run(["report", str(tmp_path / "audit"), "--out", str(tmp_path / "report")]) == 0
     assert (tmp_path / "report" / "index.html").stat().st_size > 10_000
@@ -121,8 +121,7 @@ def test_corrupt_writes_the_layout_and_evaluates_from_it(study: Path, tmp_path: 
     stored = (*sets, f"evaluate.corruptions=dir:{out}")
     made = (*sets, 'evaluate.corruptions=["fog"]')
     values = [
-        evaluate.evaluate(evaluate.Request(model, None, "digits", overrides=o), tmp_path / n)
-        .measurements("candidate-s0")
+        evaluate.evaluate(evaluate.Request(model, None, "digits", overrides=o), tmp_path / n)["candidate-s0"]
         .metrics["mpc"]
         .estimate
         for n, o in (("stored", stored), ("made", made))

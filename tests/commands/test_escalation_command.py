@@ -26,7 +26,7 @@ from edgesafe.policy import policy as policies
 from edgesafe.policy.decision import decide
 from edgesafe.recipe import parsing
 from edgesafe.records import GateStatus, Sample, SampleDesign
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import read as open_study
 
 from .conftest import TINY
 
@@ -75,11 +75,11 @@ def test_a_foreign_file_against_a_study_until_it_is_decided(
     assert code == 0, said.err
     assert "measured before" in said.err
     assert "PASS" in said.out
-    study = StudyReader(out)
-    found = study.measurements("candidate-s0")
+    study = open_study(out)
+    found = study["candidate-s0"].measurements
     assert found.differences["mpc"].method == "paired-margin-strata"
-    assert study.evidence_bytes("baseline-s0") == StudyReader(measured).evidence_bytes("baseline-s0")
-    verdict = gate.judge(gate.Request(out, rules))
+    assert study["baseline-s0"].evidence_bytes() == open_study(measured)["baseline-s0"].evidence_bytes()
+    verdict = gate.judge(open_study(out), gate.Request(rules))
     assert verdict.exit_code == 0  # decided the same from what was stored
     assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
     for page in ("index.html", "report.md"):
@@ -115,11 +115,11 @@ def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
     rules = policy(tmp_path / "p.toml")
     keys = [*QUICK, "evaluate.mode=quick", f"evaluate.policy={rules}", "evaluate.budget=1200"]
     study = compress.compress(parsing.load(None, keys), tmp_path / "s")
-    found = study.measurements("weight-r0.30-s0")
+    found = study["weight-r0.30-s0"].measurements
     assert found.sample is not None
     assert found.sample.looks >= 1
     assert study.record.inputs["policy"].startswith("sha256:")
-    verdict = gate.judge(gate.Request(tmp_path / "s", rules))
+    verdict = gate.judge(open_study(tmp_path / "s"), gate.Request(rules))
     assert {r.status for r in verdict.gates} == {GateStatus.PASS}
     rules.write_text(rules.read_text() + "\n# changed\n")
     with pytest.raises(IntegrityError, match="policy"):
@@ -129,11 +129,9 @@ def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
 def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
     """The same numbers, judged at one of five looks: each bound holds at 99 %, together 95 %."""
     rules = policy(tmp_path / "p.toml")
-    plain = gate.judge(gate.Request(measured, rules))
-    reader = StudyReader(measured)
-    ids = reader.done()
-    records = {v: reader.variant(v) for v in ids}
-    numbers = {v: reader.measurements(v) for v in ids}
+    plain = gate.judge(open_study(measured), gate.Request(rules))
+    reader = open_study(measured)
+    records, numbers = reader.records(), reader.measurements()
     one = "weight-r0.30-s0"
     sample = Sample(design=SampleDesign.CELL, seed=0, benchmark=300, looks=5)
     numbers[one] = numbers[one].model_copy(update={"sample": sample})

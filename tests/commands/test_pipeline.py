@@ -27,18 +27,18 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.progress import Silent
 from edgesafe.recipe import parsing, recipe
 from edgesafe.study import writer
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import read as open_study
 
 from .conftest import TINY
 
 
 def test_every_variant_is_made_and_measured(study: Path, tiny: recipe.Recipe) -> None:
-    read = StudyReader(study)
-    assert read.done() == tuple(plan.id for plan in recipe.variants(tiny))
+    read = open_study(study)
+    assert tuple(read) == tuple(plan.id for plan in recipe.variants(tiny))
     assert read.record.digest
-    for name in read.done():
-        read.verify(name)
-        metrics = read.measurements(name).metrics
+    read.verify()
+    for name in read:
+        metrics = read[name].measurements.metrics
         wanted = {
             "accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9", "mpc", "mpc.severity.1",
             "mpc.severity.5", "mpc.corruption.fog", "accuracy.fog.1", "ece_em10_top1.severity.5", "latency.p50_ms",
@@ -49,31 +49,31 @@ def test_every_variant_is_made_and_measured(study: Path, tiny: recipe.Recipe) ->
         assert metrics["parity.max_abs_logit"].estimate <= 1e-4
         if name != "baseline-s0":
             assert "latency.ratio" in metrics
-            assert {"accuracy", "mpc", "ece_em10_top1", "flips"} <= set(read.measurements(name).differences)
+            assert {"accuracy", "mpc", "ece_em10_top1", "flips"} <= set(read[name].measurements.differences)
 
 
 def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: recipe.Recipe) -> None:
     """Oracle: onnxruntime and numpy, called plainly."""
-    read, test = StudyReader(study), sets.load(tiny.data).test
+    read, test = open_study(study), sets.load(tiny.data).test
     for name in ("baseline-s0", "filter-r0.50-s0"):
         session = ort.InferenceSession(str(study / name / "model.onnx"))
         (logits,) = session.run(["logits"], {"image": test.images})
-        measured = read.measurements(name).metrics
+        measured = read[name].measurements.metrics
         assert measured["accuracy"].estimate == pytest.approx((logits.argmax(1) == test.labels).mean(), abs=1e-12)
         z = logits.astype(np.float64)
         z -= z.max(1, keepdims=True)
         nll = -(z - np.log(np.exp(z).sum(1, keepdims=True)))[np.arange(len(z)), test.labels].mean()
         assert measured["nll"].estimate == pytest.approx(nll, rel=1e-12)
-        stored = evidence_files.from_bytes(read.evidence_bytes(name))
+        stored = evidence_files.from_bytes(read[name].evidence_bytes())
         assert (stored.logits == logits).all()
 
 
 def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(study: Path) -> None:
-    read = StudyReader(study)
-    baseline = read.variant("baseline-s0")
+    read = open_study(study)
+    baseline = read["baseline-s0"].record
     assert baseline.macs is not None
     for name in ("filter-r0.50-s0", "channel-r0.30-s0", "random-r0.50-s0"):
-        variant = read.variant(name)
+        variant = read[name].record
         assert variant.params < baseline.params
         assert variant.macs is not None
         assert variant.macs < baseline.macs
@@ -92,7 +92,7 @@ def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(st
 
 def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, tiny: recipe.Recipe) -> None:
     bundle = sets.load(tiny.data)
-    for name in StudyReader(study).done():
+    for name in open_study(study):
         net = edgesafe.load(study / name).eval()
         x = torch.from_numpy(bundle.test.images[:16]).permute(0, 3, 1, 2).float() / 255
         x = (x - torch.tensor(bundle.mean).view(1, -1, 1, 1)) / torch.tensor(bundle.std).view(1, -1, 1, 1)
@@ -104,15 +104,15 @@ def test_a_variant_loads_without_pickle_and_gives_the_files_logits(study: Path, 
 
 def test_temperature_never_sees_the_test_set(study: Path, tiny: recipe.Recipe) -> None:
     bundle = sets.load(tiny.data)
-    for name in StudyReader(study).done():
-        fitted = StudyReader(study).variant(name).temperature
+    for name in open_study(study):
+        fitted = open_study(study)[name].record.temperature
         assert fitted is not None
         assert fitted.data_sha256 == bundle.validation.sha256 != bundle.test.sha256
         assert fitted.nll_after <= fitted.nll_before
 
 
 def hashes(root: Path) -> dict[str, str]:
-    return {e.id: e.digest for e in StudyReader(root).record.variants} | {"": StudyReader(root).record.digest}
+    return {e.id: e.digest for e in open_study(root).record.variants} | {"": open_study(root).record.digest}
 
 
 class Stop(BaseException):
@@ -221,7 +221,7 @@ def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: 
     )
     heard = Heard()
     study = compress.compress(parsing.load(None, [*SHORT, blocks, "train.epochs=4"]), tmp_path / "s", heard)
-    last, best = (study.variant(f"{name}-r0.30-s0").recovery for name in ("last", "best"))
+    last, best = (study[f"{name}-r0.30-s0"].record.recovery for name in ("last", "best"))
     assert last is not None and last.fine_tuning is not None
     assert best is not None and best.fine_tuning is not None
     assert last.accuracy_after < last.fine_tuning.accuracy_before == best.fine_tuning.accuracy_before
@@ -229,7 +229,7 @@ def test_a_recovery_that_hurts_is_said_and_the_best_epoch_can_be_kept(tmp_path: 
     assert best.validation_images == 197
     warned = [line for line in heard.said if "fine-tuning lowered" in line]
     assert len(warned) == 1
-    assert study.variant("as-r0.30-s0").recovery is None
+    assert study["as-r0.30-s0"].record.recovery is None
     assert "compress.0.recover.lr" in warned[0]
     assert "given weights" not in warned[0]  # none are given
     assert any("set compress.1.recover.epochs = 0" in line for line in heard.said)
@@ -252,13 +252,13 @@ def test_a_blocks_recovery_touches_only_its_variants(tmp_path: Path, monkeypatch
     same, other = done
     assert set(keys[0]) == set(keys[1])
     assert {name.split()[0] for name in keys[0] if keys[0][name] != keys[1][name]} == {"weight-r0.50-s0"}
-    for variant in same.done():
-        before, after = (s.variant(variant).artefact("model.onnx") for s in done)
+    for variant in same:
+        before, after = (s[variant].record.artefact("model.onnx") for s in done)
         assert (before == after) is (variant != "weight-r0.50-s0")
-    used = other.variant("weight-r0.50-s0").recovery
+    used = other["weight-r0.50-s0"].record.recovery
     assert used is not None and used.fine_tuning is not None
     assert (used.fine_tuning.epochs, used.fine_tuning.lr, used.fine_tuning.images) == (1, 0.0005, 120)
-    kept = other.variant("filter-r0.50-s0").recovery
+    kept = other["filter-r0.50-s0"].record.recovery
     assert kept is not None and kept.fine_tuning is not None
     assert kept.fine_tuning.lr == 0.01
 
@@ -268,7 +268,7 @@ def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> N
     heard = Heard()
     study = compress.compress(parsing.load(None, [*SHORT, block]), tmp_path / "s", heard)
     assert "slimming (L1 on BN scales) 50" in heard.said
-    recovery = study.variant("channel-r0.30-s0").recovery
+    recovery = study["channel-r0.30-s0"].record.recovery
     assert recovery is not None
     assert recovery.bn_images > 0
     assert recovery.fine_tuning is None
@@ -277,14 +277,14 @@ def test_slimming_takes_its_images_from_its_blocks_recovery(tmp_path: Path) -> N
 def test_corruptions_none_and_quick(tmp_path: Path) -> None:
     plain = [*TINY, "compress=[]", "evaluate.corruptions=none", "data.validation_from=test"]
     none = compress.compress(parsing.load(None, plain), tmp_path / "none")
-    metrics = none.measurements("baseline-s0").metrics
+    metrics = none["baseline-s0"].measurements.metrics
     assert "mpc" not in metrics
     assert metrics["accuracy"].population.description == "digits (197 of 600 test images held out) test set, 80 images"
     quick = [*TINY, 'compress=[{method="weight", ratios=[0.5]}]', "evaluate.mode=quick", "evaluate.images_per_cell=10"]
     study = compress.compress(parsing.load(None, quick), tmp_path / "quick")
-    cells = evidence_files.from_bytes(study.evidence_bytes("weight-r0.50-s0")).cells
+    cells = evidence_files.from_bytes(study["weight-r0.50-s0"].evidence_bytes()).cells
     assert len({cell.index.tobytes() for cell in cells.values()}) == len(cells)  # fresh images per cell
-    assert "mpc" in study.measurements("weight-r0.50-s0").differences
+    assert "mpc" in study["weight-r0.50-s0"].measurements.differences
 
 
 def test_weights_that_changed_since_are_noticed(study: Path, tmp_path: Path) -> None:
@@ -349,15 +349,15 @@ def test_budgets_steps_and_int8(tmp_path: Path) -> None:
     )
     wanted = parsing.load(None, [*TINY, blocks, "export.int8=true", "evaluate.corruptions=none"])
     study = compress.compress(wanted, tmp_path / "s")
-    baseline, budget = study.variant("baseline-s0"), study.variant("filter-macs0.6-s0")
+    baseline, budget = study["baseline-s0"].record, study["filter-macs0.6-s0"].record
     assert baseline.macs is not None
     assert budget.macs is not None
     assert 0.4 * baseline.macs < budget.macs <= 0.6 * baseline.macs
     assert budget.surgery is not None
     assert "asked for macs" in budget.surgery.notes[0]
-    slow = study.variant("slow-r0.50-s0")
+    slow = study["slow-r0.50-s0"].record
     assert slow.surgery is not None
     assert any("steps" in note for note in slow.surgery.notes)
-    metrics = study.measurements("slow-r0.50-s0").metrics
+    metrics = study["slow-r0.50-s0"].measurements.metrics
     assert metrics["size.int8_onnx_bytes"].estimate < metrics["size.onnx_bytes"].estimate
     assert abs(metrics["accuracy.int8"].estimate - metrics["accuracy"].estimate) < 0.2

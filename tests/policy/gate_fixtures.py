@@ -17,6 +17,7 @@ from edgesafe.records import (
     Measurement,
     Measurements,
     Parity,
+    Role,
     StudyRecord,
     Target,
     VariantEntry,
@@ -91,7 +92,13 @@ def study(*ids, test="d", **status):
         state = status.get(one.replace("-", "_").replace(".", "_"), "done")
         method = "baseline" if one.startswith("baseline") else one.split("-")[0]
         reason = "layer1: no" if state == "refused" else ""
-        entries.append(VariantEntry(id=one, method=method, ratio=0.5, seed=0, status=state, reason=reason))
+        role = Role.BASELINE if method == "baseline" else Role.CANDIDATE
+        entries.append(
+            VariantEntry(
+                id=one, role=role, label=method, group=one, method=method, ratio=0.5, seed=0, status=state,
+                reason=reason,
+            )
+        )  # fmt: skip
     identity = DataIdentity(
         name="toy", classes=("a", "b"), shape=(32, 32, 3), train_n=10, validation_n=10, test_n=10_000,
         train_sha256=sha("1"), validation_sha256=sha("2"), test_sha256=sha(test), mean=(0.5,) * 3, std=(0.5,) * 3,

@@ -9,20 +9,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from report_synthetic import Plan, study
 
-from edgesafe.report import ReportFiles, StudyView, build
+from edgesafe.report import ReportFiles, View, build
 
 
 @pytest.fixture(scope="session")
-def view() -> StudyView:
+def view() -> View:
     return study(Plan(n=800, per_cell=120))
 
 
 @pytest.fixture(scope="session")
-def files(view: StudyView) -> ReportFiles:
+def files(view: View) -> ReportFiles:
     return build(view)
 
 
 @pytest.fixture(scope="session")
-def small() -> StudyView:
+def small() -> View:
     """Two variants, one corruption, four layers: quick to build."""
     return study(Plan(variants=(("weight", 0.5), ("filter", 0.5)), n=200, per_cell=40, corruptions=("fog",), layers=4))

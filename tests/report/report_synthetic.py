@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -35,6 +36,7 @@ from edgesafe.records import (
     Proof,
     Provenance,
     Recovery,
+    Role,
     StudyRecord,
     SurgeryRecord,
     Target,
@@ -44,7 +46,8 @@ from edgesafe.records import (
     VariantRecord,
     Verdict,
 )
-from edgesafe.report import StudyView
+from edgesafe.report import View
+from edgesafe.study.study import Study, Variant
 
 K = 10
 SMALL = (
@@ -369,7 +372,7 @@ def _verdict(plan: Plan, measured: dict[str, Measurements]) -> Verdict:
     )
 
 
-def study(plan: Plan | None = None) -> StudyView:
+def study(plan: Plan | None = None) -> View:
     """The simulated study."""
     plan = plan or Plan()
     variants: list[VariantRecord] = []
@@ -416,15 +419,37 @@ def study(plan: Plan | None = None) -> StudyView:
             std=(0.229, 0.224, 0.225),
         ),
         host=HOST,
-        variants=tuple(
-            VariantEntry(id=v.id, method=v.method, ratio=v.ratio, seed=v.seed, status="done") for v in variants
-        ),
+        variants=tuple(entry(v) for v in variants),
     )
-    return StudyView(
-        record,
-        tuple(variants),
-        measured,
-        evidence if plan.evidence else {},
-        _verdict(plan, measured) if plan.gated else None,
-        path=f"export/{plan.name}",
-    )
+    root = Path("export") / plan.name
+    made = Study(root, record, tuple(Variant(entry(v), root / v.id, v, measured[v.id]) for v in variants))
+    return View(made, evidence if plan.evidence else {}, _verdict(plan, measured) if plan.gated else None)
+
+
+def entry(v: VariantRecord) -> VariantEntry:
+    """The line of the index that belongs to a finished variant."""
+    reference, group = v.method == "baseline", v.id.removesuffix(f"-s{v.seed}")
+    return VariantEntry(
+        id=v.id, role=Role.BASELINE if reference else Role.CANDIDATE, label=group.partition("-r")[0], group=group,
+        method=v.method, ratio=v.ratio, seed=v.seed, baseline=None if reference else f"baseline-s{v.seed}",
+        status="done",
+    )  # fmt: skip
+
+
+def changed(
+    view: View,
+    *,
+    record: StudyRecord | None = None,
+    variants: tuple[VariantRecord, ...] | None = None,
+    measurements: dict[str, Measurements] | None = None,
+    root: Path | None = None,
+    **others: object,
+) -> View:
+    """`view` of a study that holds other records or measurements."""
+    record, root = record or view.study.record, root or view.study.root
+    if variants is not None:
+        record = record.model_copy(update={"variants": tuple(entry(v) for v in variants)})
+    records = {v.id: v for v in (view.variants if variants is None else variants)}
+    measured = view.measurements if measurements is None else measurements
+    found = tuple(Variant(e, root / e.id, records.get(e.id), measured.get(e.id)) for e in record.variants)
+    return replace(view, study=Study(root, record, found), **others)

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
-from report_synthetic import Plan, study
+from report_synthetic import Plan, changed, study
 
-from edgesafe.report import StudyView, build
+from edgesafe.report import View, build
 from edgesafe.report.cautions import temperature_caution
 from edgesafe.report.view import grouped
 
 RAW, AFTER = "ece_em10_top1", "ece_em10_top1.calibrated"
 
 
-def _with(view: StudyView, **change: float) -> StudyView:
+def _with(view: View, **change: float) -> View:
     """ECE after temperature = before + change, by method."""
     measured = {}
     for name, m in view.measurements.items():
         shift = change[name.partition("-")[0]]
         after = m.metrics[AFTER].model_copy(update={"estimate": m.metrics[RAW].estimate + shift})
         measured[name] = m.model_copy(update={"metrics": {**m.metrics, AFTER: after}})
-    return dataclasses.replace(view, measurements=measured)
+    return changed(view, measurements=measured)
 
 
-def _given(view: StudyView) -> StudyView:
-    recipe = {**view.study.recipe, "model": {"arch": "resnet20", "weights": "w.th"}}
-    return dataclasses.replace(view, study=view.study.model_copy(update={"recipe": recipe}))
+def _given(view: View) -> View:
+    recipe = {**view.study.record.recipe, "model": {"arch": "resnet20", "weights": "w.th"}}
+    return changed(view, record=view.study.record.model_copy(update={"recipe": recipe}))
 
 
-def test_a_temperature_that_helped_is_no_caution(small: StudyView) -> None:
+def test_a_temperature_that_helped_is_no_caution(small: View) -> None:
     view = _with(small, baseline=-0.01, weight=-0.001, filter=-0.02)
     assert temperature_caution(view, grouped(view)[0]) is None
     files = build(view)
@@ -37,7 +35,7 @@ def test_a_temperature_that_helped_is_no_caution(small: StudyView) -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.013], ids=["equal", "worse"])
-def test_one_that_did_not_help_is_named_in_its_section_and_in_markdown(small: StudyView, shift: float) -> None:
+def test_one_that_did_not_help_is_named_in_its_section_and_in_markdown(small: View, shift: float) -> None:
     view = _given(_with(small, baseline=-0.01, weight=shift, filter=-0.02))
     before = view.measurements["weight-r0.50-s0"].metrics[RAW].estimate
     files = build(view)
@@ -51,7 +49,7 @@ def test_one_that_did_not_help_is_named_in_its_section_and_in_markdown(small: St
     assert files.html.count("not better than before") == 1
 
 
-def test_without_given_weights_the_reason_is_another(small: StudyView) -> None:
+def test_without_given_weights_the_reason_is_another(small: View) -> None:
     view = _with(small, baseline=0.01, weight=0.01, filter=0.01)
     caution = temperature_caution(view, grouped(view)[0])
     assert caution is not None and "3 of 3" in caution.head
@@ -60,7 +58,7 @@ def test_without_given_weights_the_reason_is_another(small: StudyView) -> None:
     sharp = tuple(
         v.model_copy(update={"temperature": v.temperature.model_copy(update={"value": 0.6})}) for v in view.variants
     )
-    view = dataclasses.replace(view, variants=sharp)
+    view = changed(view, variants=sharp)
     caution = temperature_caution(view, grouped(view)[0])
     assert caution is not None and "3 of these 3" in caution.reason
 
@@ -74,6 +72,6 @@ def test_a_large_study_names_a_few() -> None:
     assert caution is not None and len(caution.variants) == 9 and caution.variants[-1].startswith("and 4 more")
 
 
-def test_nothing_measured_is_nothing_said(small: StudyView) -> None:
-    view = dataclasses.replace(small, measurements={})
+def test_nothing_measured_is_nothing_said(small: View) -> None:
+    view = changed(small, measurements={})
     assert temperature_caution(view, grouped(view)[0]) is None

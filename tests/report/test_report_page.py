@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import re
@@ -12,9 +11,9 @@ import time
 
 import pytest
 from report_reading import Page
-from report_synthetic import LARGE, Plan, study
+from report_synthetic import LARGE, Plan, changed, study
 
-from edgesafe.report import ReportFiles, StudyView, build
+from edgesafe.report import ReportFiles, View, build
 
 
 def test_nothing_is_loaded_and_nothing_runs(files: ReportFiles) -> None:
@@ -32,7 +31,7 @@ def test_nothing_is_loaded_and_nothing_runs(files: ReportFiles) -> None:
     assert not re.search(r"https?:|url\((?!#)|@import", files.html)
 
 
-def test_the_same_study_gives_the_same_bytes(view: StudyView, files: ReportFiles) -> None:
+def test_the_same_study_gives_the_same_bytes(view: View, files: ReportFiles) -> None:
     assert build(view) == files
 
 
@@ -136,15 +135,15 @@ def test_what_is_missing_is_said(plan: Plan) -> None:
     assert "nan" not in re.sub(r"[a-z]+nan|nan[a-z]+", "", html.lower())
 
 
-def test_without_measurements_there_is_still_a_page(small: StudyView) -> None:
-    bare = dataclasses.replace(small, measurements={}, evidence={}, verdict=None)
+def test_without_measurements_there_is_still_a_page(small: View) -> None:
+    bare = changed(small, measurements={}, evidence={}, verdict=None)
     page = build(bare)
     assert page.html.count("not measured") > 10 and "not measured" in page.markdown
     assert page.csv.count("\n") == 1
 
 
-def test_without_a_verdict_the_page_says_how_to_get_one(small: StudyView) -> None:
-    html = build(dataclasses.replace(small, verdict=None)).html
+def test_without_a_verdict_the_page_says_how_to_get_one(small: View) -> None:
+    html = build(changed(small, verdict=None)).html
     assert "No verdict yet" in html and "edgesafe gate export/resnet20-cifar10 --policy" in html
     assert 'id="fig-gates"' not in html
 
@@ -157,24 +156,24 @@ def test_wording(files: ReportFiles) -> None:
     assert "iso" not in re.findall(r"[a-z]+", text)
 
 
-def test_samples_are_embedded_and_checked(small: StudyView) -> None:
+def test_samples_are_embedded_and_checked(small: View) -> None:
     from edgesafe.errors import DataError
 
     png = b"\x89PNG\r\n\x1a\n" + bytes(50)
-    image = Page(build(dataclasses.replace(small, samples=png)).html).root.all("img")[0]
+    image = Page(build(changed(small, samples=png)).html).root.all("img")[0]
     assert image.attrs["src"].startswith("data:image/png;base64,") and len(image.attrs["alt"]) > 20
     with pytest.raises(DataError):
-        build(dataclasses.replace(small, samples=b"GIF89a"))
+        build(changed(small, samples=b"GIF89a"))
 
 
-def test_too_large_a_page_leaves_details_out_and_says_so(small: StudyView) -> None:
+def test_too_large_a_page_leaves_details_out_and_says_so(small: View) -> None:
     samples = b"\x89PNG\r\n\x1a\n" + bytes(715_000)
-    html = build(dataclasses.replace(small, samples=samples)).html
+    html = build(changed(small, samples=samples)).html
     assert len(html.encode()) < 1_000_000
     assert "Left out to keep this page under 1 MB" in html and "sample images" in html
 
 
-def test_an_audit_of_foreign_files(small: StudyView) -> None:
+def test_an_audit_of_foreign_files(small: View) -> None:
     """`edgesafe evaluate`: no ratio, no surgery, MACs unknown."""
     audited = {"baseline-s0": "baseline", "filter-r0.50-s0": "candidate"}
     variants = tuple(
@@ -188,7 +187,7 @@ def test_an_audit_of_foreign_files(small: StudyView) -> None:
         )
         for i in audited
     }
-    view = dataclasses.replace(small, variants=variants, measurements=measured, verdict=None)
+    view = changed(small, variants=variants, measurements=measured, verdict=None)
     html = build(view).html
     assert 'id="fig-profile"' in html and "Audited files" in html and 'id="fig-ratio"' not in html
     assert "not measured" in html

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
-from report_synthetic import LARGE, Plan, study
+from report_synthetic import LARGE, Plan, changed, study
 
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import GateResult, GateStatus, Unit
-from edgesafe.report import ReportFiles, StudyView, svg
+from edgesafe.report import ReportFiles, View, svg
 from edgesafe.report.basis import basis_table
 from edgesafe.report.deep import deep_parts
 from edgesafe.report.forest import (
@@ -57,7 +55,7 @@ def test_heat_cells_show_sign_size_and_doubt() -> None:
     assert table.rows[0][2].text == "n. m.", "a cell that was not measured"
 
 
-def test_differences_say_which_way_is_worse(view: StudyView) -> None:
+def test_differences_say_which_way_is_worse(view: View) -> None:
     groups, _ = grouped(view)
     table = differences_table(view, groups)
     assert table is not None
@@ -76,7 +74,7 @@ def test_differences_say_which_way_is_worse(view: StudyView) -> None:
             assert (expected or "no clear change") in cell.small
 
 
-def test_quality_and_cost_are_the_measurements(view: StudyView) -> None:
+def test_quality_and_cost_are_the_measurements(view: View) -> None:
     groups, _ = grouped(view)
     quality, cost = quality_table(view, groups), cost_table(view, groups)
     for group, row in zip(groups, quality.rows, strict=True):
@@ -89,16 +87,16 @@ def test_quality_and_cost_are_the_measurements(view: StudyView) -> None:
     assert by_name["baseline"][4] == "reference"
 
 
-def test_the_noise_floor_stands_under_the_error(view: StudyView) -> None:
+def test_the_noise_floor_stands_under_the_error(view: View) -> None:
     m = view.measurements["baseline-s0"]
     ece = m.metrics["ece_em10_top1"].model_copy(update={"noise_floor": 0.0123})
-    changed = m.model_copy(update={"metrics": {**m.metrics, "ece_em10_top1": ece}})
-    with_floor = dataclasses.replace(view, measurements={**view.measurements, "baseline-s0": changed})
+    other = m.model_copy(update={"metrics": {**m.metrics, "ece_em10_top1": ece}})
+    with_floor = changed(view, measurements={**view.measurements, "baseline-s0": other})
     groups, _ = grouped(with_floor)
     assert "floor 1.23" in quality_table(with_floor, groups).rows[0][3].small
 
 
-def test_reliability_after_temperature_is_what_was_measured(view: StudyView) -> None:
+def test_reliability_after_temperature_is_what_was_measured(view: View) -> None:
     groups, _ = grouped(view)
     for part in deep_parts(view, groups[:2]):
         metrics = view.measurements[part.variant].metrics
@@ -189,31 +187,37 @@ def test_a_family_shows_each_variants_worst_and_many_seeds_the_worst_seed() -> N
         ((GateStatus.PASS,), GateStatus.PASS),
     ],
 )
-def test_a_group_is_as_good_as_its_worst_gate(
-    small: StudyView, seen: tuple[GateStatus, ...], worst: GateStatus
-) -> None:
+def test_a_group_is_as_good_as_its_worst_gate(small: View, seen: tuple[GateStatus, ...], worst: GateStatus) -> None:
     gates = tuple(_gate("filter-r0.50-s0", "max_drop 1.0pp", s, 0.0) for s in seen)
     warning = _gate("filter-r0.50-s0", "max_drop 1.0pp", GateStatus.FAIL, 0.5).model_copy(update={"level": "warn"})
     assert small.verdict is not None
-    view = dataclasses.replace(small, verdict=small.verdict.model_copy(update={"gates": (*gates, warning)}))
+    view = changed(small, verdict=small.verdict.model_copy(update={"gates": (*gates, warning)}))
     groups, _ = grouped(view)
     status = {g.key: g.status(view) for g in groups}
     assert status["filter-r0.50"] is worst and status["weight-r0.50"] is None
 
 
-def test_an_unmeasured_variant_may_be_judged_missing(small: StudyView) -> None:
+def test_an_unmeasured_variant_may_be_judged_missing(small: View) -> None:
     """The gate judges refused variants too; they have no record, and the page must still show them."""
-    from edgesafe.records import VariantEntry
+    from edgesafe.records import Role, VariantEntry
     from edgesafe.report import build
 
     entry = VariantEntry(
-        id="filter-r0.90-s0", method="filter", ratio=0.9, seed=0, status="refused", reason="too narrow"
+        id="filter-r0.90-s0",
+        role=Role.CANDIDATE,
+        label="filter",
+        group="filter-r0.90",
+        method="filter",
+        ratio=0.9,
+        seed=0,
+        status="refused",
+        reason="too narrow",
     )
     assert small.verdict is not None
     gate = _gate(entry.id, "max_drop 1.0pp", GateStatus.MISSING, None).model_copy(update={"limit": None, "unit": None})
-    view = dataclasses.replace(
+    view = changed(
         small,
-        study=small.study.model_copy(update={"variants": (*small.study.variants, entry)}),
+        record=small.study.record.model_copy(update={"variants": (*small.study.record.variants, entry)}),
         verdict=small.verdict.model_copy(update={"gates": (*small.verdict.gates, gate)}),
     )
     files = build(view)
@@ -223,7 +227,7 @@ def test_an_unmeasured_variant_may_be_judged_missing(small: StudyView) -> None:
     assert part is not None and any("filter-r0.90-s0" in str(p.svg) for p in part.panels)
 
 
-def test_layer_tables_say_why_a_layer_was_left_alone(small: StudyView) -> None:
+def test_layer_tables_say_why_a_layer_was_left_alone(small: View) -> None:
     table = layer_table(next(v for v in small.variants if v.id == "filter-r0.50-s0"))
     assert table is not None
     notes = [row[-1].text for row in table.rows]
@@ -239,7 +243,7 @@ def test_the_axis_of_a_family_names_no_single_member() -> None:
     assert _axis_words([one, other]) == "mPC, each variant's worst, drop, pp"
 
 
-def test_each_estimate_says_what_it_is_about(view: StudyView) -> None:
+def test_each_estimate_says_what_it_is_about(view: View) -> None:
     groups, _ = grouped(view)
     table = basis_table(view, groups)
     assert table is not None
@@ -248,10 +252,10 @@ def test_each_estimate_says_what_it_is_about(view: StudyView) -> None:
     assert rows["Δ Accuracy"][2:] == ["95 %, paired normal", "pp"] and rows["NLL"][3] == "nats"
     assert rows["Parameters"] == ["this file", "counted", "exact", "count"]
     assert rows["Latency ratio"][0] == "not stated" and rows["Latency ratio"][1] == "1,024 runs"
-    assert basis_table(dataclasses.replace(view, measurements={}), groups) is None
+    assert basis_table(changed(view, measurements={}), groups) is None
 
 
-def test_the_first_screen_names_what_was_compressed_and_the_best(view: StudyView, files: ReportFiles) -> None:
+def test_the_first_screen_names_what_was_compressed_and_the_best(view: View, files: ReportFiles) -> None:
     groups, _ = grouped(view)
     facts = dict(lead(view, groups))
     assert facts["Network"] == "resnet20, 272 k parameters before compression"

@@ -8,9 +8,9 @@ import json
 from importlib.resources import files as package_files
 
 import pytest
-from report_synthetic import Plan, study
+from report_synthetic import Plan, changed, study
 
-from edgesafe.report import ReportFiles, StudyView, build
+from edgesafe.report import ReportFiles, View, build
 from edgesafe.report.results import (
     CSV_COLUMNS,
     ResultsFile,
@@ -46,7 +46,7 @@ def test_the_schema_accepts_our_files_and_refuses_others(files: ReportFiles) -> 
         assert not validator.is_valid(broken)
 
 
-def test_json_holds_every_number(view: StudyView, files: ReportFiles) -> None:
+def test_json_holds_every_number(view: View, files: ReportFiles) -> None:
     results = ResultsFile.model_validate_json(files.json)
     assert {v.id for v in results.variants} == {v.id for v in view.variants}
     for v in results.variants:
@@ -56,7 +56,7 @@ def test_json_holds_every_number(view: StudyView, files: ReportFiles) -> None:
     assert "NaN" not in files.json and "Infinity" not in files.json and files.json.isascii()
 
 
-def test_csv_has_one_row_per_variant_and_metric(view: StudyView, files: ReportFiles) -> None:
+def test_csv_has_one_row_per_variant_and_metric(view: View, files: ReportFiles) -> None:
     rows = list(csv.DictReader(io.StringIO(files.csv)))
     assert tuple(rows[0]) == CSV_COLUMNS
     derived = {v.id: v.derived for v in ResultsFile.model_validate_json(files.json).variants}
@@ -77,31 +77,41 @@ def test_csv_has_one_row_per_variant_and_metric(view: StudyView, files: ReportFi
         assert bool(row["confidence"]) == (source.low is not None)
 
 
-def test_refused_and_pending_variants_are_listed(small: StudyView) -> None:
-    import dataclasses
-
-    from edgesafe.records import VariantEntry
+def test_refused_and_pending_variants_are_listed(small: View) -> None:
+    from edgesafe.records import Role, VariantEntry
 
     entries = (
-        *small.study.variants,
+        *small.study.record.variants,
         VariantEntry(
             id="filter-r0.90-s0",
+            role=Role.CANDIDATE,
+            label="filter",
+            group="filter-r0.90",
             method="filter",
             ratio=0.9,
             seed=0,
             status="refused",
             reason="layer1.0.conv1: too narrow",
         ),
-        VariantEntry(id="filter-r0.95-s0", method="filter", ratio=0.95, seed=0, status="pending"),
+        VariantEntry(
+            id="filter-r0.95-s0",
+            role=Role.CANDIDATE,
+            label="filter",
+            group="filter-r0.95",
+            method="filter",
+            ratio=0.95,
+            seed=0,
+            status="pending",
+        ),
     )
-    files = build(dataclasses.replace(small, study=small.study.model_copy(update={"variants": entries})))
+    files = build(changed(small, record=small.study.record.model_copy(update={"variants": entries})))
     assert "too narrow" in files.html and "pending" in files.html
     assert "filter-r0.90-s0" in files.markdown
     status = {v.id: v.status for v in ResultsFile.model_validate_json(files.json).variants}
     assert status["filter-r0.90-s0"] == "refused" and status["filter-r0.95-s0"] == "pending"
 
 
-def test_markdown_is_short_and_a_table(files: ReportFiles, view: StudyView) -> None:
+def test_markdown_is_short_and_a_table(files: ReportFiles, view: View) -> None:
     lines = files.markdown.splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + len(view.variants)

@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from report_synthetic import Plan, study
+from report_synthetic import Plan, changed, study
 
 from edgesafe.measure.metrics.calibration import aurc
 from edgesafe.records import Cell, Measurement, Unit
-from edgesafe.report import StudyView, build
+from edgesafe.report import View, build
 from edgesafe.report.deep import deep_parts, risk_rows
 from edgesafe.report.results import ResultsFile
 from edgesafe.report.risk import (
@@ -43,7 +43,7 @@ def _coarse(cell: Cell) -> Cell:
 
 
 @pytest.mark.parametrize("change", [lambda c: c, _shuffled, _coarse, lambda c: _shuffled(_coarse(c))])
-def test_the_numbers_are_those_of_a_naive_count(view: StudyView, change) -> None:
+def test_the_numbers_are_those_of_a_naive_count(view: View, change) -> None:
     cell = change(view.evidence["filter-r0.50-s0"].clean)
     risk, (expected, kept) = risk_of(cell, view, "filter-r0.50-s0"), _naive(cell, 0.8)
     m = risk.measurement
@@ -53,7 +53,7 @@ def test_the_numbers_are_those_of_a_naive_count(view: StudyView, change) -> None
     assert m.population.description.startswith("synthetic; those of confidence ") and "threshold" in m.method
 
 
-def test_order_never_matters_where_confidences_tie(view: StudyView) -> None:
+def test_order_never_matters_where_confidences_tie(view: View) -> None:
     cell = _coarse(view.evidence["filter-r0.50-s0"].clean)
     one, other = risk_of(cell, view, "x"), risk_of(_shuffled(cell), view, "x")
     assert one.measurement == other.measurement and one.area == pytest.approx(other.area, abs=1e-12)
@@ -61,7 +61,7 @@ def test_order_never_matters_where_confidences_tie(view: StudyView) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_line_is_drawn_at_thresholds_that_exist(view: StudyView) -> None:
+def test_the_line_is_drawn_at_thresholds_that_exist(view: View) -> None:
     cell = view.evidence["baseline-s0"].clean
     coverage, risk = _curve(risk_of(cell, view, "baseline-s0"))
     assert coverage[-1] == 1.0 and np.all(np.diff(coverage) > 0) and len(coverage) <= 50
@@ -69,7 +69,7 @@ def test_the_line_is_drawn_at_thresholds_that_exist(view: StudyView) -> None:
         assert r == pytest.approx(_naive(cell, c)[0], abs=1e-12)
 
 
-def test_one_panel_per_variant_beside_its_baseline(view: StudyView) -> None:
+def test_one_panel_per_variant_beside_its_baseline(view: View) -> None:
     groups, series = grouped(view)
     rows = risk_rows(deep_parts(view, groups), [s.name for s in series])
     part = risk_figure(rows)
@@ -82,7 +82,7 @@ def test_one_panel_per_variant_beside_its_baseline(view: StudyView) -> None:
     assert "SE " in part.table.rows[1][2].small and "interval not measured" in part.table.rows[1][1].small
 
 
-def test_the_baseline_alone_and_nothing_at_all(view: StudyView) -> None:
+def test_the_baseline_alone_and_nothing_at_all(view: View) -> None:
     groups, _ = grouped(view)
     alone = risk_figure(risk_rows(deep_parts(view, groups[:1]), []))
     assert alone is not None and len(alone.panels) == 1
@@ -99,7 +99,7 @@ def test_a_network_without_an_error_has_a_flat_line() -> None:
     assert risk.measurement.population.description.startswith("images like the test images; ")
 
 
-def test_a_measured_area_brings_its_interval(small: StudyView) -> None:
+def test_a_measured_area_brings_its_interval(small: View) -> None:
     m = small.measurements["filter-r0.50-s0"]
     area = Measurement(
         metric="aurc",
@@ -111,19 +111,19 @@ def test_a_measured_area_brings_its_interval(small: StudyView) -> None:
         method="jackknife-log",
         unit=Unit.SCORE,
     )
-    changed = m.model_copy(update={"metrics": {**m.metrics, "aurc": area}})
-    html = build(dataclasses.replace(small, measurements={**small.measurements, "filter-r0.50-s0": changed})).html
+    other = m.model_copy(update={"metrics": {**m.metrics, "aurc": area}})
+    html = build(changed(small, measurements={**small.measurements, "filter-r0.50-s0": other})).html
     assert "0.0181–0.0219\nSE 0.00097" in html  # noqa: RUF001
 
 
-def test_results_hold_the_risk_with_its_interval_and_population(view: StudyView) -> None:
+def test_results_hold_the_risk_with_its_interval_and_population(view: View) -> None:
     files = build(view)
     for v in ResultsFile.model_validate_json(files.json).variants:
         assert v.derived[METRIC].estimate == pytest.approx(_naive(view.evidence[v.id].clean, 0.8)[0])
     assert files.csv.count(f",{METRIC},derived,") == len(view.variants)
 
 
-def test_of_many_variants_the_best_are_drawn_and_all_are_tabulated(view: StudyView) -> None:
+def test_of_many_variants_the_best_are_drawn_and_all_are_tabulated(view: View) -> None:
     groups, _ = grouped(view)
     one = risk_rows(deep_parts(view, groups[:2]), [])[1]
     rows = [dataclasses.replace(one, key=f"k{i}") for i in range(12)]

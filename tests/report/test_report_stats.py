@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_synthetic import Plan, study
+from report_synthetic import Plan, changed, study
 
 from edgesafe.errors import NonFiniteError
 from edgesafe.measure.metrics.calibration import ece_equal_mass
@@ -32,7 +32,7 @@ from edgesafe.report.stats import (
     tempered,
 )
 from edgesafe.report.svg import spread_labels
-from edgesafe.report.view import StudyView, grouped
+from edgesafe.report.view import View, grouped
 from edgesafe.report.words import (
     amount,
     clean,
@@ -104,11 +104,11 @@ def test_a_temperature_cools_the_confidence_and_not_the_class() -> None:
 
 
 @pytest.fixture(scope="module")
-def ungated() -> StudyView:
+def ungated() -> View:
     return study(Plan(n=400, corruptions=(), gated=False, evidence=False, layers=3))
 
 
-def _set(view: StudyView, name: str, **values: float) -> StudyView:
+def _set(view: View, name: str, **values: float) -> View:
     """`view` with some metrics of a variant replaced."""
     m = view.measurements[name]
     metrics = dict(m.metrics)
@@ -118,12 +118,10 @@ def _set(view: StudyView, name: str, **values: float) -> StudyView:
         metrics[metric] = Measurement(
             metric=metric, estimate=value, low=value - 0.001, high=value + 0.001, n=100, method="normal", unit=unit
         )
-    return dataclasses.replace(
-        view, measurements={**view.measurements, name: m.model_copy(update={"metrics": metrics})}
-    )
+    return changed(view, measurements={**view.measurements, name: m.model_copy(update={"metrics": metrics})})
 
 
-def test_the_best_follow_their_rule(ungated: StudyView) -> None:
+def test_the_best_follow_their_rule(ungated: View) -> None:
     view = ungated
     base = view.measurements["baseline-s0"].metrics["accuracy"].estimate
     view = _set(view, "weight-r0.30-s0", accuracy=base - 0.001)
@@ -152,7 +150,7 @@ def test_a_failed_gate_keeps_a_variant_from_being_best() -> None:
     assert best(pareto(groups, view), view) == ()
 
 
-def test_dominated_means_no_better_anywhere(ungated: StudyView) -> None:
+def test_dominated_means_no_better_anywhere(ungated: View) -> None:
     groups, _ = grouped(ungated)
     points = pareto(groups, ungated)
     for p in points:
@@ -168,7 +166,7 @@ def test_dominated_means_no_better_anywhere(ungated: StudyView) -> None:
         assert p.dominated == bool(better)
 
 
-def test_the_sparse_file_is_what_ships(ungated: StudyView) -> None:
+def test_the_sparse_file_is_what_ships(ungated: View) -> None:
     groups, _ = grouped(ungated)
     weight = next(g for g in groups if g.key == "weight-r0.70")
     sparse = weight.first.artefact("model.sparse.onnx")
@@ -192,16 +190,16 @@ def test_seeds_are_means_with_a_standard_deviation() -> None:
     assert interval(value).startswith("±")
 
 
-def test_labels_keep_recipe_entries_of_one_method_apart(ungated: StudyView) -> None:
+def test_labels_keep_recipe_entries_of_one_method_apart(ungated: View) -> None:
     renamed = tuple(
         v.model_copy(update={"id": v.id.replace("filter", "filter_all")}) if v.ratio == 0.5 else v
         for v in ungated.variants
     )
-    _, series = grouped(dataclasses.replace(ungated, variants=renamed, measurements={}))
+    _, series = grouped(changed(ungated, variants=renamed, measurements={}))
     assert [s.name for s in series] == ["weight", "filter", "filter_all", "channel"]
 
 
-def test_speed_needs_the_whole_interval_below_one(ungated: StudyView) -> None:
+def test_speed_needs_the_whole_interval_below_one(ungated: View) -> None:
     groups, _ = grouped(ungated)
     said = {g.key: speed(g.value(ungated, "latency.ratio")) for g in groups if not g.is_baseline}
     assert said["weight-r0.50"] == "no speed-up" and said["filter-r0.50"].endswith("times as fast")
@@ -212,7 +210,7 @@ def test_speed_needs_the_whole_interval_below_one(ungated: StudyView) -> None:
     assert speed(None) == "not measured"
 
 
-def test_severities_come_from_what_is_measured(view: StudyView, ungated: StudyView) -> None:
+def test_severities_come_from_what_is_measured(view: View, ungated: View) -> None:
     assert severities(view, "mpc") == [1, 2, 3, 4, 5] and severities(ungated, "mpc") == []
 
 

@@ -11,6 +11,7 @@ import typer
 from edgesafe.cli.options import Json, Study
 from edgesafe.cli.streams import deliver, put
 from edgesafe.errors import ExitCode, UsageError
+from edgesafe.study.study import read
 
 __all__ = ["check", "init", "pin"]
 
@@ -21,7 +22,7 @@ def init(
     """Propose a policy whose limits a study's images can decide."""
     from edgesafe.commands import policy
 
-    return _text_out("policy init", policy.propose(study), out, json)
+    return _text_out("policy init", policy.propose(read(study)), out, json)
 
 
 def check(
@@ -32,7 +33,7 @@ def check(
     """Say which gates of a policy a study's images can decide."""
     from edgesafe.commands import policy as policies
 
-    return _text_out("policy check", "".join(f"{line}\n" for line in policies.check(policy, study)), None, json)
+    return _text_out("policy check", "".join(f"{line}\n" for line in policies.check(policy, read(study))), None, json)
 
 
 def pin(
@@ -44,7 +45,7 @@ def pin(
     """Pin the baseline that the gate may compare with."""
     from edgesafe.commands import policy
 
-    return _text_out("policy pin", policy.pin(study, tuple(variant or ())), out, json)
+    return _text_out("policy pin", policy.pin(read(study), tuple(variant or ())), out, json)
 
 
 def _text_out(command: str, text: str, out: Path | None, json: str | None) -> int:

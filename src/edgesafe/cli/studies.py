@@ -14,9 +14,11 @@ from edgesafe.cli.needs import needs
 from edgesafe.cli.options import Data, Fresh, Json, Out, Policy, Root, Set, Study
 from edgesafe.cli.streams import TO_STDOUT, deliver
 from edgesafe.errors import ExitCode, RecipeError
+from edgesafe.records import VariantStatus
+from edgesafe.study import naming
+from edgesafe.study.study import read
 
 if TYPE_CHECKING:
-    from edgesafe.commands.gate import Request as GateRequest
     from edgesafe.progress import Progress
     from edgesafe.recipe.recipe import Recipe
     from edgesafe.records import Verdict
@@ -57,7 +59,7 @@ def compress(
     study = needs("edgesafe.commands.compress", "compress").compress(resolved, target, say)
     result = results.of_study("compress", study)
     deliver(result, json, partial(printing.print_study, study))
-    if refused := [row for row in result.variants if row.status == "refused"]:
+    if refused := [row for row in result.variants if row.status is VariantStatus.REFUSED]:
         reasons = "; ".join(f"{row.id} ({row.reason})" for row in refused)
         print(f"edgesafe: refused {len(refused)} of {len(result.variants)} variants: {reasons}", file=sys.stderr)
     return result.exit_code
@@ -106,7 +108,7 @@ def report(
     from edgesafe.records import FilesResult
 
     target = out or Path("reports") / study.resolve().name
-    files = tuple(str(path) for path in report.write(study, target, policy))
+    files = tuple(str(path) for path in report.write(read(study), target, policy))
     deliver(FilesResult(command="report", files=files), json, lambda: print("\n".join(files)))
     return ExitCode.DONE
 
@@ -133,8 +135,8 @@ def gate(
     from edgesafe.commands import gate
     from edgesafe.policy.outputs import to_json as verdict_as_json
 
-    request = gate.Request(study, policy, tuple(variant or ()), baseline, lock, no_baseline)
-    verdict = gate.judge(request)
+    request = gate.Request(policy, tuple(variant or ()), baseline, lock, no_baseline)
+    verdict = gate.judge(read(study), request)
     outputs = {"junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     if json not in (None, TO_STDOUT):
         outputs["json"] = Path(str(json))
@@ -186,7 +188,7 @@ def evaluate(
     from edgesafe import progress
     from edgesafe.commands import evaluate, gate, printing, results
 
-    target = out or Path("export") / model.stem
+    target = out or Path("export") / naming.cleaned(model.stem)
     channels = (tuple(mean) if mean else None, tuple(std) if std else None)
     quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
     given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
@@ -195,8 +197,10 @@ def evaluate(
     say = progress.for_terminal()
     _start_over(fresh, target, say)
     study = evaluate.evaluate(request, target, say)
-    asked = _about_candidate(target, policy, baseline) if policy is not None else None
-    verdict = gate.judge(asked) if asked is not None else None
+    verdict = None
+    if policy is not None:
+        judged = tuple(one.id for one in study.values() if not one.entry.is_baseline)
+        verdict = gate.judge(study, gate.Request(Path(policy), judged, no_baseline=baseline is None))
     result = results.of_study("evaluate", study, verdict)
 
     def show() -> None:
@@ -206,9 +210,3 @@ def evaluate(
 
     deliver(result, json, show)
     return result.exit_code
-
-
-def _about_candidate(target: Path, policy: str, baseline: Path | None) -> GateRequest:
-    from edgesafe.commands import gate
-
-    return gate.Request(target, Path(policy), ("candidate-s0",), no_baseline=baseline is None)

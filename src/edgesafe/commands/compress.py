@@ -38,6 +38,7 @@ from edgesafe.records import (
     StudyRecord,
     VariantEntry,
     VariantRecord,
+    VariantStatus,
 )
 from edgesafe.stages import (
     counts,
@@ -55,6 +56,7 @@ from edgesafe.stages.timing import Timing
 from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
 from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
+from edgesafe.study.study import MODEL, Study, read
 from edgesafe.study.writer import Files, StudyWriter
 from edgesafe.train.augmentation import Normalisation
 
@@ -94,7 +96,7 @@ class Run:
         return self.identity.shape
 
 
-def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> StudyWriter:
+def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Study:
     """Run a study, or go on with it.
 
     Args:
@@ -103,7 +105,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
         progress: told what happens; None: nothing is printed.
 
     Returns:
-        The study, closed. Variants that were refused say why in `record.variants`.
+        The study, read back and checked. Variants that were refused say why in their entry.
 
     Raises:
         EdgesafeError: the recipe, data, weights or directory cannot be used, or the baseline is refused.
@@ -116,10 +118,10 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     bench = observe.prepare(bundle.test, identity, recipe.evaluate, recipe.target)
     inputs = input_hashes(weights=recipe.model.weights, arch=recipe.model.arch, policy=recipe.policy_file)
     plans = variants(recipe)
-    entries = tuple(VariantEntry(id=p.id, method=p.method, ratio=p.ratio, seed=p.seed, status="pending") for p in plans)
     record = StudyRecord(
         name=recipe.name, edgesafe=metadata.version("edgesafe"), recipe=recipe.resolved(), recipe_sha256=recipe.sha256,
-        inputs=inputs, data=identity, host=host(), variants=entries,
+        inputs=inputs, data=identity, host=host(),
+        variants=tuple(_entry(plan) for plan in plans),
     )  # fmt: skip
     with StudyWriter(out, record) as study:
         run = Run(recipe, bundle, identity, bench, study, progress, inputs)
@@ -139,7 +141,15 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
                 study.refuse(plan.id, str(refusal))
                 progress.note(f"  refused: {refusal}")
         study.close_study()
-    return study
+    return read(out)
+
+
+def _entry(plan: VariantPlan) -> VariantEntry:
+    """The line of the index that a variant begins with."""
+    return VariantEntry(
+        id=plan.id, role=plan.role, label=plan.name.label, group=plan.name.group, method=plan.method,
+        ratio=plan.ratio, seed=plan.seed, baseline=plan.baseline, status=VariantStatus.PENDING,
+    )  # fmt: skip
 
 
 def _make(run: Run, plan: VariantPlan) -> None:
@@ -278,11 +288,10 @@ def _open(run: Run, onnx: bytes) -> OnnxClassifier:
 
 def _measured(run: Run, plan: VariantPlan, exported: Exported) -> None:
     """evidence.npz and measurements.json: what the shipped file does on clean and corrupted images."""
-    variant = plan.section is not None
     task = measure.Task(
         bench=run.bench, study=run.study, progress=run.progress,
-        variant=plan.id, baseline=f"baseline-s{plan.seed}" if variant else None,
-        policy=run.recipe.policy_file if variant else None,
+        variant=plan.id, baseline=plan.baseline,
+        policy=run.recipe.policy_file if plan.baseline is not None else None,
         counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),
         other_files=partial(_other_files, run, plan),
     )  # fmt: skip
@@ -304,11 +313,11 @@ def _other_files(run: Run, plan: VariantPlan, evidence: Evidence) -> dict[str, M
 def _latency(run: Run, plan: VariantPlan) -> dict[str, Measurement]:
     if not run.recipe.evaluate.latency:
         return {}
-    target, study, baseline = run.recipe.target, run.study, f"baseline-s{plan.seed}"
-    against = study.path(baseline, "model.onnx") if plan.section is not None else None
+    target, study = run.recipe.target, run.study
+    against = study.path(plan.baseline, MODEL) if plan.baseline is not None else None
     protocol = Timing(target.threads, target.provider, run.recipe.evaluate.latency_runs)
     run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with the baseline")
-    return timing.latency(study.path(plan.id, "model.onnx"), against, run.bundle.test.images[0], protocol)
+    return timing.latency(study.path(plan.id, MODEL), against, run.bundle.test.images[0], protocol)
 
 
 # --------------------------------------------------------------------------------------------------------- hashes
@@ -316,4 +325,4 @@ def _latency(run: Run, plan: VariantPlan) -> dict[str, Measurement]:
 
 def _baseline_hash(run: Run, plan: VariantPlan) -> str:
     """Of the baseline's model.safetensors; the baseline itself is written before it is described."""
-    return sha256_file(run.study.path(f"baseline-s{plan.seed}", "model.safetensors"))
+    return sha256_file(run.study.path(plan.baseline or plan.id, "model.safetensors"))

@@ -29,20 +29,23 @@ from edgesafe.records import (
     Lineage,
     Measurement,
     Provenance,
+    Role,
     StudyRecord,
     VariantEntry,
     VariantRecord,
+    VariantStatus,
 )
 from edgesafe.stages import counts, measure, observe, stopping, timing
 from edgesafe.stages.timing import Timing
-from edgesafe.study import writer
+from edgesafe.study import naming, writer
 from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import MODEL, STUDY, Study, read
 
 __all__ = ["Request", "evaluate"]
 
-_BASELINE, _CANDIDATE = "baseline-s0", "candidate-s0"
+_NAMES = {Role.BASELINE: naming.baseline(0), Role.CANDIDATE: naming.candidate()}
+_BASELINE, _CANDIDATE = (name.id for name in _NAMES.values())
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Request:
     overrides: tuple[str, ...] = ()
 
 
-def evaluate(request: Request, out: Path, progress: Progress | None = None) -> StudyReader:
+def evaluate(request: Request, out: Path, progress: Progress | None = None) -> Study:
     """Measure an ONNX classifier, and compare it with a baseline if one is given.
 
     Raises:
@@ -82,7 +85,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     """
     progress = progress or Silent()
     resolved = parsing.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
-    resolved = resolved.model_copy(update={"compress": (), "name": f"{request.model.stem}-audit"})
+    resolved = resolved.model_copy(update={"compress": (), "name": f"{naming.cleaned(request.model.stem)}-audit"})
     stopping.check(resolved.policy_file)
     bundle = data.load(resolved.data)
     identity = data.identity(bundle)
@@ -91,9 +94,8 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     contents = {_CANDIDATE: foreign.read(request.model)[0]}
     if request.baseline is not None:
         contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline)[0], **contents}
-    entries = tuple(
-        VariantEntry(id=v, method=v.removesuffix("-s0"), ratio=0.0, seed=0, status="pending") for v in contents
-    )
+    compared = _BASELINE if request.baseline is not None else None
+    entries = tuple(_entry(role, compared) for role, name in _NAMES.items() if name.id in contents)
     inputs = {variant: sha256_bytes(content) for variant, content in contents.items()}
     if known is not None:
         inputs["evidence of the baseline"] = sha256_bytes(known.evidence)
@@ -114,7 +116,16 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
                 progress.note(f"{variant}: {request.model if variant == _CANDIDATE else request.baseline}")
                 audit.run(variant, content)
         study.close_study()
-    return study
+    return read(out)
+
+
+def _entry(role: Role, compared: str | None) -> VariantEntry:
+    """The line of the index that an audited file begins with."""
+    name = _NAMES[role]
+    return VariantEntry(
+        id=name.id, role=role, label=name.label, group=name.group, method=role.value, ratio=0.0, seed=name.seed,
+        baseline=compared if role is Role.CANDIDATE else None, status=VariantStatus.PENDING,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,19 +145,16 @@ def _known(baseline: Path | None) -> _Known | None:
     """
     if baseline is None or not baseline.is_dir():
         return None
-    if (baseline / "study.json").is_file():
-        study = StudyReader(baseline)
-        names = [name for name in study.done() if study.variant(name).method == "baseline"]
-    elif (baseline.parent / "study.json").is_file():
-        study = StudyReader(baseline.parent)
-        names = [name for name in study.done() if name == baseline.name]
+    if (baseline / STUDY).is_file():
+        found = [one for one in read(baseline).finished() if one.entry.is_baseline]
+    elif (baseline.parent / STUDY).is_file():
+        found = [one for one in read(baseline.parent).finished() if one.id == baseline.name]
     else:
         raise UsageError("neither an ONNX file nor a study", where=str(baseline), fix="give one of them as --baseline")
-    if len(names) != 1:
-        found = f"{len(names)} measured baselines" if names else "no measured baseline"
-        raise UsageError(found, where=str(baseline), fix="give the directory of one finished variant")
-    study.verify(names[0])
-    return _Known(study.file_bytes(names[0], "model.onnx"), study.evidence_bytes(names[0]))
+    if len(found) != 1:
+        what = f"{len(found)} measured baselines" if found else "no measured baseline"
+        raise UsageError(what, where=str(baseline), fix="give the directory of one finished variant")
+    return _Known(found[0].file_bytes(MODEL), found[0].evidence_bytes())
 
 
 def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
@@ -200,7 +208,7 @@ class _Audit:
                 fix="give the data set that it was trained for",
             )
         self.progress.note(f"  input: {spec.layout} {spec.dtype}, output: {spec.outputs}")
-        artefact = self.study.put_file(variant, "model.onnx", content)
+        artefact = self.study.put_file(variant, MODEL, content)
         self.study.put_variant(self._describe(variant, content, artefact))
         candidate = variant == _CANDIDATE
         task = measure.Task(
@@ -250,15 +258,15 @@ class _Audit:
     def _latency(self, variant: str, spec: InputSpec) -> dict[str, Measurement]:
         target, specs, against = self.recipe.target, {"candidate": spec}, None
         if self._compared(variant):
-            against = self.study.path(_BASELINE, "model.onnx")
-            specs["baseline"] = self._spec(self.study.file_bytes(_BASELINE, "model.onnx"))
+            against = self.study.path(_BASELINE, MODEL)
+            specs["baseline"] = self._spec(self.study.file_bytes(_BASELINE, MODEL))
         protocol = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
-        return timing.latency(self.study.path(variant, "model.onnx"), against, self.bundle.test.images[0], protocol)
+        return timing.latency(self.study.path(variant, MODEL), against, self.bundle.test.images[0], protocol)
 
     def _describe(self, variant: str, content: bytes, artefact: Artefact) -> VariantRecord:
         return VariantRecord(
             id=variant,
-            method=variant.removesuffix("-s0"),
+            method=(Role.CANDIDATE if variant == _CANDIDATE else Role.BASELINE).value,
             ratio=0.0,
             seed=0,
             arch="onnx",

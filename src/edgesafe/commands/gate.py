@@ -1,4 +1,4 @@
-"""`edgesafe gate`: reads a study, checks its hashes, hands its records to the gate package, writes what comes back."""
+"""`edgesafe gate`: a study whose files are what they were when they were measured, decided by a policy."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from edgesafe.records import (
     GateResult,
     GateStatus,
     Measurements,
-    VariantRecord,
     Verdict,
 )
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import Study
 
 __all__ = ["Request", "judge", "text", "workflow_commands", "write"]
 
@@ -39,9 +38,17 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """How a study is decided.
 
-    study: Path
+    Attributes:
+        policy: the policy's file, or the name of one that ships.
+        variants: exact ids to judge instead of the policy's choice.
+        baseline: id to compare with; None: for each variant the one that it was measured against.
+        lock: a lock file that goes before the one that the policy names.
+        no_baseline: leave out gates that compare, on purpose.
+        today: for waivers; None: the day in UTC.
+    """
+
     policy: Path
     variants: tuple[str, ...] = ()
     baseline: str | None = None
@@ -50,51 +57,41 @@ class Request:
     today: datetime.date | None = None
 
 
-def judge(request: Request) -> Verdict:
-    """Decide a study from its stored evidence: no inference, no torch.
+def judge(study: Study, request: Request) -> Verdict:
+    """Decide a study from its stored evidence: no inference, no torch. Every file is compared with its hash first.
 
     Raises:
-        EdgesafeError: study, policy or lock cannot be used; a file of the study was changed (IntegrityError).
+        EdgesafeError: policy or lock cannot be used; a file of the study was changed (IntegrityError).
     """
     path = shipped.find(Kind.POLICY, request.policy)
     policy = policies.load(path)
-    study, variants, measurements = _records(request.study)
+    study.verify()
+    measurements = study.measurements()
     if request.baseline is not None and request.baseline in measurements:
-        measurements = _against(study, measurements, request.baseline)
+        measurements = _against(study, request.baseline)
     lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, path)
     return decide(
         policy,
         study.record,
         measurements,
-        variants,
+        study.records(),
         baseline=request.baseline,
         today=request.today or datetime.datetime.now(datetime.UTC).date(),
         options=Options(variants=request.variants, no_baseline=request.no_baseline, lock=lock),
     )
 
 
-def _records(
-    path: Path,
-) -> tuple[StudyReader, dict[str, VariantRecord], dict[str, Measurements]]:
-    """A study's records, its files compared with their hashes."""
-    study = StudyReader(path)
-    ids = [entry.id for entry in study.record.variants if entry.status == "done"]
-    for variant in ids:
-        study.verify(variant)
-    return study, {v: study.variant(v) for v in ids}, {v: study.measurements(v) for v in ids}
-
-
-def _against(study: StudyReader, measurements: Mapping[str, Measurements], baseline: str) -> dict[str, Measurements]:
+def _against(study: Study, baseline: str) -> dict[str, Measurements]:
     """The same measurements with paired differences to another baseline, computed from the stored evidence."""
     from edgesafe.measure import evidence as evidence_files
     from edgesafe.measure import summary
 
-    reference = evidence_files.from_bytes(study.evidence_bytes(baseline))
+    reference = evidence_files.from_bytes(study[baseline].evidence_bytes())
     found: dict[str, Measurements] = {}
-    for variant, measured in measurements.items():
+    for variant, measured in study.measurements().items():
         differences: dict[str, Comparison] = {}
         if variant != baseline:
-            differences = summary.compare(evidence_files.from_bytes(study.evidence_bytes(variant)), reference)
+            differences = summary.compare(evidence_files.from_bytes(study[variant].evidence_bytes()), reference)
         against = baseline if variant != baseline else None
         metrics = {k: v for k, v in measured.metrics.items() if k != "latency.ratio" or measured.baseline == baseline}
         found[variant] = measured.model_copy(

@@ -4,49 +4,48 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesafe.commands.gate import _records
 from edgesafe.errors import StoreError
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
 from edgesafe.policy import proposal as proposals
 from edgesafe.recipe import shipped
 from edgesafe.recipe.shipped import Kind
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import Study
 
 __all__ = ["check", "pin", "propose"]
 
 
-def propose(path: Path) -> str:
+def propose(study: Study) -> str:
     """The text of a policy for a study (`edgesafe policy init`).
 
     Raises:
-        EdgesafeError: the study cannot be used, or holds no measured baseline.
+        EdgesafeError: the study was changed, or holds no measured baseline.
     """
-    study, _, measurements = _records(path)
-    return proposals.init(study.record, measurements)
+    study.verify()
+    return proposals.init(study.record, study.measurements())
 
 
-def check(policy: Path, study: Path) -> list[str]:
+def check(policy: Path, study: Study) -> list[str]:
     """Which gates of a policy this study's n can decide (`edgesafe policy check`).
 
     Raises:
-        EdgesafeError: policy or study cannot be used.
+        EdgesafeError: the policy cannot be used, or the study was changed.
     """
-    return proposals.check(policies.load(shipped.find(Kind.POLICY, policy)), _records(study)[2])
+    study.verify()
+    return proposals.check(policies.load(shipped.find(Kind.POLICY, policy)), study.measurements())
 
 
-def pin(study_path: Path, baselines: tuple[str, ...]) -> str:
+def pin(study: Study, baselines: tuple[str, ...]) -> str:
     """The text of an edgesafe.lock that pins baselines of a study (all of its baselines if none is named).
 
     Raises:
-        EdgesafeError: the study cannot be used, or holds no such baseline.
+        EdgesafeError: the study was changed, or holds no such baseline.
     """
-    study = StudyReader(study_path)
-    done = study.done()
-    chosen = baselines or tuple(name for name in done if study.variant(name).method == "baseline")
+    done = {one.id: one for one in study.finished()}
+    chosen = baselines or tuple(name for name, one in done.items() if one.entry.is_baseline)
     missing = [name for name in chosen if name not in done]
     if missing:
-        raise StoreError(f"no finished variant '{missing[0]}'", where=str(study_path), fix=f"it has: {', '.join(done)}")
+        raise StoreError(f"no finished variant '{missing[0]}'", where=str(study.root), fix=f"it has: {', '.join(done)}")
     for name in chosen:
-        study.verify(name)
-    return locks.pin({name: study.measurements(name) for name in chosen})
+        done[name].verify()
+    return locks.pin({name: done[name].measurements for name in chosen})

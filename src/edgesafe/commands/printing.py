@@ -10,12 +10,12 @@ from rich.table import Table
 
 from edgesafe.commands.results import in_words
 from edgesafe.recipe import shipped
-from edgesafe.records import Fact, InitResult, Measurement, Measurements, PopulationKind, VariantEntry
+from edgesafe.records import Fact, InitResult, Measurement, Measurements, PopulationKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgesafe.study.study import StudyReader
+    from edgesafe.study.study import Study, Variant
 
 __all__ = ["print_facts", "print_init", "print_latency", "print_models", "print_sensitivity", "print_study"]
 
@@ -27,7 +27,7 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
 
 
-def print_study(study: StudyReader) -> None:
+def print_study(study: Study) -> None:
     """The table of variants that a study ends with, and where to look."""
     console = _console()
     table = Table(
@@ -35,16 +35,14 @@ def print_study(study: StudyReader) -> None:
     )
     for name in ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity"):
         table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
-    for entry in study.record.variants:
-        table.add_row(*_row(study, entry))
+    for variant in study.values():
+        table.add_row(*_row(variant))
     console.print(table)
-    measured = [study.measurements(e.id) for e in study.record.variants if e.status == "done"]
+    measured = list(study.measurements().values())
     if measured:
         for line in (*_explanation(measured[0]), *_sampled(measured)):
             console.print(line)
-    worse = [
-        entry.id for entry in study.record.variants if entry.status == "done" and _temperature_hurts(study, entry.id)
-    ]
+    worse = [one.variant for one in measured if _temperature_hurts(one)]
     if worse:
         console.print(
             f"warning: temperature made the ECE worse on {', '.join(worse)}: do not ship model.calibrated.onnx there. "
@@ -62,33 +60,33 @@ def print_study(study: StudyReader) -> None:
     console.print(f"next: edgesafe report {study.root}    edgesafe gate {study.root} --policy FILE")
 
 
-def _temperature_hurts(study: StudyReader, variant: str) -> bool:
+def _temperature_hurts(measured: Measurements) -> bool:
     """Whether the calibrated file is less well calibrated than the plain one, on the test images."""
-    metrics = study.measurements(variant).metrics
+    metrics = measured.metrics
     before, after = metrics.get("ece_em10_top1"), metrics.get("ece_em10_top1.calibrated")
     return before is not None and after is not None and after.estimate > before.estimate
 
 
-def _row(study: StudyReader, entry: VariantEntry) -> list[str]:
-    if entry.status != "done":
-        return [entry.id, entry.status, *[_MISSING] * 7]
-    m = study.measurements(entry.id).metrics
+def _row(variant: Variant) -> list[str]:
+    if variant.measured is None:
+        return [variant.id, variant.status.value, *[_MISSING] * 7]
+    m = variant.measured.metrics
     return [
-        entry.id,
+        variant.id,
         _rate(m.get("accuracy")),
         _rate(m.get("ece_em10_top1")),
         _rate(m.get("mpc")),
         _value(m.get("latency.p50_ms"), "{:.3f} ms"),
         _value(m.get("latency.ratio"), "{:.2f}"),
-        _size(study, entry, m),
+        _size(variant, m),
         _value(m.get("size.params"), "{:,.0f}"),
         _value(m.get("sparsity"), "{:.0%}"),
     ]
 
 
-def _size(study: StudyReader, entry: VariantEntry, metrics: Mapping[str, Measurement]) -> str:
+def _size(variant: Variant, metrics: Mapping[str, Measurement]) -> str:
     dense = _value(metrics.get("size.onnx_bytes"), "{:,.0f} B")
-    sparse = study.variant(entry.id).artefact("model.sparse.onnx")
+    sparse = variant.record.artefact("model.sparse.onnx")
     return dense if sparse is None else f"{sparse.bytes:,} B sparse"
 
 

@@ -10,21 +10,22 @@ from edgesafe.errors import UsageError
 from edgesafe.files import atomic_write
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.records import Evidence
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import Study
 
 __all__ = ["write"]
 
 
-def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Path]:
+def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
     """Write index.html, report.md, results.csv and results.json; returns their paths.
 
     Args:
-        study_path: the study.
+        study: the study; every file of it is compared with its hash first.
         target: directory of the report.
         policy: if given, the page opens with the gate's verdict.
 
     Raises:
-        StoreError: not a study, or the target cannot be written.
+        NothingEvaluated: no variant is finished.
+        StoreError: the target cannot be written.
         IntegrityError: a file of the study was changed.
         UsageError: the extra `report` is not installed.
     """
@@ -34,20 +35,10 @@ def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Pa
         if error.name is None or error.name.startswith("edgesafe"):
             raise
         raise UsageError(f"{error.name} is not installed", fix="pip install 'edgesafe[report]'") from None
-    study = StudyReader(study_path)
-    ids = study.done()
-    for variant in ids:
-        study.verify(variant)
-    view = report.StudyView(
-        study=study.record,
-        variants=tuple(study.variant(variant) for variant in ids),
-        measurements={variant: study.measurements(variant) for variant in ids},
-        evidence=_Evidences(study, ids),
-        verdict=gate.judge(gate.Request(study_path, policy)) if policy is not None else None,
-        path=str(study_path),
-        samples=study.samples(),
-    )
-    files = report.build(view)
+    if policy is None:
+        study.verify()
+    verdict = gate.judge(study, gate.Request(policy)) if policy is not None else None
+    files = report.build(report.View(study, _Evidences(study), verdict, study.samples()))
     contents = {
         "index.html": files.html,
         "report.md": files.markdown,
@@ -60,18 +51,16 @@ def write(study_path: Path, target: Path, policy: Path | None = None) -> list[Pa
 
 
 class _Evidences(Mapping[str, Evidence]):
-    """The evidence of each variant, read when it is asked for: a full study holds tens of MB per variant."""
+    """The evidence of each finished variant, read when asked for: a full study holds tens of MB per variant."""
 
-    def __init__(self, study: StudyReader, ids: tuple[str, ...]) -> None:
-        self._study, self._ids = study, ids
+    def __init__(self, study: Study) -> None:
+        self._done = {one.id: one for one in study.finished()}
 
     def __getitem__(self, variant: str) -> Evidence:
-        if variant not in self._ids:
-            raise KeyError(variant)
-        return evidence_files.from_bytes(self._study.evidence_bytes(variant))
+        return evidence_files.from_bytes(self._done[variant].evidence_bytes())
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._ids)
+        return iter(self._done)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._done)

@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from edgesafe.errors import ExitCode
 from edgesafe.progress import clock
-from edgesafe.records import Estimate, ModelsResult, SensitivityRow, StudyResult, StudyRow, Verdict
+from edgesafe.records import Estimate, ModelsResult, SensitivityRow, StudyResult, StudyRow, VariantStatus, Verdict
 
 if TYPE_CHECKING:
     from edgesafe.prune.schedule import Sensitivity
-    from edgesafe.study.study import StudyReader
+    from edgesafe.study.study import Study
 
 __all__ = ["in_words", "of_layers", "of_models", "of_study"]
 
 
-def of_study(command: str, study: StudyReader, verdict: Verdict | None = None) -> StudyResult:
+def of_study(command: str, study: Study, verdict: Verdict | None = None) -> StudyResult:
     """Every variant with its metrics. The exit code is the verdict's; without one, 3 if a variant was refused."""
+    measured = study.measurements()
     rows = tuple(
         StudyRow(
             id=entry.id, method=entry.method, ratio=entry.ratio, seed=entry.seed, status=entry.status,
             reason=entry.reason,
-            metrics=dict(study.measurements(entry.id).metrics) if entry.status == "done" else {},
+            metrics=measured[entry.id].metrics if entry.id in measured else {},
         )
         for entry in study.record.variants
     )  # fmt: skip
-    refused = any(row.status == "refused" for row in rows)
+    refused = any(row.status is VariantStatus.REFUSED for row in rows)
     code = verdict.exit_code if verdict is not None else ExitCode.REFUSED if refused else ExitCode.DONE
     return StudyResult(
         command=command, exit_code=code, study=str(study.root), digest=study.record.digest, variants=rows,

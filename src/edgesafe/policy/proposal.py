@@ -95,11 +95,11 @@ def init(study: StudyRecord, measurements: Mapping[str, Measurements]) -> str:
     Raises:
         NothingEvaluated: no baseline was measured, or nothing that can be gated.
     """
-    baselines = [entry.id for entry in study.variants if entry.method == "baseline" and entry.id in measurements]
+    baselines = [entry.id for entry in study.variants if entry.is_baseline and entry.id in measurements]
     if not baselines:
         raise NothingEvaluated("no measured baseline", where=study.name, fix="run compress first")
     base = measurements[baselines[0]]
-    others = [measurements[e.id] for e in study.variants if e.method != "baseline" and e.id in measurements]
+    others = [measurements[e.id] for e in study.variants if not e.is_baseline and e.id in measurements]
     blocks = [text for wish in _WISHES if (text := _block(wish, base, others))]
     if not blocks:
         raise NothingEvaluated("no metric that can be gated", where=study.name, fix="measure the baseline again")

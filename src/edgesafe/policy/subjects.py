@@ -43,11 +43,9 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
             )
     if asked:
         return [entry for entry in study.variants if entry.id in asked], []
-    chosen = [
-        e for e in study.variants if e.method != "baseline" and any(fnmatchcase(e.id, p) for p in policy.variants)
-    ]
+    chosen = [e for e in study.variants if not e.is_baseline and any(fnmatchcase(e.id, p) for p in policy.variants)]
     kept = [entry for entry in chosen if entry.status != "refused"]
-    others = ", ".join(e.id for e in study.variants if e.method != "baseline" and e not in chosen)
+    others = ", ".join(e.id for e in study.variants if not e.is_baseline and e not in chosen)
     notes = [f"not judged, not among the policy's variants: {others}"] if others else []
     notes += [
         f"'{e.id}' left out: compress refused it ({' '.join(e.reason.split()) or 'no reason recorded'})"

@@ -23,6 +23,9 @@ from edgesafe.recipe.sections import (
     TrainSection,
 )
 from edgesafe.recipe.shipped import Kind
+from edgesafe.records import Name, Role
+from edgesafe.study import naming
+from edgesafe.study.naming import VariantName
 
 __all__ = ["Recipe", "VariantPlan", "variants"]
 
@@ -31,7 +34,7 @@ class Recipe(Section):
     """A whole recipe, schema edgesafe.recipe/1."""
 
     schema_: Literal["edgesafe.recipe/1"] = Field(default="edgesafe.recipe/1", alias="schema")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    name: Name
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     model: ModelSection
     data: DataSection
@@ -46,12 +49,12 @@ class Recipe(Section):
     def _rules_across_sections(self) -> Recipe:
         if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
             raise ValueError("seeds must be distinct and not negative")
-        made = [name for block in self.compress for name, _ in _named(block)]
+        made = [name.group for block in self.compress for name, _ in _named(block, 0)]
         twice = sorted({name for name in made if made.count(name) > 1})
         if twice:
             raise ValueError(f"{', '.join(twice)} stands twice (ratios count to two digits): give one block a label")
         for block in self.compress:
-            if block.label == "baseline" or (block.label in {m.value for m in type(block.method)} - {block.method}):
+            if block.label == Role.BASELINE or (block.label in {m.value for m in type(block.method)} - {block.method}):
                 raise ValueError(f"label '{block.label}' is the name of something else")
         names = self.evaluate.corruptions
         if isinstance(names, tuple):
@@ -94,36 +97,49 @@ class Recipe(Section):
 class VariantPlan(Section):
     """One variant to make: the baseline if `section` is None."""
 
-    id: str
-    label: str
+    name: VariantName
     ratio: float
-    seed: int
     section: CompressSection | None = None
+
+    @property
+    def id(self) -> str:
+        """The variant's id."""
+        return self.name.id
+
+    @property
+    def seed(self) -> int:
+        """Of its training."""
+        return self.name.seed
+
+    @property
+    def role(self) -> Role:
+        """What it is to the others."""
+        return Role.BASELINE if self.section is None else Role.CANDIDATE
+
+    @property
+    def baseline(self) -> str | None:
+        """Id of the variant that it is compared with; None: it is a baseline itself."""
+        return None if self.section is None else naming.baseline(self.seed).id
 
     @property
     def method(self) -> str:
         """The method's name, or "baseline"."""
-        return self.section.method.value if self.section is not None else "baseline"
+        return self.section.method.value if self.section is not None else Role.BASELINE.value
 
 
 def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
     """All variants of a recipe in the order they are made: per seed the baseline, then block by block."""
     plans: list[VariantPlan] = []
     for seed in recipe.seeds:
-        plans.append(VariantPlan(id=f"baseline-s{seed}", label="baseline", ratio=0.0, seed=seed))
+        plans.append(VariantPlan(name=naming.baseline(seed), ratio=0.0))
         for block in recipe.compress:
-            plans += [
-                VariantPlan(
-                    id=f"{name}-s{seed}", label=block.label or block.method.value, ratio=ratio, seed=seed, section=block
-                )
-                for name, ratio in _named(block)
-            ]
+            plans += [VariantPlan(name=name, ratio=ratio, section=block) for name, ratio in _named(block, seed)]
     return tuple(plans)
 
 
-def _named(block: CompressSection) -> list[tuple[str, float]]:
-    """Names (without seed) and ratios of a block's variants; a budget's ratio is found later and 0 here."""
+def _named(block: CompressSection, seed: int) -> list[tuple[VariantName, float]]:
+    """Names and ratios of a block's variants; a budget's ratio is found later and 0 here."""
     label = block.label or block.method.value
     if block.budget is not None:
-        return [(f"{label}-{block.budget.resource}{block.budget.value:g}", 0.0)]
-    return [(f"{label}-r{ratio:.2f}", ratio) for ratio in block.ratios]
+        return [(naming.at_budget(label, block.budget.resource, block.budget.value, seed), 0.0)]
+    return [(naming.at_ratio(label, ratio, seed), ratio) for ratio in block.ratios]

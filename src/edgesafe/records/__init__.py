@@ -16,6 +16,7 @@ from edgesafe.records.measurements import (
     PopulationKind,
     Unit,
 )
+from edgesafe.records.names import Name
 from edgesafe.records.provenance import (
     CorruptionIdentity,
     DirectoryCorruptions,
@@ -39,7 +40,7 @@ from edgesafe.records.results import (
     StudyResult,
     StudyRow,
 )
-from edgesafe.records.study import Host, StudyRecord, VariantEntry
+from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
 from edgesafe.records.surgery import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.records.variant import (
     Artefact,
@@ -85,6 +86,7 @@ __all__ = [
     "Measurement",
     "Measurements",
     "ModelsResult",
+    "Name",
     "Parity",
     "Population",
     "PopulationKind",
@@ -92,6 +94,7 @@ __all__ = [
     "Provenance",
     "Record",
     "Recovery",
+    "Role",
     "Sample",
     "SampleDesign",
     "SensitivityRow",
@@ -105,5 +108,6 @@ __all__ = [
     "Unit",
     "VariantEntry",
     "VariantRecord",
+    "VariantStatus",
     "Verdict",
 ]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgesafe.records.base import Record
 from edgesafe.records.measurements import Measurement
+from edgesafe.records.study import VariantStatus
 from edgesafe.records.verdict import Verdict
 
 __all__ = [
@@ -41,7 +42,7 @@ class StudyRow(Record):
     method: str
     ratio: float
     seed: int
-    status: str
+    status: VariantStatus
     reason: str = ""
     metrics: dict[str, Measurement] = Field(default_factory=dict)
 

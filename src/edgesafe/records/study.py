@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from enum import StrEnum
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgesafe.records.base import Record
 from edgesafe.records.data import DataIdentity
+from edgesafe.records.names import Name
 
-__all__ = ["Host", "StudyRecord", "VariantEntry"]
+__all__ = ["Host", "Role", "StudyRecord", "VariantEntry", "VariantStatus"]
 
 
-STUDY_SCHEMA = "edgesafe.study/1"
+class Role(StrEnum):
+    """What a variant is to the others of its study."""
+
+    BASELINE = "baseline"  #: what others are compared with
+    CANDIDATE = "candidate"  #: what is judged
+
+
+class VariantStatus(StrEnum):
+    """How far a variant is."""
+
+    PENDING = "pending"
+    DONE = "done"
+    REFUSED = "refused"  #: it cannot be made or measured validly; the entry says why
 
 
 class Host(Record):
@@ -28,21 +42,30 @@ class Host(Record):
 class VariantEntry(Record):
     """A line of the study's list of variants."""
 
-    id: str
-    method: str
+    id: Name  #: made by `study.naming`
+    role: Role
+    label: str  #: of its series, for people: its method, or the recipe's label
+    group: Name  #: shared by the variants that differ by seed only
+    method: str  #: "baseline", a method of the recipe, or "candidate"
     ratio: float
     seed: int
-    status: Literal["pending", "done", "refused"]
+    baseline: Name | None = None  #: id of the variant that it is compared with
+    status: VariantStatus
     reason: str = ""  #: refused: the error message
     digest: str = ""  #: hash over the variant's reproducible files
     records: dict[str, str] = Field(default_factory=dict)  #: hashes of variant.json and measurements.json, once done
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are compared with it."""
+        return self.role is Role.BASELINE
+
 
 class StudyRecord(Record):
-    """study.json."""
+    """study.json: the index of a study. Its last field binds all others (see `study.index`)."""
 
-    schema_: Literal["edgesafe.study/1"] = Field(default="edgesafe.study/1", alias="schema")
-    name: str
+    schema_: Literal["edgesafe.study/2"] = Field(default="edgesafe.study/2", alias="schema")
+    name: Name
     edgesafe: str  #: version
     recipe: dict[str, Any]  #: resolved: every default filled in
     recipe_sha256: str
@@ -50,4 +73,21 @@ class StudyRecord(Record):
     data: DataIdentity
     host: Host
     variants: tuple[VariantEntry, ...]
-    digest: str = ""  #: over all variants' digests, once all are done
+    samples_sha256: str = ""  #: of samples.png, if there is one
+    digest: str = ""  #: over all variants' digests, once all are done: the same on every run; no timing is in it
+    index_sha256: str = ""  #: over the bytes of study.json itself, without this value
+
+    @model_validator(mode="after")
+    def _ids_agree(self) -> Self:
+        ids = [entry.id for entry in self.variants]
+        if twice := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"two variants are called '{twice[0]}'")
+        baselines = {entry.id for entry in self.variants if entry.is_baseline}
+        for entry in self.variants:
+            if entry.baseline is not None and entry.baseline not in baselines:
+                raise ValueError(f"'{entry.id}' is compared with '{entry.baseline}', which is no baseline of the study")
+        return self
+
+    def entry(self, variant_id: str) -> VariantEntry | None:
+        """The entry of that id, or None."""
+        return next((entry for entry in self.variants if entry.id == variant_id), None)

@@ -7,18 +7,16 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.names import Name
 from edgesafe.records.surgery import SurgeryRecord
 
 __all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "TrainingMode", "VariantRecord"]
 
 
-VARIANT_SCHEMA = "edgesafe.variant/2"
-
-
 class Artefact(Record):
     """A file of a variant."""
 
-    file: str
+    file: Name
     sha256: str
     bytes: int
     transport_bytes: int | None = None  #: size when compressed for transport by `compressor`
@@ -92,7 +90,7 @@ class VariantRecord(Record):
     """variant.json."""
 
     schema_: Literal["edgesafe.variant/2"] = Field(default="edgesafe.variant/2", alias="schema")
-    id: str
+    id: Name
     method: str  #: "baseline" or a method of the recipe
     ratio: float
     seed: int

@@ -6,23 +6,22 @@ Importing this package imports neither matplotlib nor jinja2; `build` does.
 from __future__ import annotations
 
 from edgesafe.errors import UsageError
-from edgesafe.report.view import ReportFiles, StudyView
+from edgesafe.report.view import ReportFiles, View
 
-__all__ = ["ReportFiles", "StudyView", "build"]
+__all__ = ["ReportFiles", "View", "build"]
 
 
-def build(view: StudyView) -> ReportFiles:
+def build(view: View) -> ReportFiles:
     """The report of a study: the same study gives the same bytes.
 
     Args:
-        view: the study as the store hands it over. `view.evidence` is only read.
+        view: the study, its evidence and a verdict. All of it is only read.
 
     Returns:
         index.html (one file, no network, no script, under 1 MB), report.md, results.csv, results.json as text.
 
     Raises:
-        NothingEvaluated: no finished variant.
-        StoreError, IntegrityError, NonFiniteError: see `StudyView.check`.
+        NothingEvaluated, StoreError, NonFiniteError: see `View.check`.
         UsageError: matplotlib or jinja2 is not installed.
         RefusedError: the page cannot be made smaller than 1 MB.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edgesafe.records import Comparison, Measurement, Unit
 from edgesafe.report.parts import Column, TablePart, Td
-from edgesafe.report.view import Group, StudyView
+from edgesafe.report.view import Group, View
 from edgesafe.report.words import clean, title
 
 __all__ = ["basis_table"]
@@ -28,7 +28,7 @@ _VALUES = (
 _DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9", "flips")
 
 
-def basis_table(view: StudyView, groups: Sequence[Group]) -> TablePart | None:
+def basis_table(view: View, groups: Sequence[Group]) -> TablePart | None:
     """One row per metric of the tables, over all variants that have it. None: nothing is measured."""
     measured = [m for g in groups for v in g.members if (m := view.measurements.get(v.id)) is not None]
     rows = [_row(title(k), [m.metrics[k] for m in measured if k in m.metrics]) for k in _VALUES]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgesafe.records import PopulationKind, VariantRecord
-from edgesafe.report.view import Group, StudyView
+from edgesafe.report.view import Group, View
 from edgesafe.report.words import clean
 
 __all__ = ["TemperatureCaution", "sampled_note", "temperature_caution"]
@@ -25,7 +25,7 @@ class TemperatureCaution:
     advice: str
 
 
-def temperature_caution(view: StudyView, groups: Sequence[Group]) -> TemperatureCaution | None:
+def temperature_caution(view: View, groups: Sequence[Group]) -> TemperatureCaution | None:
     """None: every calibrated file that was measured has a smaller ECE on the test images than its plain file."""
     both = [
         (v, before.estimate, after.estimate)
@@ -50,7 +50,7 @@ def temperature_caution(view: StudyView, groups: Sequence[Group]) -> Temperature
     )
 
 
-def sampled_note(view: StudyView, groups: Sequence[Group]) -> str | None:
+def sampled_note(view: View, groups: Sequence[Group]) -> str | None:
     """Which variants saw only a sample of the corrupted images, and what their intervals are then about; None: none."""
     members = [v.id for g in groups for v in g.members]
     sampled = [
@@ -77,9 +77,9 @@ def _line(variant: VariantRecord, before: float, after: float) -> str:
     return f"{clean(variant.id)}: ECE {before * 100:.2f} % before, {after * 100:.2f} % after temperature{fitted}"
 
 
-def _reason(view: StudyView, worse: Sequence[VariantRecord]) -> str:
+def _reason(view: View, worse: Sequence[VariantRecord]) -> str:
     """Why that can be: what the study knows about its weights."""
-    model = view.study.recipe.get("model")
+    model = view.study.record.recipe.get("model")
     given = isinstance(model, dict) and bool(model.get("weights"))
     sharp = [v for v in worse if v.temperature is not None and v.temperature.value < 1.0]
     if given:

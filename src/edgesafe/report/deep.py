@@ -14,7 +14,7 @@ from edgesafe.report.risk import Risk, RiskRow, risk_of
 from edgesafe.report.stats import cell_differences, reliability, tempered
 from edgesafe.report.svg import Panel
 from edgesafe.report.tables import heat_table, layer_table
-from edgesafe.report.view import Group, StudyView
+from edgesafe.report.view import Group, View
 from edgesafe.report.words import clean, sentence
 
 __all__ = ["Deep", "deep_parts", "risk_rows"]
@@ -106,7 +106,7 @@ def _recovered(recovery: Recovery | None) -> str:
     return f"Recovered with: {with_what}; {judged}."
 
 
-def deep_parts(view: StudyView, groups: Sequence[Group]) -> tuple[Deep, ...]:
+def deep_parts(view: View, groups: Sequence[Group]) -> tuple[Deep, ...]:
     """Details of every group, in order. Evidence is loaded once per variant; only baselines are kept."""
     baselines: dict[str, Evidence] = {}
     out = []

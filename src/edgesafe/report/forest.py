@@ -14,7 +14,7 @@ from edgesafe.report.parts import (
     Td,
 )
 from edgesafe.report.svg import Panel
-from edgesafe.report.view import Group, StudyView
+from edgesafe.report.view import Group, View
 from edgesafe.report.words import (
     ABSENT,
     MINUS,
@@ -113,7 +113,7 @@ def _row_label(gate: GateResult, label: Mapping[str, tuple[Group, int]], seeds: 
     return f"{group.label} s{seed}" if seeds else group.label
 
 
-def forest(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
+def forest(view: View, groups: Sequence[Group]) -> FigurePart | None:
     """One panel per gate: estimate, interval and limit of every variant, verdict in words. None: no verdict."""
     if view.verdict is None or not view.verdict.gates:
         return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from edgesafe.errors import DataError
 from edgesafe.records import GateStatus, Unit, Verdict
 from edgesafe.report.stats import Best
-from edgesafe.report.view import Group, StudyView
+from edgesafe.report.view import Group, View
 from edgesafe.report.words import (
     ABSENT,
     STATUS,
@@ -52,9 +52,9 @@ class VerdictBox:
     notes: tuple[str, ...]
 
 
-def lead(view: StudyView, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
+def lead(view: View, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
     """What was compressed, as (name, value) facts."""
-    data, host = view.study.data, view.study.host
+    data, host = view.study.record.data, view.study.record.host
     nets = sorted({clean(v.arch) for v in view.variants})
     h, w, c = data.shape
     seeds = sorted({v.seed for v in view.variants})
@@ -103,13 +103,13 @@ def _made(groups: Sequence[Group]) -> str:
     return f"{sum(len(r) for r in by_series.values())}, by method and share removed: {'; '.join(parts)}"
 
 
-def gate_command(view: StudyView) -> str:
+def gate_command(view: View) -> str:
     """How to run the gate on this study."""
-    path = view.path or f"export/{view.study.name}"
+    path = str(view.study.root)
     return f"edgesafe gate {shlex.quote(clean(path))} --policy POLICY.toml"
 
 
-def verdict_box(view: StudyView, groups: Sequence[Group]) -> VerdictBox:
+def verdict_box(view: View, groups: Sequence[Group]) -> VerdictBox:
     """The verdict, or how to get one."""
     if view.verdict is None:
         return VerdictBox(
@@ -195,7 +195,7 @@ def cards(chosen: Sequence[Best]) -> tuple[Card, ...]:
     return tuple(out)
 
 
-def samples_uri(view: StudyView) -> str:
+def samples_uri(view: View) -> str:
     """The contact sheet as a data: address, or "".
 
     Raises:
@@ -208,9 +208,9 @@ def samples_uri(view: StudyView) -> str:
     return "data:image/png;base64," + base64.b64encode(view.samples).decode("ascii")
 
 
-def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
+def provenance_facts(view: View) -> tuple[tuple[str, str], ...]:
     """Versions, host, data and hashes of the study, as (name, value)."""
-    study, data, host = view.study, view.study.data, view.study.host
+    study, data, host = view.study.record, view.study.record.data, view.study.record.host
     versions = ", ".join(f"{clean(k)} {clean(v)}" for k, v in sorted(host.versions.items()))
     seen: dict[str, set[str]] = {}
     for measured in view.measurements.values():
@@ -239,7 +239,7 @@ def provenance_facts(view: StudyView) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def limits(view: StudyView) -> tuple[str, ...]:
+def limits(view: View) -> tuple[str, ...]:
     """What the numbers do and do not say."""
     methods = {v.method for v in view.variants}
     seeds = {v.seed for v in view.variants}
@@ -247,7 +247,8 @@ def limits(view: StudyView) -> tuple[str, ...]:
     out = [
         "This page is evidence for a safety argument. It certifies nothing.",
         "No standard sets limits for these metrics; those of the gate are the policy's.",
-        f"All rates hold for {clean(view.study.data.name)} and images like it; other conditions need their own data.",
+        f"All rates hold for {clean(view.study.record.data.name)} and images like it; "
+        "other conditions need their own data.",
         "Latency holds for the host named above, batch 1. It says nothing about another processor or a board; "
         "measure there with the benchmark script in export/.",
         "Compare latency by the ratio: variant and baseline were timed in turns. Medians come from different sessions. "

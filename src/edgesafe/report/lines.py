@@ -17,8 +17,8 @@ from edgesafe.report.svg import Panel
 from edgesafe.report.view import (
     Group,
     Series,
-    StudyView,
     Value,
+    View,
 )
 from edgesafe.report.words import (
     ABSENT,
@@ -60,7 +60,7 @@ class Sheet:
     xlabel: str = "removed, %"
 
 
-def _line(label: str, look: tuple[str, str], groups: Sequence[Group], view: StudyView, metric: str) -> Line:
+def _line(label: str, look: tuple[str, str], groups: Sequence[Group], view: View, metric: str) -> Line:
     """The metric over the groups."""
     return Line(
         label, look[0], look[1], tuple(g.ratio * 100 for g in groups), tuple(g.value(view, metric) for g in groups)
@@ -165,7 +165,7 @@ def _spread_note(groups: Sequence[Group]) -> str:
     return "One seed; bars are 95 % intervals over test images, not over seeds."
 
 
-def ratio_figure(view: StudyView, groups: Sequence[Group], all_series: Sequence[Series]) -> FigurePart | None:
+def ratio_figure(view: View, groups: Sequence[Group], all_series: Sequence[Series]) -> FigurePart | None:
     """Figure 1 of the paper: accuracy and ECE against the ratio, a line per method. None: nothing was removed."""
     base = [g for g in groups if g.is_baseline]
     ratio_series = [s for s in all_series if any(g.ratio > 0 for g in s.groups)]
@@ -208,7 +208,7 @@ def _of(all_series: Sequence[Series]) -> list[Group]:
     return [g for s in all_series for g in s.groups]
 
 
-def severities(view: StudyView, metric: str) -> list[int]:
+def severities(view: View, metric: str) -> list[int]:
     """The severities that any variant has `<metric>.severity.<s>` for."""
     stem = f"{metric}.severity."
     found = {int(name[len(stem) :]) for m in view.measurements.values() for name in m.metrics if name.startswith(stem)}
@@ -216,7 +216,7 @@ def severities(view: StudyView, metric: str) -> list[int]:
 
 
 def severity_figure(
-    view: StudyView, groups: Sequence[Group], all_series: Sequence[Series], metric: str
+    view: View, groups: Sequence[Group], all_series: Sequence[Series], metric: str
 ) -> FigurePart | None:
     """Figures 2 and 3 of the paper: mPC or ECE against the ratio, a line per severity, a panel per method.
 
@@ -268,7 +268,7 @@ def severity_figure(
     )
 
 
-def profile_figure(view: StudyView, groups: Sequence[Group]) -> FigurePart | None:
+def profile_figure(view: View, groups: Sequence[Group]) -> FigurePart | None:
     """MPC and ECE against the severity, a line per variant: for audits, which have no ratio. None: nothing to show."""
     shown = groups[: len(svg.MARKERS)]
     panels: list[Panel] = []

@@ -35,7 +35,7 @@ from edgesafe.report.view import (
     Group,
     ReportFiles,
     Series,
-    StudyView,
+    View,
     grouped,
 )
 from edgesafe.report.widths import widths_figure
@@ -57,7 +57,7 @@ class Detail:
     left_out: str = ""
 
 
-def make(view: StudyView) -> ReportFiles:
+def make(view: View) -> ReportFiles:
     """All four files. See `edgesafe.report.build`."""
     groups, series = grouped(view)
     chosen, names = best(pareto(groups, view), view), [s.name for s in series]
@@ -79,7 +79,7 @@ def make(view: StudyView) -> ReportFiles:
     else:
         raise RefusedError(
             f"the page would be {size(len(page.encode()))}",
-            where=view.study.name,
+            where=view.study.record.name,
             fix="split the recipe into smaller studies",
         )
     extra = {d.variant: {METRIC: d.risks[0].measurement} for d in deep if d.risks is not None}
@@ -88,9 +88,7 @@ def make(view: StudyView) -> ReportFiles:
     )
 
 
-def _context(
-    view: StudyView, groups: Sequence[Group], series: Sequence[Series], chosen: Sequence[Best]
-) -> dict[str, Any]:
+def _context(view: View, groups: Sequence[Group], series: Sequence[Series], chosen: Sequence[Best]) -> dict[str, Any]:
     """The parts that every page shows."""
     points, names = pareto(groups, view), [s.name for s in series]
     return {
@@ -123,14 +121,14 @@ def _context(
         "widths": widths_figure(groups, names),
         "provenance": tables.provenance_table(view),
         "provenance_facts": provenance_facts(view),
-        "recipe": json.dumps(view.study.recipe, indent=1, sort_keys=True),
+        "recipe": json.dumps(view.study.record.recipe, indent=1, sort_keys=True),
         "limits": limits(view),
         "absent": ABSENT,
         "clean": clean,
     }
 
 
-def _detailed(view: StudyView, deep: Sequence[Deep], detail: Detail, names: Sequence[str]) -> dict[str, Any]:
+def _detailed(view: View, deep: Sequence[Deep], detail: Detail, names: Sequence[str]) -> dict[str, Any]:
     """The parts that a large study shows for some variants only."""
     risks = risk_rows([d for d in deep if d.group.key in detail.keys], names)
     return {

@@ -22,11 +22,12 @@ from edgesafe.records import (
     Parity,
     Record,
     Temperature,
+    VariantStatus,
     Verdict,
 )
 from edgesafe.report.cautions import sampled_note, temperature_caution
 from edgesafe.report.stats import BEST_RULE, Best, shipped_bytes
-from edgesafe.report.view import Group, StudyView, Value
+from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import (
     ABSENT,
     STATUS,
@@ -53,7 +54,7 @@ class VariantResult(Record):
     method: str
     ratio: float
     seed: int
-    status: Literal["pending", "done", "refused"]
+    status: VariantStatus
     reason: str = ""
     arch: str = ""
     params: int | None = None
@@ -96,7 +97,7 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def _variants(view: StudyView, groups: Sequence[Group], derived: Derived) -> tuple[VariantResult, ...]:
+def _variants(view: View, groups: Sequence[Group], derived: Derived) -> tuple[VariantResult, ...]:
     """Every variant of the study, finished ones with their numbers."""
     out = []
     for g in groups:
@@ -109,7 +110,7 @@ def _variants(view: StudyView, groups: Sequence[Group], derived: Derived) -> tup
                     method=v.method,
                     ratio=v.ratio,
                     seed=v.seed,
-                    status="done",
+                    status=VariantStatus.DONE,
                     arch=v.arch,
                     params=v.params,
                     macs=v.macs,
@@ -124,25 +125,24 @@ def _variants(view: StudyView, groups: Sequence[Group], derived: Derived) -> tup
                     derived=dict(derived.get(v.id, {})),
                 )
             )
-    for e in view.unfinished():
-        status: Literal["pending", "refused"] = "refused" if e.status == "refused" else "pending"
-        out.append(
-            VariantResult(
-                id=e.id, group=e.id, method=e.method, ratio=e.ratio, seed=e.seed, status=status, reason=e.reason
-            )
+    out += [
+        VariantResult(
+            id=e.id, group=e.group, method=e.method, ratio=e.ratio, seed=e.seed, status=e.status, reason=e.reason
         )
+        for e in view.unfinished()
+    ]
     return tuple(out)
 
 
-def to_json(view: StudyView, groups: Sequence[Group], best: Sequence[Best], derived: Derived) -> str:
+def to_json(view: View, groups: Sequence[Group], best: Sequence[Best], derived: Derived) -> str:
     """results.json: sorted keys, ASCII, one trailing newline; the same study gives the same bytes."""
     results = ResultsFile(
-        study=view.study.name,
-        edgesafe=view.study.edgesafe,
-        recipe_sha256=view.study.recipe_sha256,
-        digest=view.study.digest,
-        data=view.study.data,
-        host=view.study.host,
+        study=view.study.record.name,
+        edgesafe=view.study.record.edgesafe,
+        recipe_sha256=view.study.record.recipe_sha256,
+        digest=view.study.record.digest,
+        data=view.study.record.data,
+        host=view.study.record.host,
         variants=_variants(view, groups, derived),
         best=tuple(b.group.key for b in best),
         best_rule=BEST_RULE,
@@ -179,7 +179,7 @@ def _guarded(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def to_csv(view: StudyView, groups: Sequence[Group], derived: Derived) -> str:
+def to_csv(view: View, groups: Sequence[Group], derived: Derived) -> str:
     """results.csv: a row per variant and metric ("value", "derived") and per paired difference; RFC 4180, LF."""
     buffer = io.StringIO()
     out = csv.writer(buffer, lineterminator="\n")
@@ -188,7 +188,7 @@ def to_csv(view: StudyView, groups: Sequence[Group], derived: Derived) -> str:
         measured = view.measurements.get(v.id)
         if measured is None:
             continue
-        head = [_guarded(view.study.name), _guarded(v.id), _guarded(v.method), repr(v.ratio), v.seed]
+        head = [_guarded(view.study.record.name), _guarded(v.id), _guarded(v.method), repr(v.ratio), v.seed]
         all_of: list[tuple[str, Measurement | Comparison]] = [("value", m) for _, m in sorted(measured.metrics.items())]
         all_of += [("difference", d) for _, d in sorted(measured.differences.items())]
         all_of += [("derived", m) for _, m in sorted(derived.get(v.id, {}).items())]
@@ -235,9 +235,9 @@ def _md_value(value: Value | None, unit: str = "", *, signed: bool = False) -> s
     return f"{number(value.estimate, value.unit, signed=signed)}{unit} ({interval(value, signed=signed)})"
 
 
-def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) -> str:
+def to_markdown(view: View, groups: Sequence[Group], best: Sequence[Best]) -> str:
     """report.md: the verdict, one table and the best variants, short enough for a pull request."""
-    out = [f"## edgesafe: {_md(view.study.name)}", ""]
+    out = [f"## edgesafe: {_md(view.study.record.name)}", ""]
     verdict = view.verdict
     if verdict is None:
         out.append("No verdict: `edgesafe gate` has not been run on this study.")
@@ -267,13 +267,13 @@ def to_markdown(view: StudyView, groups: Sequence[Group], best: Sequence[Best]) 
         out += ["", f"Without a result: {', '.join(_md(e.id) for e in missing)}."]
     out += [
         "",
-        f"Measured on the exported ONNX files, on {_md(view.study.host.cpu)}. "
+        f"Measured on the exported ONNX files, on {_md(view.study.record.host.cpu)}. "
         "Evidence for a safety argument, not a certificate.",
     ]
     return "\n".join(out) + "\n"
 
 
-def _md_row(group: Group, view: StudyView) -> list[str]:
+def _md_row(group: Group, view: View) -> list[str]:
     """One line of the table."""
     ratio, file = group.value(view, "latency.ratio"), shipped_bytes(group, view)
     drop = "reference" if group.is_baseline else _md_value(group.difference(view, "accuracy"), signed=True)

@@ -25,7 +25,7 @@ from edgesafe.report.parts import (
     Td,
 )
 from edgesafe.report.svg import Panel
-from edgesafe.report.view import StudyView
+from edgesafe.report.view import View
 from edgesafe.report.words import (
     ABSENT,
     clean,
@@ -72,7 +72,7 @@ class RiskRow:
     baseline: Risk | None  #: None: it is the baseline itself, or there is none
 
 
-def risk_of(cell: Cell, view: StudyView, variant: str) -> Risk:
+def risk_of(cell: Cell, view: View, variant: str) -> Risk:
     """The curve of the clean images of one variant."""
     right = cell.prediction == cell.label
     at = risk_at_coverage(cell.confidence, right)

@@ -15,7 +15,7 @@ from edgesafe.measure.probabilities import softmax64
 from edgesafe.measure.sampling import margin_metrics
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.records import Cell, Evidence, GateStatus
-from edgesafe.report.view import Group, StudyView, Value
+from edgesafe.report.view import Group, Value, View
 
 __all__ = [
     "BEST_RULE",
@@ -133,7 +133,7 @@ class Pareto:
     timing: Value | None = None  #: `ratio` with its interval; None for the baseline
 
 
-def shipped_bytes(group: Group, view: StudyView) -> float | None:
+def shipped_bytes(group: Group, view: View) -> float | None:
     """Bytes of the file one would ship: the sparse ONNX file where there is one, else model.onnx. Mean over seeds."""
     found = []
     for variant in group.members:
@@ -146,7 +146,7 @@ def shipped_bytes(group: Group, view: StudyView) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def pareto(groups: Sequence[Group], view: StudyView) -> tuple[Pareto, ...]:
+def pareto(groups: Sequence[Group], view: View) -> tuple[Pareto, ...]:
     """Every group, marked where another is at least as good in accuracy, latency ratio and file size and better in one.
 
     The ratio and not the median: medians of different variants come from different timing sessions. What
@@ -167,7 +167,7 @@ def pareto(groups: Sequence[Group], view: StudyView) -> tuple[Pareto, ...]:
     )
 
 
-def _ratio(group: Group, view: StudyView) -> float | None:
+def _ratio(group: Group, view: View) -> float | None:
     """The latency ratio; 1 for a baseline that was timed."""
     if group.is_baseline:
         return None if group.value(view, "latency.p50_ms") is None else 1.0
@@ -206,7 +206,7 @@ BEST_RULE = (
 )
 
 
-def best(points: Sequence[Pareto], view: StudyView, count: int = 3) -> tuple[Best, ...]:
+def best(points: Sequence[Pareto], view: View, count: int = 3) -> tuple[Best, ...]:
     """The `count` best compressed groups by `BEST_RULE`."""
     baseline = next((p for p in points if p.group.is_baseline), None)
     found = []

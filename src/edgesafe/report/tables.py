@@ -12,7 +12,7 @@ from edgesafe.records import (
 )
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
-from edgesafe.report.view import Group, StudyView, Value
+from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import (
     ABSENT,
     STATUS,
@@ -45,7 +45,7 @@ def _td(value: Value | None, *, signed: bool = False) -> Td:
     return Td(number(value.estimate, value.unit, signed=signed), estimate(value, signed=signed))
 
 
-def _count(group: Group, view: StudyView, metric: str, field: str) -> Td:
+def _count(group: Group, view: View, metric: str, field: str) -> Td:
     """An exact count: the metric, or what variant.json says."""
     value = group.value(view, metric)
     known = [getattr(v, field) for v in group.members if getattr(v, field) is not None]
@@ -58,7 +58,7 @@ def _count(group: Group, view: StudyView, metric: str, field: str) -> Td:
     return Td(number(count, unit), f"{count:,.0f}")
 
 
-def _file(group: Group, view: StudyView) -> Td:
+def _file(group: Group, view: View) -> Td:
     """The dense file, and the sparse one where there is one."""
     value = group.value(view, "size.onnx_bytes")
     stored = [a.bytes for v in group.members if (a := v.artefact("model.onnx")) is not None]
@@ -70,7 +70,7 @@ def _file(group: Group, view: StudyView) -> Td:
     return Td(size(dense), sparse)
 
 
-def _head_cells(group: Group, view: StudyView) -> list[Td]:
+def _head_cells(group: Group, view: View) -> list[Td]:
     """The variant's name and, if there is a verdict, its status."""
     cells = [Td(clean(group.label), f"mean of {len(group.members)} seeds" if len(group.members) > 1 else "")]
     if view.verdict is not None:
@@ -82,12 +82,12 @@ def _head_cells(group: Group, view: StudyView) -> list[Td]:
     return cells
 
 
-def _heads(view: StudyView) -> list[Column]:
+def _heads(view: View) -> list[Column]:
     """Columns of `_head_cells`."""
     return [Column("Variant"), *([Column("Gate")] if view.verdict is not None else [])]
 
 
-def quality_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
+def quality_table(view: View, groups: Sequence[Group]) -> TablePart:
     """What each variant knows: accuracy, calibration, likelihood and robustness, each with its interval."""
     units = {"nll": "nats"}
     columns = [*_heads(view), *(Column(title(m), units.get(m, "%")) for m in _SHOWN)]
@@ -95,7 +95,7 @@ def quality_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
     return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
 
 
-def _quality_cell(group: Group, view: StudyView, metric: str) -> Td:
+def _quality_cell(group: Group, view: View, metric: str) -> Td:
     """A number; an ECE after temperature that is not below the one before says so."""
     value, before = group.value(view, metric), group.value(view, "ece_em10_top1")
     shown = _quality(value)
@@ -113,7 +113,7 @@ def _quality(value: Value | None) -> Td:
     return Td(shown.text, f"{shown.small}{joint}floor {number(value.noise_floor, value.unit)}")
 
 
-def cost_table(view: StudyView, groups: Sequence[Group]) -> TablePart:
+def cost_table(view: View, groups: Sequence[Group]) -> TablePart:
     """What each variant costs: time, storage, arithmetic."""
     columns = [
         *_heads(view),
@@ -141,7 +141,7 @@ _DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_e
 _LESS_IS_BETTER = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
 
 
-def differences_table(view: StudyView, groups: Sequence[Group]) -> TablePart | None:
+def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
     """Paired differences to the baseline, marked worse or better where the interval leaves zero out, or None."""
     rows, compared = [], [g for g in groups if not g.is_baseline]
     wanted = [m for m in _DIFFERENCES if any(g.difference(view, m) is not None for g in compared)]
@@ -251,7 +251,7 @@ def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
     )
 
 
-def provenance_table(view: StudyView) -> TablePart:
+def provenance_table(view: View) -> TablePart:
     """The files behind the numbers, by hash, and how the exported ones were proven equal to what they came from."""
     rows = []
     for v in view.variants:
@@ -284,7 +284,7 @@ def _parity(parity: Parity) -> str:
     return f"within {parity.max_abs_logit:.1e} of {clean(parity.reference)}"
 
 
-def unfinished_table(view: StudyView) -> TablePart | None:
+def unfinished_table(view: View) -> TablePart | None:
     """Variants that were refused or are still to do. None: all are done."""
     rows = tuple(
         (

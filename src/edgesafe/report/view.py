@@ -1,101 +1,77 @@
-"""What a report is made from, and what it is made into: the study as the store hands it over, grouped for reading."""
+"""What a report is made from, and what it is made into: a study, grouped for reading."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite, sqrt
 
-from edgesafe.errors import (
-    IntegrityError,
-    NonFiniteError,
-    NothingEvaluated,
-    StoreError,
-)
+from edgesafe.errors import NonFiniteError, StoreError
 from edgesafe.records import (
     Comparison,
     Evidence,
     GateStatus,
     Measurement,
     Measurements,
-    StudyRecord,
     Unit,
     VariantEntry,
     VariantRecord,
+    VariantStatus,
     Verdict,
 )
+from edgesafe.study.study import Study, Variant
 
-__all__ = ["BASELINE", "Group", "ReportFiles", "Series", "StudyView", "Value", "grouped"]
-
-BASELINE = "baseline"
-_SEED = re.compile(r"-s\d+$")
-_RATIO = re.compile(r"-r\d+(?:\.\d+)?$")
+__all__ = ["Group", "ReportFiles", "Series", "Value", "View", "grouped"]
 
 
 @dataclass(frozen=True)
-class StudyView:
-    """A study as the store hands it over. Nothing here is computed; `evidence` may load lazily.
+class View:
+    """A study and what a report shows beside it. Nothing here is computed; `evidence` may load lazily.
 
     Attributes:
-        study: study.json.
-        variants: the finished variants.
-        measurements: by variant id; a variant without an entry is shown as "not measured".
+        study: verified.
         evidence: by variant id; each is asked for a bounded number of times and not kept.
         verdict: of the gate, or None: then the page says how to run it.
         samples: PNG bytes of a contact sheet (corruptions x severities of one test image), or None.
-        path: the study directory as the user would type it, for the command lines on the page.
     """
 
-    study: StudyRecord
-    variants: tuple[VariantRecord, ...]
-    measurements: Mapping[str, Measurements]
+    study: Study
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     verdict: Verdict | None = None
     samples: bytes | None = None
-    path: str = ""
 
-    def variant(self, variant_id: str) -> VariantRecord | None:
-        """The finished variant of that id, or None."""
-        return next((v for v in self.variants if v.id == variant_id), None)
+    @cached_property
+    def variants(self) -> tuple[VariantRecord, ...]:
+        """The records of the finished variants, in the study's order."""
+        return tuple(self.study.records().values())
+
+    @cached_property
+    def measurements(self) -> Mapping[str, Measurements]:
+        """By variant id; a variant without an entry is shown as "not measured"."""
+        return self.study.measurements()
 
     def baseline_of(self, variant: VariantRecord) -> VariantRecord | None:
-        """What `variant` is compared with: the recorded baseline, else the one of its seed, else none."""
-        measured = self.measurements.get(variant.id)
-        if measured is not None and measured.baseline:
-            return self.variant(measured.baseline)
-        if variant.method == BASELINE:
-            return None
-        return next((v for v in self.variants if v.method == BASELINE and v.seed == variant.seed), None)
+        """What `variant` is compared with, or None."""
+        baseline = self.study[variant.id].entry.baseline
+        return self.study.records().get(baseline) if baseline is not None else None
 
     def unfinished(self) -> tuple[VariantEntry, ...]:
-        """Entries of the study that have no variant record: refused or pending."""
-        done = {v.id for v in self.variants}
-        return tuple(e for e in self.study.variants if e.id not in done)
+        """Entries of the study that have no results: refused or pending."""
+        return tuple(entry for entry in self.study.record.variants if entry.status is not VariantStatus.DONE)
 
     def check(self) -> None:
-        """Refuse a study that cannot be reported honestly.
+        """Refuse what cannot be reported honestly.
 
         Raises:
             NothingEvaluated: no finished variant.
-            StoreError: two variants of one id, or measurements or verdicts of a variant that is not there.
-            IntegrityError: measurements taken on a file that is not the variant's.
+            StoreError: a verdict on a variant that is not there.
             NonFiniteError: a NaN or an infinity among the metrics.
         """
-        if not self.variants:
-            raise NothingEvaluated(
-                "the study holds no finished variant", where=self.study.name, fix="run `edgesafe compress` to the end"
-            )
-        ids = [v.id for v in self.variants]
-        if doubled := sorted({i for i in ids if ids.count(i) > 1}):
-            raise StoreError("two variants have one id", where=doubled[0], fix="run the study again in a new directory")
-        for name in self.measurements:
-            variant = self.variant(name)
-            if variant is None:
-                raise StoreError("measurements of a variant that the study does not hold", where=name)
-            _check_measured(variant, self.measurements[name])
-        known = {*ids, *(e.id for e in self.study.variants)}
-        if self.verdict is not None and (strange := sorted({g.variant for g in self.verdict.gates} - known)):
+        self.study.finished()
+        for name, measured in self.measurements.items():
+            _check_finite(name, measured)
+        if self.verdict is not None and (strange := sorted({g.variant for g in self.verdict.gates} - set(self.study))):
             raise StoreError(
                 "the verdict judges a variant that the study does not hold",
                 where=strange[0],
@@ -103,19 +79,11 @@ class StudyView:
             )
 
 
-def _check_measured(variant: VariantRecord, measured: Measurements) -> None:
-    """Same file, finite numbers."""
-    hashes = {a.sha256 for a in variant.artefacts if a.file.endswith(".onnx")}
-    if hashes and measured.onnx_sha256 not in hashes:
-        raise IntegrityError(
-            "the measurements were taken on another ONNX file than the one recorded",
-            where=variant.id,
-            fix="run `edgesafe compress` again: it measures what is there",
-        )
+def _check_finite(name: str, measured: Measurements) -> None:
     both: Iterable[Measurement | Comparison] = (*measured.metrics.values(), *measured.differences.values())
     for m in both:
         if not all(isfinite(x) for x in (m.estimate, m.low, m.high) if x is not None):
-            raise NonFiniteError("not a finite number", where=f"{variant.id}: {m.metric}", fix="measure it again")
+            raise NonFiniteError("not a finite number", where=f"{name}: {m.metric}", fix="measure it again")
 
 
 @dataclass(frozen=True)
@@ -170,11 +138,7 @@ class Group:
     method: str
     ratio: float
     members: tuple[VariantRecord, ...]  #: by seed
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether this is what the others are compared with."""
-        return self.method == BASELINE
+    is_baseline: bool = False  #: whether this is what the others are compared with
 
     @property
     def first(self) -> VariantRecord:
@@ -185,12 +149,12 @@ class Group:
     def label(self) -> str:
         """For people: "weight 50 %"."""
         if self.is_baseline:
-            return BASELINE
+            return self.series
         if self.ratio <= 0.0:
             return self.key
         return f"{self.series.replace('_', ' ')} {self.ratio * 100:g} %"
 
-    def value(self, view: StudyView, metric: str) -> Value | None:
+    def value(self, view: View, metric: str) -> Value | None:
         """The metric over the seeds that have it; None: not measured."""
         found = [
             m.metrics[metric]
@@ -199,7 +163,7 @@ class Group:
         ]
         return _pooled(metric, found)
 
-    def difference(self, view: StudyView, metric: str) -> Value | None:
+    def difference(self, view: View, metric: str) -> Value | None:
         """The paired difference to the baseline over the seeds that have it."""
         found: list[Comparison] = [
             m.differences[metric]
@@ -208,7 +172,7 @@ class Group:
         ]
         return _pooled(metric, found)
 
-    def status(self, view: StudyView) -> GateStatus | None:
+    def status(self, view: View) -> GateStatus | None:
         """The worst of its gates of level "error" over all seeds; None: not gated."""
         ids = {v.id for v in self.members}
         if view.verdict is None:
@@ -275,21 +239,19 @@ class Series:
     groups: tuple[Group, ...]
 
 
-def grouped(view: StudyView) -> tuple[tuple[Group, ...], tuple[Series, ...]]:
-    """All groups (baseline first, then by series and ratio) and the series of compressed ones.
-
-    Groups follow the variant ids (`weight-r0.50-s0` belongs to `weight-r0.50`), so labels of the recipe are kept apart.
-    """
-    members: dict[str, list[VariantRecord]] = {}
-    for variant in view.variants:
-        key = BASELINE if variant.method == BASELINE else _SEED.sub("", variant.id)
-        members.setdefault(key, []).append(variant)
+def grouped(view: View) -> tuple[tuple[Group, ...], tuple[Series, ...]]:
+    """All groups (baseline first, then by series and ratio) and the series of compressed ones."""
+    members: dict[str, list[Variant]] = {}
+    for variant in view.study.values():
+        if variant.recorded is not None:
+            members.setdefault(variant.entry.group, []).append(variant)
     groups = []
-    for key, found in members.items():
-        ordered = tuple(sorted(found, key=lambda v: (v.seed, v.id)))
-        first = ordered[0]
-        series = BASELINE if first.method == BASELINE else _RATIO.sub("", key)
-        groups.append(Group(key, series, first.method, first.ratio, ordered))
+    for key, seeds in members.items():
+        ordered = sorted(seeds, key=lambda v: (v.entry.seed, v.id))
+        first = ordered[0].entry
+        series = first.label if first.ratio > 0.0 or first.is_baseline else key
+        records = tuple(variant.record for variant in ordered)
+        groups.append(Group(key, series, first.method, first.ratio, records, first.is_baseline))
     order = ("baseline", "weight", "filter", "channel", "random")
 
     def rank(group: Group) -> tuple[int, int, str, float, str]:

@@ -1,151 +1,316 @@
-"""A study as it lies on disk, read and checked."""
+"""A study as it lies on disk: read once, checked, frozen.
+
+Every file is read exactly once where it is needed, and what is parsed or handed out is the very bytes that were hashed:
+a writer at work beside the reader leads to an error, never to numbers that nobody measured.
+
+    study.json     bound by its own last field (see `study.index`); holds the hashes of
+    variant.json, measurements.json    which are read with it, and hold the hashes of
+    model.onnx, evidence.npz, …        which are large, and read and checked when they are asked for, or by `verify`
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import ValidationError
-
-from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError
-from edgesafe.files import (
-    sha256_bytes,
-)
+from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError, UnknownNameError
+from edgesafe.files import is_file, read_bounded, sha256_bytes, sha256_file
 from edgesafe.records import (
+    Comparison,
+    Measurement,
     Measurements,
-    Record,
     StudyRecord,
+    VariantEntry,
     VariantRecord,
+    VariantStatus,
 )
+from edgesafe.study.index import from_json, open_index
 
-__all__ = ["StudyReader"]
-
+__all__ = [
+    "EVIDENCE",
+    "MEASUREMENTS",
+    "MODEL",
+    "SAMPLES",
+    "STUDY",
+    "VARIANT",
+    "Study",
+    "Variant",
+    "checked_bytes",
+    "read",
+    "variant",
+]
 
 STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
+SAMPLES, MODEL = "samples.png", "model.onnx"
 
-
-SAMPLES = "samples.png"
-
-
-_R = TypeVar("_R", bound=Record)
-
-
-class StudyReader:
-    """A study as it lies on disk, checked while it is read."""
-
-    def __init__(self, root: Path) -> None:
-        """Open a study.
-
-        Raises:
-            StoreError: not a study, damaged, or made by a newer schema.
-        """
-        self.root = root
-        if not (root / STUDY).is_file():
-            raise StoreError("no study here", where=str(root), fix="give the directory that `edgesafe compress` wrote")
-        self.record = _read(root / STUDY, StudyRecord)
-
-    def done(self) -> tuple[str, ...]:
-        """Ids of the finished variants, in the order of the study.
-
-        Raises:
-            NothingEvaluated: there are none.
-        """
-        ids = tuple(entry.id for entry in self.record.variants if entry.status == "done")
-        if not ids:
-            raise NothingEvaluated(
-                "no variant is finished", where=str(self.root), fix="run edgesafe compress to the end"
-            )
-        return ids
-
-    def variant(self, variant_id: str) -> VariantRecord:
-        """variant.json of a variant."""
-        return _read(self.root / variant_id / VARIANT, VariantRecord)
-
-    def measurements(self, variant_id: str) -> Measurements:
-        """measurements.json of a variant."""
-        return _read(self.root / variant_id / MEASUREMENTS, Measurements)
-
-    def evidence_bytes(self, variant_id: str) -> bytes:
-        """evidence.npz of a variant, checked against the hash in measurements.json."""
-        return self._checked(variant_id, EVIDENCE, self.measurements(variant_id).evidence_sha256)
-
-    def file_bytes(self, variant_id: str, name: str) -> bytes:
-        """An artefact of a variant, checked against variant.json."""
-        artefact = self.variant(variant_id).artefact(name)
-        if artefact is None:
-            raise StoreError(f"variant '{variant_id}' has no {name}", where=str(self.root), fix="see variant.json")
-        return self._checked(variant_id, name, artefact.sha256)
-
-    def samples(self) -> bytes | None:
-        """The picture of the corruptions, or None."""
-        path = self.root / SAMPLES
-        return path.read_bytes() if path.is_file() else None
-
-    def path(self, variant_id: str, name: str) -> Path:
-        """Where a file of a variant lies."""
-        return self.root / variant_id / name
-
-    def verify(self, variant_id: str) -> None:
-        """Compare every file of a variant with its recorded hash.
-
-        Raises:
-            IntegrityError: a file was changed or is missing.
-        """
-        entry = next((e for e in self.record.variants if e.id == variant_id), None)
-        for name in (VARIANT, MEASUREMENTS):
-            self._checked(variant_id, name, entry.records.get(name, "") if entry is not None else "")
-        record, measured = self.variant(variant_id), self.measurements(variant_id)
-        self._checked(variant_id, EVIDENCE, measured.evidence_sha256)
-        for artefact in record.artefacts:
-            self._checked(variant_id, artefact.file, artefact.sha256)
-        onnx = record.artefact("model.onnx")
-        if onnx is None or onnx.sha256 != measured.onnx_sha256:
-            raise IntegrityError(
-                "the numbers were measured on another file",
-                where=str(self.path(variant_id, MEASUREMENTS)),
-                fix="run edgesafe compress again",
-            )
-
-    def _checked(self, variant_id: str, name: str, expected: str) -> bytes:
-        path = self.path(variant_id, name)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise IntegrityError(
-                f"recorded, but cannot be read ({error.strerror})", where=str(path), fix=_REMAKE
-            ) from None
-        if sha256_bytes(data) != expected:
-            raise IntegrityError("changed after it was measured (its hash differs)", where=str(path), fix=_REMAKE)
-        return data
-
+RECORD_LIMIT = 64_000_000  #: bytes of a JSON record: a study of thousands of variants has fewer
+_EVIDENCE_LIMIT = 8_000_000_000  # bytes: 50,000 images, 1,000 classes, 75 cells have 0.4 GB
 
 _REMAKE = "remove the variant's directory and run edgesafe compress again"
 
 
-def _read(path: Path, model: type[_R]) -> _R:
+@dataclass(frozen=True)
+class Variant:
+    """One variant of a study.
+
+    Attributes:
+        entry: its line in the index: id, label, role, ratio, seed, status.
+        folder: its directory.
+        recorded: variant.json; None unless it is done.
+        measured: measurements.json; None unless it is done.
+    """
+
+    entry: VariantEntry
+    folder: Path
+    recorded: VariantRecord | None = field(default=None, repr=False)
+    measured: Measurements | None = field(default=None, repr=False)
+
+    @property
+    def id(self) -> str:
+        """Its id, for example "filter-r0.50-s0"."""
+        return self.entry.id
+
+    @property
+    def status(self) -> VariantStatus:
+        """Whether it is done, pending or refused; `entry.reason` says why it was refused."""
+        return self.entry.status
+
+    @property
+    def record(self) -> VariantRecord:
+        """What was made: surgery, files, parameters, MACs, sparsity, lineage.
+
+        Raises:
+            NothingEvaluated: it is not done.
+        """
+        if self.recorded is None:
+            raise self._not_done()
+        return self.recorded
+
+    @property
+    def measurements(self) -> Measurements:
+        """What was measured, and on which file.
+
+        Raises:
+            NothingEvaluated: it is not done.
+        """
+        if self.measured is None:
+            raise self._not_done()
+        return self.measured
+
+    @property
+    def metrics(self) -> Mapping[str, Measurement]:
+        """Its metrics by id, each with estimate, interval, n, method and unit.
+
+        Raises:
+            NothingEvaluated: it is not done.
+        """
+        return self.measurements.metrics
+
+    @property
+    def differences(self) -> Mapping[str, Comparison]:
+        """Its paired differences to the baseline (candidate minus baseline) by metric id.
+
+        Raises:
+            NothingEvaluated: it is not done.
+        """
+        return self.measurements.differences
+
+    def path(self, name: str) -> Path:
+        """Where a file of it lies. Its bytes may have changed since they were measured: `file_bytes` checks them."""
+        return self.folder / name
+
+    def file_bytes(self, name: str) -> bytes:
+        """A file of it, for example "model.onnx", compared with its recorded hash.
+
+        Raises:
+            StoreError: it has no such file.
+            IntegrityError: the file was changed, or cannot be read.
+        """
+        artefact = self.record.artefact(name)
+        if artefact is None:
+            raise StoreError(f"variant '{self.id}' has no {name}", where=str(self.folder), fix="see variant.json")
+        return checked_bytes(self.folder / name, artefact.sha256, limit=artefact.bytes)
+
+    def evidence_bytes(self) -> bytes:
+        """evidence.npz, compared with its recorded hash.
+
+        Raises:
+            IntegrityError: the file was changed, or cannot be read.
+        """
+        return checked_bytes(self.folder / EVIDENCE, self.measurements.evidence_sha256, limit=_EVIDENCE_LIMIT)
+
+    def verify(self) -> None:
+        """Compare every file with its recorded hash; a variant that is not done has none.
+
+        Raises:
+            IntegrityError: a file was changed or is missing.
+        """
+        if self.status is not VariantStatus.DONE:
+            return
+        hashes = {EVIDENCE: self.measurements.evidence_sha256}
+        hashes |= {artefact.file: artefact.sha256 for artefact in self.record.artefacts}
+        for name, expected in hashes.items():
+            path = self.folder / name
+            try:
+                digest = sha256_file(path)
+            except StoreError as error:
+                raise IntegrityError(f"recorded, but {error.what}", where=str(path), fix=_REMAKE) from None
+            if digest != expected:
+                raise _changed(path)
+
+    def _not_done(self) -> NothingEvaluated:
+        why = f"{self.status.value}: {self.entry.reason}" if self.entry.reason else self.status.value
+        return NothingEvaluated(f"has no results ({why})", where=self.id, fix="run edgesafe compress to the end")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(Mapping[str, Variant]):
+    """A study: its index, and its variants by id in the index's order. `read` opens one.
+
+    Attributes:
+        root: its directory.
+        record: study.json.
+        variants: all of them, also those that are pending or refused.
+        index: the bytes of study.json that `record` was read from.
+    """
+
+    root: Path
+    record: StudyRecord
+    variants: tuple[Variant, ...]
+    index: bytes = b""
+
+    def __getitem__(self, variant_id: str) -> Variant:
+        for one in self.variants:
+            if one.id == variant_id:
+                return one
+        raise UnknownNameError(f"no variant '{variant_id}'", where=self.record.name, fix=f"it has {', '.join(self)}")
+
+    def __iter__(self) -> Iterator[str]:
+        return (one.id for one in self.variants)
+
+    def __len__(self) -> int:
+        return len(self.variants)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.record.name
+
+    @property
+    def digest(self) -> str:
+        """Over the files that recipe, data, seed and machine alone decide: equal studies have equal digests."""
+        return self.record.digest
+
+    def finished(self) -> tuple[Variant, ...]:
+        """The variants that are done, in the order of the study.
+
+        Raises:
+            NothingEvaluated: there are none.
+        """
+        done = tuple(one for one in self.variants if one.status is VariantStatus.DONE)
+        if not done:
+            raise NothingEvaluated(
+                "no variant is finished", where=str(self.root), fix="run edgesafe compress to the end"
+            )
+        return done
+
+    def records(self) -> dict[str, VariantRecord]:
+        """The records of the finished variants, by id."""
+        return {one.id: one.recorded for one in self.variants if one.recorded is not None}
+
+    def measurements(self) -> dict[str, Measurements]:
+        """The measurements of the finished variants, by id."""
+        return {one.id: one.measured for one in self.variants if one.measured is not None}
+
+    def verify(self) -> None:
+        """Compare every file of every finished variant with its recorded hash.
+
+        Raises:
+            IntegrityError: a file was changed or is missing.
+        """
+        for one in self.variants:
+            one.verify()
+
+    def samples(self) -> bytes | None:
+        """The picture of the corruptions (PNG), or None.
+
+        Raises:
+            IntegrityError: the file was changed, or cannot be read.
+        """
+        expected = self.record.samples_sha256
+        return checked_bytes(self.root / SAMPLES, expected, limit=RECORD_LIMIT) if expected else None
+
+
+def read(root: Path) -> Study:
+    """Open a study: its index and the records of its finished variants, each read once and checked.
+
+    Args:
+        root: the directory that `edgesafe compress` or `edgesafe evaluate` wrote.
+
+    Raises:
+        StoreError: not a study, damaged, or made by another version.
+        IntegrityError: the index or a record is not what was written, or a file that it names is missing.
+    """
+    record, content = read_index(root)
+    return Study(root, record, tuple(variant(root, entry) for entry in record.variants), content)
+
+
+def read_index(root: Path) -> tuple[StudyRecord, bytes]:
+    """The index of a study alone, and the bytes that it was read from.
+
+    Raises:
+        StoreError, IntegrityError: see `read`.
+    """
+    path = root / STUDY
+    if not is_file(path):
+        raise StoreError("no study here", where=str(root), fix="give the directory that `edgesafe compress` wrote")
+    content = read_bounded(path, RECORD_LIMIT, "a study", StoreError)
+    return open_index(content, path), content
+
+
+def variant(root: Path, entry: VariantEntry) -> Variant:
+    """A variant as its entry in the index says, its records compared with the hashes that stand there.
+
+    Raises:
+        StoreError: a record is damaged or made by another version.
+        IntegrityError: a record was changed or is missing, or is about another variant or another file.
+    """
+    folder = root / entry.id
+    if entry.status is not VariantStatus.DONE:
+        return Variant(entry, folder)
+    contents = {
+        name: checked_bytes(folder / name, entry.records.get(name, ""), limit=RECORD_LIMIT)
+        for name in (VARIANT, MEASUREMENTS)
+    }
+    record = from_json(contents[VARIANT], VariantRecord, folder / VARIANT)
+    measured = from_json(contents[MEASUREMENTS], Measurements, folder / MEASUREMENTS)
+    onnx = record.artefact(MODEL)
+    if record.id != entry.id or measured.variant != entry.id:
+        raise IntegrityError("holds the record of another variant", where=str(folder), fix=_REMAKE)
+    if onnx is None or onnx.sha256 != measured.onnx_sha256:
+        raise IntegrityError(
+            "the numbers were measured on another file",
+            where=str(folder / MEASUREMENTS),
+            fix="run edgesafe compress again",
+        )
+    return Variant(entry, folder, record, measured)
+
+
+def checked_bytes(path: Path, expected: str, *, limit: int) -> bytes:
+    """The bytes of a file, compared with the hash that was recorded of it.
+
+    Raises:
+        IntegrityError: they differ, or the file cannot be read.
+    """
     try:
-        plain = json.loads(path.read_bytes())
-    except OSError as error:
-        raise StoreError(
-            f"cannot be read ({error.strerror})", where=str(path), fix="run edgesafe compress again"
-        ) from None
-    except ValueError:
-        raise StoreError(
-            "damaged: not JSON", where=str(path), fix="remove it and run edgesafe compress again"
-        ) from None
-    expected = str(model.model_fields["schema_"].default)
-    found = plain.get("schema") if isinstance(plain, dict) else None
-    if found != expected:
-        if isinstance(found, str) and found.split("/")[0] == expected.split("/", maxsplit=1)[0]:
-            what = f"made by another version of edgesafe (schema {found}; this one reads {expected})"
-            raise StoreError(what, where=str(path), fix="upgrade edgesafe, or choose another --out")
-        raise StoreError(f"not a {expected} file (schema: {found!r})", where=str(path), fix="choose another directory")
-    try:
-        return model.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise StoreError(
-            f"damaged at '{key}': {first['msg']}", where=str(path), fix="run edgesafe compress again"
-        ) from None
+        content = read_bounded(path, limit, "the file that was recorded", StoreError)
+    except StoreError as error:
+        raise IntegrityError(f"recorded, but {error.what}", where=str(path), fix=_REMAKE) from None
+    if sha256_bytes(content) != expected:
+        raise _changed(path)
+    return content
+
+
+def _changed(path: Path) -> IntegrityError:
+    return IntegrityError("changed after it was measured (its hash differs)", where=str(path), fix=_REMAKE)

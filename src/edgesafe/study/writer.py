@@ -1,4 +1,4 @@
-"""The study directory. Only this module writes into it, and reads it back.
+"""The study directory being made. Only this module writes into it.
 
 Every file gets its final name by an atomic rename after an fsync, so that a killed process leaves either the old file
 or the new one. Stage results (`.work/`) carry a key over their inputs and a hash over their bytes; one that does not
@@ -7,6 +7,7 @@ match is not used. One process at a time holds a study (`flock` on `.lock`).
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -28,9 +29,13 @@ from edgesafe.records import (
     Measurements,
     Record,
     StudyRecord,
+    VariantEntry,
     VariantRecord,
+    VariantStatus,
 )
-from edgesafe.study.study import EVIDENCE, MEASUREMENTS, SAMPLES, STUDY, VARIANT, StudyReader
+from edgesafe.study import study as studies
+from edgesafe.study.index import bound, to_json
+from edgesafe.study.study import EVIDENCE, MEASUREMENTS, SAMPLES, STUDY, VARIANT, Variant
 
 __all__ = ["REPRODUCIBLE", "Files", "StudyWriter", "set_aside"]
 
@@ -47,26 +52,34 @@ REPRODUCIBLE = (
 _STAGE_MAGIC = b"edgesafe-stage/1\n"
 
 
-class StudyWriter(StudyReader):
-    """A study being made. Use as a context manager: it holds the study's lock."""
+class StudyWriter:
+    """A study being made. Use as a context manager: it holds the study's lock.
+
+    Attributes:
+        root: the study directory.
+        record: study.json as it is on disk.
+    """
 
     def __init__(self, root: Path, record: StudyRecord) -> None:
         """Create the study, or open the one that is there if it was made by the same recipe from the same inputs.
 
         Raises:
             StoreError: the directory cannot be used, or holds something else.
+            IntegrityError: what is there was changed.
         """
+        self.root, self.record = root, record
+        self._variants: dict[str, Variant] = {}  # what was written or read in this run
+        self._hashes: dict[str, dict[str, str]] = {}  # of the records written in this run
         self._lock = _hold(root)
         try:
             if (root / STUDY).is_file():
-                super().__init__(root)
+                self.record, _ = studies.read_index(root)
                 if self._begun():
                     self._same(record)
                 else:
                     self._save(record)
             else:
                 self._empty(root)
-                self.root = root
                 self._save(record)
         except BaseException:
             self._lock.close()
@@ -104,69 +117,130 @@ class StudyWriter(StudyReader):
 
     # ---------------------------------------------------------------------------------------------- variants
 
+    def path(self, variant_id: str, name: str) -> Path:
+        """Where a file of a variant lies."""
+        return self.root / variant_id / name
+
+    def variant(self, variant_id: str) -> VariantRecord:
+        """The record of a variant: as it was put, or as an earlier run left it."""
+        return self._variant(variant_id).record
+
+    def measurements(self, variant_id: str) -> Measurements:
+        """The measurements of a variant: as they were put, or as an earlier run left them."""
+        return self._variant(variant_id).measurements
+
+    def evidence_bytes(self, variant_id: str) -> bytes:
+        """evidence.npz of a measured variant, compared with its hash."""
+        return self._variant(variant_id).evidence_bytes()
+
+    def file_bytes(self, variant_id: str, name: str) -> bytes:
+        """A file of a variant, compared with its hash."""
+        return self._variant(variant_id).file_bytes(name)
+
     def put_samples(self, png: bytes | None) -> None:
         """Keep a picture of the corruptions for the report, unless it is there."""
-        if png is not None and not (self.root / SAMPLES).is_file():
-            atomic_write(self.root / SAMPLES, png)
+        if png is None or sha256_bytes(png) == self.record.samples_sha256:
+            return
+        atomic_write(self.root / SAMPLES, png)
+        self._save(self.record.model_copy(update={"samples_sha256": sha256_bytes(png)}))
 
     def put_file(self, variant_id: str, name: str, data: bytes) -> Artefact:
         """Write a file of a variant."""
+        artefact = Artefact(file=name, sha256=sha256_bytes(data), bytes=len(data))
         atomic_write(self.path(variant_id, name), data)
-        return Artefact(file=name, sha256=sha256_bytes(data), bytes=len(data))
+        return artefact
 
     def put_variant(self, record: VariantRecord) -> None:
         """Write variant.json."""
-        atomic_write(self.path(record.id, VARIANT), _json(record))
+        self._put(record.id, VARIANT, record)
+        self._variants[record.id] = dataclasses.replace(self._started(record.id), recorded=record)
 
     def put_measurements(self, record: Measurements) -> None:
         """Write measurements.json."""
-        atomic_write(self.path(record.variant, MEASUREMENTS), _json(record))
+        self._put(record.variant, MEASUREMENTS, record)
+        self._variants[record.variant] = dataclasses.replace(self._started(record.variant), measured=record)
 
     def finish(self, variant_id: str) -> None:
-        """Mark a variant as done and record the digest of its reproducible files."""
+        """Mark a variant as done and record the digest of its reproducible files.
+
+        Raises:
+            IntegrityError: its numbers were measured on another file.
+        """
         hashes = {
             name: sha256_file(self.path(variant_id, name))
             for name in REPRODUCIBLE
             if self.path(variant_id, name).exists()
         }
-        records = {name: sha256_file(self.path(variant_id, name)) for name in (VARIANT, MEASUREMENTS)}
-        self._update(variant_id, status="done", digest=digest(hashes), reason="", records=records)
+        entry = self._entry(variant_id).model_copy(
+            update={"status": VariantStatus.DONE, "reason": "", "digest": digest(hashes)}
+            | {"records": self._hashes[variant_id]}
+        )
+        self._variants[variant_id] = studies.variant(self.root, entry)
+        self._replace(entry)
         self.drop_stages(variant_id)
 
     def refuse(self, variant_id: str, reason: str) -> None:
         """Mark a variant as refused."""
-        self._update(variant_id, status="refused", reason=reason, digest="")
+        changes = {"status": VariantStatus.REFUSED, "reason": reason, "digest": "", "records": {}}
+        self._replace(self._entry(variant_id).model_copy(update=changes))
 
     def is_done(self, variant_id: str) -> bool:
-        """Whether a variant is finished and all its files still are what was recorded."""
-        entry = next(entry for entry in self.record.variants if entry.id == variant_id)
-        if entry.status != "done":
+        """Whether a variant is finished and all its files still are what was recorded.
+
+        One whose directory was removed is not: it is made again.
+
+        Raises:
+            IntegrityError: a file of a finished variant was changed.
+        """
+        if self._entry(variant_id).status is not VariantStatus.DONE or not (self.root / variant_id).exists():
             return False
-        self.verify(variant_id)
+        self._variant(variant_id).verify()
         return True
 
     def close_study(self) -> str:
         """Record the digest over all variants; the study's identity. Stage results are dropped."""
-        value = digest({entry.id: entry.digest or entry.status for entry in self.record.variants})
+        value = digest({entry.id: entry.digest or entry.status.value for entry in self.record.variants})
         self._save(self.record.model_copy(update={"digest": value}))
         self.drop_stages()
         return value
 
     # ----------------------------------------------------------------------------------------------- details
 
-    def _update(self, variant_id: str, **changes: str | dict[str, str]) -> None:
-        entries = tuple(e.model_copy(update=changes) if e.id == variant_id else e for e in self.record.variants)
+    def _entry(self, variant_id: str) -> VariantEntry:
+        entry = self.record.entry(variant_id)
+        if entry is None:
+            raise ValueError(f"the study has no variant '{variant_id}'")
+        return entry
+
+    def _started(self, variant_id: str) -> Variant:
+        """What is known of a variant that is being made."""
+        return self._variants.get(variant_id) or Variant(self._entry(variant_id), self.root / variant_id)
+
+    def _variant(self, variant_id: str) -> Variant:
+        if variant_id not in self._variants:
+            self._variants[variant_id] = studies.variant(self.root, self._entry(variant_id))
+        return self._variants[variant_id]
+
+    def _put(self, variant_id: str, name: str, record: Record) -> None:
+        content = to_json(record)
+        atomic_write(self.path(variant_id, name), content)
+        self._hashes.setdefault(variant_id, {})[name] = sha256_bytes(content)
+
+    def _replace(self, entry: VariantEntry) -> None:
+        entries = tuple(entry if old.id == entry.id else old for old in self.record.variants)
         self._save(self.record.model_copy(update={"variants": entries}))
 
     def _save(self, record: StudyRecord) -> None:
-        self.record = StudyRecord.model_validate(record.model_dump(by_alias=True))
-        path, data = self.root / STUDY, _json(self.record)
-        if not path.is_file() or path.read_bytes() != data:
-            atomic_write(path, data)
+        self.record, content = bound(StudyRecord.model_validate(record.model_dump(by_alias=True)))
+        path = self.root / STUDY
+        if not path.is_file() or path.read_bytes() != content:
+            atomic_write(path, content)
 
     def _begun(self) -> bool:
         """Whether anything in it is worth keeping; a first try that failed at once binds nobody."""
-        return (self.root / ".work").exists() or any(entry.status == "done" for entry in self.record.variants)
+        return (self.root / ".work").exists() or any(
+            entry.status is VariantStatus.DONE for entry in self.record.variants
+        )
 
     def _same(self, record: StudyRecord) -> None:
         if self.record.recipe_sha256 != record.recipe_sha256:
@@ -244,10 +318,6 @@ def set_aside(root: Path) -> Path | None:
         except OSError as error:
             raise trouble(root, error) from None
     return target
-
-
-def _json(record: Record) -> bytes:
-    return (json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 class Files:
