@@ -41,6 +41,7 @@ from edgesafe.records import (
     VariantStatus,
 )
 from edgesafe.stages import (
+    contract,
     counts,
     export,
     measure,
@@ -154,7 +155,7 @@ def _entry(plan: VariantPlan) -> VariantEntry:
 
 def _make(run: Run, plan: VariantPlan) -> None:
     """One variant from start to finish."""
-    baseline = _baseline(run, plan.seed)
+    baseline = _baseline(run, plan)
     outcome = _pruned(run, plan, baseline)
     model, recovery = baseline, None
     if outcome is not None:
@@ -168,11 +169,12 @@ def _make(run: Run, plan: VariantPlan) -> None:
 # ---------------------------------------------------------------------------------------------------------- model
 
 
-def _baseline(run: Run, seed: int) -> nn.Module:
+def _baseline(run: Run, plan: VariantPlan) -> nn.Module:
     """The net before compression: the given weights, or trained here (kept for all variants of the seed)."""
-    section = run.recipe.model
+    section, seed = run.recipe.model, plan.seed
     torch.manual_seed(seed)  # initial weights
     model = models.build(section.arch, run.bundle.num_classes, section.args)
+    contract.check(model, section, run.bundle, run.recipe.export if plan.section is None else None)
     if section.weights is not None:
         models.load_weights(model, Path(section.weights))
         return model.eval()

@@ -231,6 +231,7 @@ def _canonical_zeros(proto: onnx.ModelProto) -> None:
 
 def _require_contract(proto: onnx.ModelProto, input_shape: tuple[int, int, int], classes: int, opset: int) -> None:
     """The file is valid, and has the opset, the input and the output that were asked for."""
+    _require_known(proto, opset)
     onnx.checker.check_model(proto, full_check=True)
     opsets = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
     if opsets != {"ai.onnx": opset} or len(proto.functions):
@@ -242,6 +243,19 @@ def _require_contract(proto: onnx.ModelProto, input_shape: tuple[int, int, int],
     ]
     if found != wanted:
         raise ParityError(f"the exporter wrote {found}, not {wanted}", where="model.onnx", fix="report this as a bug")
+
+
+def _require_known(proto: onnx.ModelProto, opset: int) -> None:
+    """Every operator exists at the opset; the exporter writes some that came later (DeformConv: 19)."""
+    for node in proto.graph.node:
+        if node.domain or onnx.defs.has(node.op_type, opset, ""):
+            continue
+        since = next((v for v in range(opset + 1, MAX_OPSET + 1) if onnx.defs.has(node.op_type, v, "")), None)
+        raise ParityError(
+            f"the network needs {node.op_type}, which opset {opset} does not have",
+            where="export.opset",
+            fix=f"set export.opset = {since}" if since else "replace that operation in the network",
+        )
 
 
 def _signature(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[str | int, ...]]:

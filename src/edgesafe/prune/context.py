@@ -15,6 +15,7 @@ from edgesafe.errors import (
     SurgeryError,
     UsageError,
 )
+from edgesafe.models.contract import require_plain_weights
 from edgesafe.records import SurgeryRecord
 
 __all__ = ["PruneContext", "PruneOutcome", "require_prunable"]
@@ -85,6 +86,7 @@ def require_prunable(model: nn.Module, ratio: float) -> None:
     Raises:
         RecipeError: the ratio is not in (0, 1).
         SurgeryError: the network is lazy, frozen, or has no parameters.
+        RefusedError: a layer's weight is computed by a hook (weight_norm, an unremoved prune).
         NonFiniteError: a weight is NaN or infinite.
     """
     if not 0.0 < ratio < 1.0:
@@ -94,6 +96,7 @@ def require_prunable(model: nn.Module, ratio: float) -> None:
             raise SurgeryError("its shape is not known yet (lazy module)", where=name, fix="run one forward pass first")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError("a weight is NaN or infinite", where=name, fix="train again, or load other weights")
+    require_plain_weights(model)
     parameters = list(model.parameters())
     if not parameters:
         raise SurgeryError("the network has no parameters", where="model", fix="give a CNN")

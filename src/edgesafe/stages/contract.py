@@ -1,0 +1,69 @@
+"""The network that a recipe brings, checked before it is trained: forward, scores, and whether it can be exported."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from edgesafe.deploy import export
+from edgesafe.errors import RefusedError
+from edgesafe.measure.inference.inputs import looks_like_probabilities
+from edgesafe.models.contract import require_classifier
+from edgesafe.models.external import is_external
+from edgesafe.recipe.sections import ExportSection, ModelSection
+from edgesafe.records import DataBundle
+from edgesafe.train.augmentation import Normalisation
+
+__all__ = ["check"]
+
+_IMAGES = 4  # enough to tell an image from its neighbours
+
+
+def check(model: nn.Module, origin: ModelSection, bundle: DataBundle, section: ExportSection | None) -> None:
+    """Refuse what would fail, or be measured wrongly, after the training.
+
+    Args:
+        model: as built, before training; may get a hook that makes its input contiguous (`models.contract`).
+        origin: names it.
+        bundle: gives the first training images and the number of classes.
+        section: for a trial export of a network of others (the built-in ones are known to export); None: no trial.
+
+    Raises:
+        EdgesafeError: what is wrong with it, where, and what a network must do.
+    """
+    normalise = Normalisation(bundle.mean, bundle.std)
+    images = normalise(torch.from_numpy(bundle.train.images[:_IMAGES]))
+    with torch.random.fork_rng(devices=[]):
+        scores = require_classifier(model, images, bundle.num_classes, origin.arch)
+        _require_logits(model, images, scores, origin.arch)
+        if section is not None and is_external(origin.arch):
+            height, width, channels = bundle.train.images.shape[1:]
+            shape = (height, width, channels)
+            trial = copy.deepcopy(model).eval()
+            export.export_onnx(trial, input_shape=shape, mean=bundle.mean, std=bundle.std, opset=section.opset)
+
+
+def _require_logits(model: nn.Module, images: torch.Tensor, scores: torch.Tensor, arch: str) -> None:
+    """Training takes the scores for logits, so they must not have been squashed before.
+
+    Initial logits may happen to lie in [0, 1]; those of enlarged images do not stay there.
+    """
+    with torch.no_grad():
+        trial = copy.deepcopy(model).eval()
+        both = torch.cat([scores, trial(images * 100)]).nan_to_num(nan=-1.0, posinf=2.0, neginf=-1.0)
+    if bool((both == both[:1, :1]).all()):
+        return  # a classifier that starts at zero
+    if looks_like_probabilities(both.double().numpy()):
+        raise RefusedError(
+            "its scores are probabilities (each row sums to 1), but training and calibration need logits",
+            where=arch,
+            fix="return the scores before the softmax",
+        )
+    if bool(((both >= 0) & (both <= 1)).all()):
+        raise RefusedError(
+            "its scores all lie in [0, 1] without summing to 1 (a sigmoid per class?), but training needs logits",
+            where=arch,
+            fix="return the scores before the sigmoid",
+        )
