@@ -1,6 +1,9 @@
 """Training modes: device, precision, layout; what is drawn does not depend on them."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -12,7 +15,7 @@ from torch import nn
 from edgesafe.errors import UsageError
 from edgesafe.recipe.sections import TrainSection
 from edgesafe.records import ImageSet, TrainingMode
-from edgesafe.train import augmentation, loop, mode
+from edgesafe.train import augmentation, loop, mode, steps
 from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
 from edgesafe.train.mode import Mode
@@ -164,3 +167,44 @@ def test_a_gpu_repeats_itself_and_agrees_with_the_cpu(precision: mode.Precision)
     assert same(model, again)
     assert losses == pytest.approx(trained(Mode())[1], rel=0.1)
     assert {value.device.type for value in model.state_dict().values()} == {"cpu"}
+
+
+class Pretended:
+    """CUDA graphs without a GPU: a capture notes the tensor it reads, a replay learns from what lies there then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.learned: list[tuple[list[int], float]] = []
+        self.captures: list[tuple[int, float]] = []
+        self._capturing: list[torch.Tensor] | None = None
+        self.optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        self.plan = plan()
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(reads=[]))
+        monkeypatch.setattr(torch.cuda, "graph", self._capture)
+
+    @contextmanager
+    def _capture(self, graph: SimpleNamespace, stream: None) -> Iterator[None]:
+        self._capturing, rate = graph.reads, self.optimiser.param_groups[0]["lr"]
+        yield
+        self._capturing = None
+        (place,) = graph.reads
+        self.captures.append((place.shape[1], rate))
+        graph.replay = lambda: self.learned.append((place[0].tolist(), rate))
+
+    def __call__(self, draws: torch.Tensor) -> None:
+        if self._capturing is not None:
+            self._capturing.append(draws)
+        else:
+            self.learned.append((draws[0].tolist(), self.optimiser.param_groups[0]["lr"]))
+
+
+def test_replayed_steps_learn_from_every_batch_at_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Pretended(monkeypatch)
+    replayed, wanted = steps.Replayed(step), []  # type: ignore[arg-type]
+    for epoch in range(8):
+        rate = step.optimiser.param_groups[0]["lr"] = 0.1 if epoch < 6 else 0.01
+        for batch in torch.split(augmentation.epoch_draws(plan(), 50, epoch), 16, dim=1):
+            replayed(batch)
+            wanted.append((batch[0].tolist(), rate))
+    assert step.learned == wanted
+    assert step.captures == [(16, 0.1), (2, 0.1), (16, 0.01), (2, 0.01)]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -31,7 +32,7 @@ def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: M
     """Share of images that are classified right, in PyTorch: to judge a training, not to report. Leaves eval mode."""
     mode = mode or Mode()
     model.eval()
-    with placed(model, mode), torch.no_grad():
+    with placed(model, mode), _reproducible(mode), torch.no_grad():
         examples = _examples(data, mode)
         right = torch.zeros((), dtype=torch.int64, device=mode.device)
         for images, labels in zip(
@@ -119,7 +120,8 @@ class Training:
         self._total = step.total
         self._step = Replayed(step) if plan.mode.cuda else step
         self._stream = torch.cuda.Stream(plan.mode.device) if plan.mode.cuda else None  # type: ignore[no-untyped-call]
-        self._drawn: tuple[int, Tensor] | None = None
+        self._pool = ThreadPoolExecutor(1) if plan.mode.cuda else None
+        self._ahead: Future[Tensor] | None = None
         self._left: Iterator[Tensor] = iter(())
 
     @contextmanager
@@ -132,13 +134,11 @@ class Training:
         devices = [self._mode.device] if self._mode.cuda else []
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self._mode.device))
-        with self._on_stream(), _reproducible(), torch.random.fork_rng(devices=devices):
+        with self._on_stream(), _reproducible(self._mode), torch.random.fork_rng(devices=devices):
             torch.manual_seed(epoch_seed(self.plan.seed, number, "net"))  # dropout and the like
             self._total.zero_()
             self._left = iter(torch.split(self._draws(number), self.plan.batch_size, dim=1))
             yield self.plan.batches(self._n)
-            if self._mode.cuda and number + 1 < self.plan.epochs:
-                self._drawn = number + 1, epoch_draws(self.plan, self._n, number + 1)  # while the GPU is still at work
             self.losses.append(_finite(float(self._total) / self._n, number))
         if self._checkpoints is not None:
             self._checkpoints.save(_state(self._model, self._optimiser, self.losses))
@@ -149,14 +149,14 @@ class Training:
             self._step(next(self._left))
 
     def _draws(self, number: int) -> Tensor:
-        if self._drawn is None or self._drawn[0] != number:
-            self._drawn = number, epoch_draws(self.plan, self._n, number)
-        return self._drawn[1].to(self._mode.device)
+        """Those of an epoch; with a GPU, the next epoch's are drawn while it is at work."""
+        drawn = epoch_draws(self.plan, self._n, number) if self._ahead is None else self._ahead.result()
+        if self._pool is not None and number + 1 < self.plan.epochs:
+            self._ahead = self._pool.submit(epoch_draws, self.plan, self._n, number + 1)
+        return drawn.to(self._mode.device)
 
-    @contextmanager
-    def _on_stream(self) -> Iterator[None]:
-        with torch.cuda.stream(self._stream) if self._stream is not None else ExitStack():
-            yield
+    def _on_stream(self) -> AbstractContextManager[object]:
+        return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
 
 
 # ------------------------------------------------------------------------------------------------------- details
@@ -166,16 +166,11 @@ def _examples(data: ImageSet, mode: Mode) -> Examples:
     return Examples(torch.from_numpy(data.images).to(mode.device), torch.from_numpy(data.labels).to(mode.device))
 
 
-@contextmanager
-def _reproducible() -> Iterator[None]:
+def _reproducible(mode: Mode) -> AbstractContextManager[None]:
     """On a GPU: only kernels that add in a fixed order, and float32 that is not shortened to TF32."""
-    matmul = torch.backends.cuda.matmul
-    before, matmul.allow_tf32 = matmul.allow_tf32, False
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield
-    finally:
-        matmul.allow_tf32 = before
+    if not mode.cuda:
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
 def _finite(loss: float, epoch: int) -> float:
