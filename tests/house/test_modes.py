@@ -183,7 +183,7 @@ class Pretended:
         monkeypatch.setattr(torch.cuda, "graph", self._capture)
 
     @contextmanager
-    def _capture(self, graph: SimpleNamespace, stream: None) -> Iterator[None]:
+    def _capture(self, graph: SimpleNamespace, **_: object) -> Iterator[None]:
         self._capturing, rate = graph.reads, self.optimiser.param_groups[0]["lr"]
         yield
         self._capturing = None
