@@ -15,6 +15,7 @@ from edgesafe.recipe import parsing, recipe, shipped
 from edgesafe.recipe.shipped import Kind
 from edgesafe.records import StudyResult, Verdict
 from edgesafe.stages import observe
+from edgesafe.study.host import host
 
 SETS = [
     "data.train_images=400", "data.test_images=40", "train.epochs=4", "train.milestones=[3]", "recover.epochs=0",
@@ -178,7 +179,7 @@ def test_init_refuses_before_it_writes(
 def ahead(*overrides: str):
     resolved = parsing.load(None, overrides)
     bundle = data.load(resolved.data)
-    bench = observe.prepare(bundle.test, data.identity(bundle), resolved.evaluate, resolved.target)
+    bench = observe.prepare(bundle, resolved.evaluate, resolved.target, host())
     plans = recipe.variants(resolved)
     return estimate.estimate(resolved, bundle, bench, plans), estimate.estimate(resolved, bundle, bench, plans[1:])
 

@@ -6,7 +6,6 @@ networks are counted like the unpruned one, and a sample that grows until a poli
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     Returns:
         None if the network cannot be run or trained on these images: the stage that needs it says why.
     """
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(bench.host.cores)
     with torch.random.fork_rng(devices=[]):
         model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
         try:

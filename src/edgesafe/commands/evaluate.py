@@ -35,7 +35,8 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import counts, measure, observe, stopping, timing
+from edgesafe.stages import counts, measure, observe, timing
+from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timing
 from edgesafe.study import naming, writer
 from edgesafe.study.host import host
@@ -86,11 +87,11 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     progress = progress or Silent()
     resolved = parsing.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
     resolved = resolved.model_copy(update={"compress": (), "name": f"{naming.cleaned(request.model.stem)}-audit"})
-    stopping.check(resolved.policy_file)
+    judge.check(resolved.policy_file)
     bundle = data.load(resolved.data)
-    identity = data.identity(bundle)
+    here = host()
     known = _known(request.baseline)
-    bench_ = _on_known(observe.prepare(bundle.test, identity, resolved.evaluate, resolved.target), known)
+    bench_ = _on_known(observe.prepare(bundle, resolved.evaluate, resolved.target, here), known)
     contents = {_CANDIDATE: foreign.read(request.model)[0]}
     if request.baseline is not None:
         contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline)[0], **contents}
@@ -105,8 +106,8 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
         recipe=resolved.resolved(),
         recipe_sha256=resolved.sha256,
         inputs=inputs | input_hashes(weights=None, arch="onnx", policy=resolved.policy_file),
-        data=identity,
-        host=host(),
+        data=data.identity(bundle),
+        host=here,
         variants=entries,
     )
     with writer.StudyWriter(out, record) as study:
@@ -198,9 +199,7 @@ class _Audit:
     def run(self, variant: str, content: bytes) -> None:
         """One file from bytes to measurements."""
         spec = self._spec(content)
-        classifier = OnnxClassifier(
-            content, threads=host().cores, provider=self.recipe.target.provider, input_spec=spec
-        )
+        classifier = self.bench.open(content, spec)
         if classifier.num_classes != self.bundle.num_classes:
             raise UsageError(
                 f"has {classifier.num_classes} classes, the data {self.bundle.num_classes}",

@@ -24,6 +24,7 @@ from edgesafe.recipe.recipe import Recipe, variants
 from edgesafe.recipe.sections import Method
 from edgesafe.records import DataBundle, InitResult
 from edgesafe.stages import observe
+from edgesafe.study.host import host
 
 __all__ = ["init", "text"]
 
@@ -57,7 +58,7 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
     model = _model(recipe, bundle)
     height, width, channels = bundle.test.images.shape[1:]
     narrowed = _narrowed(recipe, model, (height, width, channels))
-    bench = observe.prepare(bundle.test, data.identity(bundle), recipe.evaluate, recipe.target)
+    bench = observe.prepare(bundle, recipe.evaluate, recipe.target, host())
     ahead = estimate.estimate(recipe, bundle, bench, variants(recipe))
     result = InitResult(
         command="init",

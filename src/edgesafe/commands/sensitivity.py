@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from torch import nn
@@ -16,6 +15,7 @@ from edgesafe.prune import PruneContext
 from edgesafe.prune.schedule import Sensitivity, sensitivity
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import Method
+from edgesafe.study.host import cores
 
 __all__ = ["sense"]
 
@@ -47,7 +47,7 @@ def sense(recipe: Recipe, progress: Progress) -> tuple[Sensitivity, ...]:
     models.load_weights(model, Path(recipe.model.weights))
     height, width, channels = bundle.validation.images.shape[1:]
     shape = (height, width, channels)
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
 
     def score(net: nn.Module) -> float:
         onnx = export.export_onnx(net.eval(), input_shape=shape, mean=bundle.mean, std=bundle.std)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgesafe.errors import UsageError
 
-__all__ = ["macs", "nonzero_params", "params"]
+__all__ = ["macs", "nonzero_params", "params", "sparsity"]
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -82,3 +82,10 @@ def _macs_of(module: nn.Module, x: Tensor, y: Tensor) -> int:
         return y.numel() * math.prod(module.kernel_size) * module.in_channels // module.groups
     assert isinstance(module, _TRANSPOSED)  # noqa: S101  - hooks are set on these three kinds only
     return x.numel() * math.prod(module.kernel_size) * module.out_channels // module.groups
+
+
+def sparsity(model: nn.Module) -> float:
+    """Share of the convolutions' weights that are exactly zero; 0 without convolutions."""
+    weights = [module.weight.detach() for module in model.modules() if isinstance(module, nn.Conv2d)]
+    total = sum(weight.numel() for weight in weights)
+    return sum(int((weight == 0).sum()) for weight in weights) / total if total else 0.0

@@ -9,20 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgesafe.errors import ParityError
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure import summary
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
 from edgesafe.records import Evidence, Measurement, Measurements
-from edgesafe.stages import metrics, observe, sequential, stopping
+from edgesafe.stages import observe, sequential
 from edgesafe.stages.observe import Bench
-from edgesafe.stages.stopping import Judge
+from edgesafe.stages.sequential import judge
+from edgesafe.stages.sequential.judge import Judge
 from edgesafe.study.checkpoints import Kept
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["Metrics", "Task", "measure"]
 
 Metrics = dict[str, Measurement]
+
+_OTHER_FILES = {"calibrated": "model.calibrated.onnx", "int8": "model.int8.onnx"}
+_OF_OTHER_FILES = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,6 @@ class Task:
         baseline: id of what it is compared with; None: nothing.
         policy: measure until this policy is decided; None: all, or the budget.
         counted: metrics that do not come from images: sizes, latency.
-        other_files: clean metrics of the files beside it (`evaluation.other_file`).
     """
 
     bench: Bench
@@ -47,7 +52,6 @@ class Task:
     baseline: str | None
     policy: Path | None = None
     counted: Metrics = field(default_factory=dict)
-    other_files: Callable[[Evidence], Metrics] = lambda _: {}
 
     def reference(self) -> tuple[str, Evidence] | None:
         """Id and evidence of what the variant is compared with."""
@@ -71,7 +75,7 @@ def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = Non
     evidence = known or _evidence(task, classifier, reference)
     written = task.study.put_file(task.variant, "evidence.npz", evidence_files.to_bytes(evidence))
     measured = _assembled(task, evidence, reference, written.sha256)
-    task.study.put_measurements(_with(measured, task.counted, task.other_files(evidence)))
+    task.study.put_measurements(_with(measured, task.counted, _other_files(task, evidence)))
 
 
 def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None) -> Evidence:
@@ -96,12 +100,12 @@ def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -
     names = [name for name in (task.baseline, task.variant) if name is not None]
     records = {name: task.study.variant(name) for name in names}
     baseline = task.study.measurements(task.baseline) if task.baseline is not None else None
-    judge = Judge(*stopping.load(policy), task.study.record, records, baseline, task.progress.note)
-    asks_for_others = judge.names(".calibrated", ".int8")
+    asked = Judge(*judge.load(policy), task.study.record, records, baseline, task.progress.note)
+    asks_for_others = asked.names(*(f".{suffix}" for suffix in _OTHER_FILES))
 
     def decided(evidence: Evidence) -> bool:
         measured = _assembled(task, evidence, reference, "")
-        return judge(_with(measured, task.counted, task.other_files(evidence) if asks_for_others else {}))
+        return asked(_with(measured, task.counted, _other_files(task, evidence) if asks_for_others else {}))
 
     return decided
 
@@ -109,7 +113,53 @@ def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -
 def _assembled(
     task: Task, evidence: Evidence, reference: tuple[str, Evidence] | None, evidence_sha256: str
 ) -> Measurements:
-    return metrics.assemble(task.variant, evidence, evidence_sha256, task.bench, reference)
+    """Every metric of the evidence with its interval, and the paired differences to the baseline's.
+
+    Args:
+        task: what is measured.
+        evidence: of the variant's file.
+        reference: id and evidence of the baseline; None: there is none.
+        evidence_sha256: of the evidence as it was written; empty: it was not.
+    """
+    provenance, base = evidence.provenance, reference[1] if reference is not None else None
+    return Measurements(
+        variant=task.variant,
+        baseline=reference[0] if reference is not None else None,
+        onnx_sha256=provenance.onnx_sha256,
+        evidence_sha256=evidence_sha256,
+        test_sha256=task.bench.test.sha256,
+        corruptions=provenance.corruptions,
+        sample=provenance.sample,
+        target=task.bench.target,
+        host=task.bench.host,
+        metrics=summary.summarise(evidence, population=task.bench.population, baseline=base),
+        differences=summary.compare(evidence, base) if base is not None else {},
+    )
+
+
+def _other_files(task: Task, beside: Evidence) -> Metrics:
+    """The clean metrics of the files beside model.onnx, each measured on that file: `accuracy.int8`, `nll.calibrated`.
+
+    Raises:
+        ParityError: temperature scaling changed a prediction.
+    """
+    found: Metrics = {}
+    record = task.study.variant(task.variant)
+    for suffix, file in _OTHER_FILES.items():
+        if record.artefact(file) is None:
+            continue
+        classifier = task.bench.open(task.study.file_bytes(task.variant, file))
+        cell, logits = observe.clean(classifier, task.bench, beside.clean.index)
+        changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum())
+        if suffix == "calibrated" and changed:
+            fix = "this is a defect of edgesafe: please report it"
+            raise ParityError(f"{changed} predictions changed", where=file, fix=fix)
+        metrics = summary.summarise(Evidence(cell, logits, beside.provenance), population=task.bench.population)
+        for name in _OF_OTHER_FILES:
+            if (suffix, name) != ("calibrated", "accuracy"):  # which is model.onnx's, prediction by prediction
+                metric = f"{name}.{suffix}"
+                found[metric] = metrics[name].model_copy(update={"metric": metric})
+    return found
 
 
 def _with(measured: Measurements, *more: Metrics) -> Measurements:

@@ -18,12 +18,13 @@ from edgesafe import corruptions as corruption_package
 from edgesafe.corruptions import CorruptionSource
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference import robustness
+from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe.sections import EvaluateSection, TargetSection
 from edgesafe.records import (
     Cell,
     CorruptionIdentity,
-    DataIdentity,
+    DataBundle,
     Evidence,
     Host,
     ImageSet,
@@ -32,7 +33,6 @@ from edgesafe.records import (
     SampleDesign,
     Target,
 )
-from edgesafe.study.host import host
 
 __all__ = ["Bench", "Keeper", "clean", "collect", "corrupted", "png", "prepare", "provenance", "samples"]
 
@@ -67,29 +67,39 @@ class Bench:
         """How many images a file sees."""
         return len(self.test) + sum(len(indices) for indices in self.cells.values())
 
+    def open(self, onnx: bytes, spec: InputSpec | None = None) -> OnnxClassifier:
+        """A file under onnxruntime, on all cores: logits do not depend on the number of threads.
+
+        Args:
+            onnx: the file.
+            spec: what a foreign file expects of its input; None: it is edgesafe's own.
+        """
+        return OnnxClassifier(onnx, threads=self.host.cores, provider=self.target.provider, input_spec=spec)
+
     @property
     def corruptions(self) -> CorruptionIdentity | None:
         """What makes two evidences comparable, image by image; None: clean images only."""
         return self.source.identity if self.source is not None else None
 
 
-def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection, target: TargetSection) -> Bench:
+def prepare(bundle: DataBundle, section: EvaluateSection, target: TargetSection, host: Host) -> Bench:
     """Open the corruption source and decide which test images each cell sees.
 
     Args:
-        test: the clean test images.
-        identity: of the data set, for its name.
+        bundle: its test images, and its name.
         section: the recipe's [evaluate].
         target: the recipe's [target].
+        host: this machine.
 
     Raises:
         DataError: the CIFAR-10-C directory or the frost photographs do not fit.
         UsageError: the images are too small for the corruptions.
     """
-    population = f"{identity.name} test set, {len(test):,} images"
-    where, here = Target(name=target.name, threads=target.threads, provider=target.provider), host()
+    test = bundle.test
+    population = f"{bundle.name} test set, {len(test):,} images"
+    where = Target(name=target.name, threads=target.threads, provider=target.provider)
     if section.corruptions == "none":
-        return Bench(test, None, {}, section, population, where, here)
+        return Bench(test, None, {}, section, population, where, host)
     source = corruption_package.open_source(
         test.images,
         test.labels,
@@ -103,7 +113,7 @@ def prepare(test: ImageSet, identity: DataIdentity, section: EvaluateSection, ta
     cells = robustness.plan_cells(section.mode, source.names, section.severities, len(test), per_cell, section.seed)
     drawn = Sample(design=SampleDesign.CELL, seed=section.seed, benchmark=len(test))
     sample = drawn if section.mode == "quick" else None
-    return Bench(test, source, cells, section, population, where, here, sample)
+    return Bench(test, source, cells, section, population, where, host, sample)
 
 
 def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: Callable[[int], None]) -> Evidence:

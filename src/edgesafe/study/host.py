@@ -9,9 +9,14 @@ from pathlib import Path
 
 from edgesafe.records import Host
 
-__all__ = ["host"]
+__all__ = ["cores", "host"]
 
 _PACKAGES = ("edgesafe", "torch", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def host() -> Host:
@@ -24,7 +29,7 @@ def host() -> Host:
             continue
     return Host(
         cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0)),
+        cores=cores(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=versions,

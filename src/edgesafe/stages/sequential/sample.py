@@ -1,10 +1,4 @@
-"""Quick evaluation: a variant is measured on a sample of what its baseline saw, which grows until a policy is decided.
-
-Without a policy there is one look, of the whole budget. With one, the sample doubles from look to look; after each, the
-gate decides from the evidence so far, exactly as `edgesafe gate` would. Because several looks are several chances to be
-wrong, every bound is held at 1 - (1 - confidence) / looks (Bonferroni), which the evidence records, so that the gate
-decides the same later. Free of torch.
-"""
+"""A sample that grows from look to look, nested, never measured twice, resumable at every look."""
 
 from __future__ import annotations
 
@@ -28,26 +22,11 @@ from edgesafe.measure.sampling import draw
 from edgesafe.records import Cell, Evidence, Provenance, Sample, SampleDesign
 from edgesafe.stages import observe
 from edgesafe.stages.observe import Bench, Keeper
+from edgesafe.stages.sequential.looks import Look, Pool, plan, pool_of
 
-__all__ = ["Look", "ModelRunner", "Pool", "Runner", "StoredRunner", "collect", "plan", "pool_of"]
-
-FIRST = 1_200  #: images of the first look: the pilot of 900, and some
-ESCALATED = 19_200  #: budget with a policy: an mPC difference within about ±0.15 pp if few answers change
+__all__ = ["ModelRunner", "Runner", "StoredRunner", "collect"]
 
 Key = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Look:
-    """How many images have been seen when the gate looks: clean ones, and over all corrupted cells."""
-
-    clean: int
-    corrupted: int
-
-    @property
-    def inferences(self) -> int:
-        """Both."""
-        return self.clean + self.corrupted
 
 
 class Runner(Protocol):
@@ -108,56 +87,6 @@ class StoredRunner:
     def provenance(self, sample: Sample) -> Provenance:
         """Of evidence from these runs."""
         return self.full.provenance.model_copy(update={"sample": sample})
-
-
-def plan(bench: Bench, reference: Evidence | None, *, escalating: bool) -> tuple[Look, ...]:
-    """The looks: how many images are seen at each.
-
-    Args:
-        bench: test images, budget.
-        reference: evidence of the baseline that it is compared with.
-        escalating: whether a policy may end it early.
-    """
-    section, n_test, units = bench.section, len(bench.test), pool_of(bench, reference).units
-    if not escalating:
-        default = robustness.QUICK_PAIRED if reference is not None else units
-        return (Look(n_test, min(section.budget or default, units)),)
-    last = min(section.budget or ESCALATED, max(units, n_test))
-    return tuple(Look(min(n_test, n), min(units, n)) for n in draw.looks(min(FIRST, last), last))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """What a sample is drawn from: the cells that the baseline saw, or those of the bench.
-
-    Attributes:
-        reference: the baseline's evidence, or None.
-        cells: int64 positions in the test set, per (corruption, severity).
-        benchmark: images that each of these cells was itself drawn from.
-        margin: draw in strata of the baseline's margin.
-    """
-
-    reference: Evidence | None
-    cells: Mapping[Key, NDArray[np.int64]]
-    benchmark: int
-    margin: bool
-
-    @property
-    def units(self) -> int:
-        """Corrupted images that there are."""
-        return sum(len(indices) for indices in self.cells.values())
-
-
-def pool_of(bench: Bench, reference: Evidence | None) -> Pool:
-    """The pool of a file that is compared with `reference`, or of one alone."""
-    if reference is None:
-        return Pool(None, bench.cells, len(bench.test), margin=False)
-    cells = {key: reference.cells[key].index for key in bench.cells}
-    largest = max((len(indices) for indices in cells.values()), default=0)
-    drawn = reference.provenance.sample
-    benchmark = drawn.benchmark if drawn is not None and drawn.benchmark is not None else largest
-    enough = sum(len(indices) for indices in cells.values()) >= draw.LEAST_UNITS
-    return Pool(reference, cells, benchmark, margin=bench.section.sampling == "margin" and enough)
 
 
 def collect(

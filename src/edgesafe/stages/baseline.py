@@ -1,0 +1,57 @@
+"""The network of each seed before compression: built, loaded or trained once."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edgesafe import models
+from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection, RecoverSection, TrainSection
+from edgesafe.stages import contract
+from edgesafe.stages.train import Trainer
+
+__all__ = ["Baselines"]
+
+
+class Baselines:
+    """Gives each seed's network when it is first asked for. One is held at a time: a study goes seed by seed.
+
+    Args:
+        model: the recipe's [model]: an architecture, and weights or none.
+        train: the recipe's [train], for a network without weights.
+        export: the recipe's [export]: a network of others is exported once before it is trained.
+        trainer: trains it.
+    """
+
+    def __init__(self, model: ModelSection, train: TrainSection, export: ExportSection, trainer: Trainer) -> None:
+        self._model, self._train, self._export, self._trainer = model, train, export, trainer
+        self._held: tuple[int, nn.Module] | None = None
+
+    def of(self, seed: int) -> nn.Module:
+        """The network of a seed, in eval mode. It is shared by all variants of the seed: nothing may change it."""
+        if self._held is None or self._held[0] != seed:
+            self._held = seed, self._make(seed)
+        return self._held[1]
+
+    def slimmed(self, block: CompressSection, recover: RecoverSection, seed: int) -> nn.Module:
+        """A copy after network slimming's sparsity training, which prepares it for method channel.
+
+        The shared network itself where the block asks for none, or where nothing can be slimmed (no BatchNorm: pruning
+        then refuses it and says why).
+        """
+        network = self.of(seed)
+        if block.slim_epochs == 0 or not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
+            return network
+        return self._trainer.slim(copy.deepcopy(network), block, recover, seed)
+
+    def _make(self, seed: int) -> nn.Module:
+        torch.manual_seed(seed)  # initial weights
+        network = models.build(self._model.arch, self._trainer.bundle.num_classes, self._model.args)
+        contract.check(network, self._model, self._trainer.bundle, self._export)
+        if self._model.weights is None:
+            return self._trainer.baseline(network, self._model, self._train, seed)
+        models.load_weights(network, Path(self._model.weights))
+        return network.eval()
