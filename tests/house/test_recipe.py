@@ -14,7 +14,9 @@ def test_the_quickstart_is_the_embedded_recipe() -> None:
     assert parsing.load(None) == parsing.load(QUICK)
 
 
-@pytest.mark.parametrize("path", sorted(QUICK.parent.glob("*.toml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted([*QUICK.parent.glob("*.toml"), *QUICK.parent.glob("paper/**/*.toml")]), ids=lambda p: p.stem
+)
 def test_every_shipped_recipe_loads(path: Path) -> None:
     assert recipe.variants(parsing.load(path))[0].id == "baseline-s0"
 
@@ -233,3 +235,74 @@ def test_no_override_ends_in_a_traceback(key: str, value: str) -> None:
         parsing.load(None, [f"{key}={value}"])
     except EdgesafeError as error:
         assert error.exit_code == ExitCode.USAGE
+
+
+PAPER = QUICK.parent / "paper"
+PAIRS = {
+    ("weight", "vgg19"): 0.0, ("weight", "preresnet110"): 0.0, ("filter", "vgg16"): 0.0, ("filter", "resnet110"): 0.0,
+    ("channel", "vgg19"): 1e-4, ("channel", "preresnet164"): 1e-5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("pair", "penalty"), PAIRS.items(), ids=str)
+def test_the_benchmark_study_is_run_as_published(pair: tuple[str, str], penalty: float) -> None:
+    """Oracle: the table of the study, arXiv 2405.20876, sections 3 and 4."""
+    method, arch = pair
+    study = parsing.load(PAPER / f"{arch}-{method}.toml")
+    (block,) = study.compress
+    assert (block.method, study.model.arch, study.data.name) == (method, arch, "cifar10")
+    assert block.ratios == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    assert study.seeds == (0, 1, 2)
+    assert block.scope == (None if method == "weight" else "paper")
+    train, tune = study.train, study.recover
+    assert (train.epochs, train.lr, train.milestones, train.gamma) == (160, 0.1, (80, 120), 0.1)
+    assert (tune.epochs, tune.lr, tune.milestones, tune.bn_images, tune.images) == (40, 0.001, (), 0, None)
+    for section in (train, tune):
+        assert (section.momentum, section.weight_decay, section.batch_size) == (0.9, 1e-4, 64)
+        assert section.augment
+        assert section.flip
+    assert train.slim_l1 == penalty
+    assert method != "channel" or block.slim_epochs == 0
+    assert len(recipe.variants(study)) == 3 * 8
+    assert (study.evaluate.corruptions, study.evaluate.severities) == ("all", (1, 2, 3, 4, 5))
+    assert (study.evaluate.images_per_cell, study.data.test_images, study.data.train_images) == (None, None, None)
+
+
+@pytest.mark.parametrize(("method", "arch"), PAIRS, ids=str)
+def test_a_small_profile_changes_what_it_says_and_nothing_else(method: str, arch: str) -> None:
+    whole, small = (parsing.load(folder / f"{arch}-{method}.toml").resolved() for folder in (PAPER, PAPER / "small"))
+    differ = {
+        f"{section}.{key}" if isinstance(value, dict) else section
+        for section, value in whole.items()
+        for key in (value if isinstance(value, dict) else [""])
+        if (small[section][key] != value[key] if isinstance(value, dict) else small[section] != value)
+    }
+    assert differ == {
+        "name", "seeds", "compress", "data.train_images", "train.epochs", "train.milestones", "recover.epochs",
+        "evaluate.images_per_cell",
+    }  # fmt: skip
+    assert small["compress"] == [whole["compress"][0] | {"ratios": [0.3, 0.5, 0.7]}]
+
+
+def test_a_recipe_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(QUICK.read_text(encoding="utf-8"), encoding="utf-8")
+    other = tmp_path / "other.toml"
+    other.write_text('extends = "base.toml"\nseeds = [7]\ncompress = [{}, {ratios = [0.1]}]\ntrain = {epochs = 3}\n')
+    base, got = parsing.load(QUICK), parsing.load(other, ["train.lr=0.5"])
+    assert got.seeds == (7,)
+    assert got.compress == (
+        base.compress[0], base.compress[1].model_copy(update={"ratios": (0.1,)}), *base.compress[2:],
+    )  # fmt: skip
+    assert got.train == base.train.model_copy(update={"epochs": 3, "lr": 0.5})
+    assert got.recover == base.recover
+
+
+@pytest.mark.parametrize(
+    ("extends", "says"),
+    [("3", "must be a path"), ('"quickstart"', "must be a path"), ('"gone.toml"', "gone.toml"), ('"x.toml"', "itself")],
+)
+def test_what_cannot_be_extended_is_said(tmp_path: Path, extends: str, says: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(f"extends = {extends}\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match=says):
+        parsing.load(path)

@@ -31,14 +31,41 @@ __all__ = ["from_flags", "load", "parse"]
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe (a path, or the name of one that ships; None: the quickstart) and apply `KEY=VALUE` overrides.
 
+    A file with `extends = "OTHER.toml"` (relative to itself) holds only what differs from that recipe: tables are
+    merged key by key, `[[compress]]` blocks by position, everything else is replaced.
+
     Raises:
         RecipeError: the file is missing, is not TOML, or does not say something that can be run.
     """
     source = shipped.find(Kind.RECIPE, path if path is not None else "quickstart")
     plain, _ = files.read_toml(source, "a recipe", RecipeError)
+    if "extends" in plain:
+        plain = _merged(_extended(source, plain.pop("extends")), plain)
     for item in overrides:
         _override(plain, item)
     return parse(plain, where=str(path) if path is not None else "quickstart")
+
+
+def _extended(source: Path, base: object) -> dict[str, Any]:
+    """The recipe that `source` extends."""
+    where = f"{source}: extends"
+    if not isinstance(base, str) or not base.endswith(".toml"):
+        raise RecipeError("must be a path to a TOML file", where=where, fix='for example extends = "../study.toml"')
+    plain, _ = files.read_toml(source.parent / base, "a recipe", RecipeError)
+    if "extends" in plain:
+        raise RecipeError(f"'{base}' extends another recipe itself", where=where, fix="extend that one directly")
+    return plain
+
+
+def _merged(base: Any, change: Any) -> Any:
+    """Tables key by key, lists of tables by position; anything else is what the change says."""
+    if isinstance(base, dict) and isinstance(change, dict):
+        return base | {key: _merged(base[key], value) if key in base else value for key, value in change.items()}
+    tables = [*base, *change] if isinstance(base, list) and isinstance(change, list) else []
+    if tables and all(isinstance(item, dict) for item in tables):
+        shared = min(len(base), len(change))
+        return [_merged(a, b) for a, b in zip(base, change, strict=False)] + base[shared:] + change[shared:]
+    return change
 
 
 def from_flags(flags: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:

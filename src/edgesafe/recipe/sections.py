@@ -217,6 +217,7 @@ class TrainSection(ModeSection):
     batch_size: int = Field(default=64, ge=2)
     augment: bool = True  #: random crop (padding 4) and, if `flip`, horizontal flip
     flip: bool = True
+    slim_l1: NonNegative = 0.0  #: weight of an L1 penalty on BN scales from the start, as network slimming has it
 
 
 class ExportSection(Section):

@@ -202,6 +202,7 @@ def _plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
         momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
         augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
+        bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0,
     )  # fmt: skip
 
 
