@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 
 import pytest
@@ -26,6 +27,7 @@ from gate_fixtures import (
 from edgesafe.errors import (
     IntegrityError,
     NothingEvaluated,
+    PolicyError,
     RefusedError,
     UsageError,
 )
@@ -177,21 +179,56 @@ def test_the_policy_or_the_caller_may_choose():
         )
     with pytest.raises(UsageError, match="no variant 'baseline-s9'"):
         decide(rules, study(BASE, *ids), found, {}, baseline="baseline-s9", today=TODAY)
-    with pytest.raises(NothingEvaluated, match=r"none matches usn-\*"):
-        decide(policy(DROP, head='variants = ["usn-*"]'), study(BASE, *ids), found, {}, baseline=None, today=TODAY)
 
 
-def test_a_refused_variant_is_left_out_with_a_note_unless_it_is_asked_for():
+def test_a_refused_variant_that_the_policy_names_is_never_passed_over():
     ids = ("weight-r0.50-s0", "filter-r0.50-s0")
     made = study(BASE, *ids, filter_r0_50_s0="refused")
     found = {BASE: base_measured(), **_many(ids[0])}
+    asked = Options(variants=ids)
+    for options in (Options(), asked):
+        verdict = decide(policy(DROP), made, found, {}, baseline=None, today=TODAY, options=options)
+        assert verdict.variants == ids
+        assert [result.status for result in verdict.gates] == [PASS, REFUSED]
+        assert (verdict.overall, verdict.exit_code) == (REFUSED, 3)
+        assert "'filter-r0.50-s0' was refused when it was made (layer1: no)" in verdict.gates[1].message
+    left_out = decide(policy(DROP, head='variants = ["weight-*"]'), made, found, {}, baseline=None, today=TODAY)
+    assert left_out.exit_code == 0  # the policy says which variants count
+    assert left_out.notes == ("not judged, not among the policy's variants: filter-r0.50-s0",)
+
+
+def test_a_variant_that_is_not_finished_is_missing():
+    made = study(BASE, "weight-r0.50-s0", "filter-r0.50-s0", filter_r0_50_s0="pending")
+    found = {BASE: base_measured(), **_many("weight-r0.50-s0")}
     verdict = decide(policy(DROP), made, found, {}, baseline=None, today=TODAY)
-    assert verdict.variants == ids[:1]
-    assert "'filter-r0.50-s0' left out: compress refused it (layer1: no)" in verdict.notes
-    asked = decide(policy(DROP), made, found, {}, baseline=None, today=TODAY, options=Options(variants=ids))
-    assert asked.exit_code == 5
-    with pytest.raises(NothingEvaluated, match="refused by compress"):
-        decide(policy(DROP), study(BASE, ids[1], filter_r0_50_s0="refused"), found, {}, baseline=None, today=TODAY)
+    assert [result.status for result in verdict.gates] == [PASS, MISSING]
+    assert verdict.exit_code == 5
+
+
+def test_refused_goes_before_missing():
+    made = study(BASE, "a", "b", a="refused", b="pending")
+    assert decide(policy(DROP), made, {BASE: base_measured()}, {}, baseline=None, today=TODAY).exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("patterns", "wrong", "near"),
+    [
+        ('["wieght-*"]', "wieght-*", "weight-r0.50-s0"),
+        ('["weight-*", "filter-r0.6*"]', "filter-r0.6*", "filter-r0.50-s0"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_an_error_that_names_the_nearest(patterns, wrong, near):
+    ids = ("weight-r0.50-s0", "filter-r0.50-s0")
+    found = {BASE: base_measured(), **_many(*ids)}
+    rules = policy(DROP, head=f"variants = {patterns}")
+    with pytest.raises(PolicyError, match=re.escape(f"'{wrong}' matches no variant")) as caught:
+        decide(rules, study(BASE, *ids), found, {}, baseline=None, today=TODAY)
+    assert near in caught.value.fix
+
+
+def test_baselines_alone_leave_nothing_to_judge():
+    with pytest.raises(NothingEvaluated, match="baselines only"):
+        decide(policy(DROP), study(BASE), {BASE: base_measured()}, {}, baseline=None, today=TODAY)
 
 
 # -------------------------------------------------------------------------------------------------------- integrity

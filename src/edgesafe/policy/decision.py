@@ -42,6 +42,7 @@ from edgesafe.records import (
     StudyRecord,
     VariantEntry,
     VariantRecord,
+    VariantStatus,
     Verdict,
 )
 
@@ -114,6 +115,7 @@ def decide(
 
     Raises:
         UsageError: `options.variants` or `baseline` names a variant that is not in the study.
+        PolicyError: a pattern of the policy matches no variant.
         NothingEvaluated: no variant or no gate is left to judge.
         IntegrityError: a hash differs from the recorded or the pinned one; records contradict each other.
         NonFiniteError: a stored number is not finite.
@@ -183,18 +185,21 @@ def _gates(policy: Policy, no_baseline: bool) -> tuple[list[tuple[Gate, Clause]]
 
 
 def _unmeasured(entry: VariantEntry, gates: list[tuple[Gate, Clause]]) -> list[GateResult]:
-    """A variant that has no measurements: every gate is missing."""
-    state = f"{entry.status}: {entry.reason}" if entry.reason else entry.status
-    why = f"'{entry.id}' has no measurements ({state}); finish compress"
+    """A variant without measurements: every gate is refused if the variant was, and missing otherwise."""
+    if entry.status is VariantStatus.REFUSED:
+        status = GateStatus.REFUSED
+        why = f"'{entry.id}' was refused when it was made ({' '.join(entry.reason.split()) or 'no reason recorded'})"
+    else:
+        status, why = GateStatus.MISSING, f"'{entry.id}' has no measurements ({entry.status.value}); finish compress"
     return [
         GateResult(
             id=gate.id,
             variant=entry.id,
             metric=gate.metric,
             level=gate.level,
-            status=GateStatus.MISSING,
+            status=status,
             rule=str(clause),
-            message=sentences.of_problem(gate.id, Problem(gate.metric, GateStatus.MISSING, why)),
+            message=sentences.of_problem(gate.id, Problem(gate.metric, status, why)),
             blocking=True,
         )
         for gate, clause in gates

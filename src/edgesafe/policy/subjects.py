@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from edgesafe.errors import IntegrityError, NothingEvaluated, UsageError
+from edgesafe.errors import IntegrityError, NothingEvaluated, PolicyError, UsageError
 from edgesafe.metrics import nearest
 from edgesafe.policy.lock import corruption_sha256
 from edgesafe.policy.policy import Policy
@@ -23,6 +23,8 @@ __all__ = ["check", "select", "subject"]
 def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[list[VariantEntry], list[str]]:
     """The variants to judge, in the study's order, and notes about those left out.
 
+    Variants that were refused or are not finished are among them: what a policy names is judged, or stands in the way.
+
     Args:
         policy: its `variants` patterns choose among all that are not baselines, unless `asked` names some.
         study: holds the list of variants.
@@ -30,7 +32,8 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
 
     Raises:
         UsageError: an id that the study does not hold (the nearest is named).
-        NothingEvaluated: nothing is left to judge.
+        PolicyError: a pattern that matches no variant (the nearest is named).
+        NothingEvaluated: the study holds baselines only.
     """
     ids = [entry.id for entry in study.variants]
     for one in asked:
@@ -43,21 +46,21 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
             )
     if asked:
         return [entry for entry in study.variants if entry.id in asked], []
-    chosen = [e for e in study.variants if not e.is_baseline and any(fnmatchcase(e.id, p) for p in policy.variants)]
-    kept = [entry for entry in chosen if entry.status != "refused"]
-    others = ", ".join(e.id for e in study.variants if not e.is_baseline and e not in chosen)
-    notes = [f"not judged, not among the policy's variants: {others}"] if others else []
-    notes += [
-        f"'{e.id}' left out: compress refused it ({' '.join(e.reason.split()) or 'no reason recorded'})"
-        for e in chosen
-        if e.status == "refused"
-    ]
-    if not kept:
-        why = "every one was refused by compress" if chosen else f"none matches {', '.join(policy.variants)}"
+    candidates = [entry for entry in study.variants if not entry.is_baseline]
+    if not candidates:
         raise NothingEvaluated(
-            f"no variant to judge: {why}", where=study.name, fix="name one with --variant, or mend the recipe"
+            "no variant to judge: the study holds baselines only", where=study.name, fix="name one with --variant"
         )
-    return kept, notes
+    for pattern in policy.variants:
+        if not any(fnmatchcase(entry.id, pattern) for entry in candidates):
+            raise PolicyError(
+                f"'{pattern}' matches no variant of the study '{study.name}'",
+                where="variants",
+                fix=f"the nearest is '{nearest(pattern, [entry.id for entry in candidates])}'",
+            )
+    chosen = [entry for entry in candidates if any(fnmatchcase(entry.id, pattern) for pattern in policy.variants)]
+    others = ", ".join(entry.id for entry in candidates if entry not in chosen)
+    return chosen, [f"not judged, not among the policy's variants: {others}"] if others else []
 
 
 def subject(

@@ -23,6 +23,7 @@ from edgesafe.recipe.sections import (
     TrainSection,
 )
 from edgesafe.records import DataBundle, FineTuning, ImageSet, Recovery
+from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
 from edgesafe.study.writer import StudyWriter
 from edgesafe.surgery import rebuild
@@ -83,7 +84,7 @@ class Trainer:
         plan = _plan(section, seed)
         asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="train", seed=seed, **asked, **self.basis)
-        kept = Kept(self.study, f"baseline-s{seed}.train", "fit", key)
+        kept = Kept(self.study, f"{naming.baseline(seed).id}.train", "fit", key)
         self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
         return model.eval()
 

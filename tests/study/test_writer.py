@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from study_records import SHA, entry, finish_variant, study_record
 
 from edgesafe import files
 from edgesafe.errors import (
@@ -17,72 +18,10 @@ from edgesafe.errors import (
     StoreError,
 )
 from edgesafe.records import (
-    DataIdentity,
-    Host,
-    Lineage,
-    Measurement,
-    Measurements,
     Role,
-    StudyRecord,
-    Target,
-    Unit,
-    VariantEntry,
-    VariantRecord,
 )
 from edgesafe.study import writer
 from edgesafe.study.study import read as open_study
-
-SHA = "sha256:" + "0" * 64
-
-
-def entry(name: str, role: Role = Role.CANDIDATE, **changes: object) -> VariantEntry:
-    group = name.removesuffix("-s0")
-    plain = {"id": name, "role": role, "label": group, "group": group, "method": role, "ratio": 0, "seed": 0}
-    return VariantEntry.model_validate({**plain, "status": "pending", **changes})
-
-
-def study_record(**changes: object) -> StudyRecord:
-    data = DataIdentity(
-        name="d", classes=("a", "b"), shape=(8, 8, 3), train_n=4, validation_n=2, test_n=2, train_sha256=SHA,
-        validation_sha256=SHA, test_sha256=SHA, mean=(0.5,) * 3, std=(0.5,) * 3,
-    )  # fmt: skip
-    base = {
-        "name": "s", "edgesafe": "0", "recipe": {"name": "s", "recover": {"epochs": 1}}, "recipe_sha256": SHA,
-        "data": data, "host": Host(cpu="c", cores=1, system="s", python="3", versions={}),
-        "variants": (entry("baseline-s0", Role.BASELINE),),
-        "inputs": {"weights": SHA},
-    }  # fmt: skip
-    return StudyRecord.model_validate(base | changes)
-
-
-def finish_variant(study: writer.StudyWriter, name: str = "baseline-s0", measured: str | None = None) -> None:
-    artefact = study.put_file(name, "model.onnx", b"onnx bytes")
-    evidence = study.put_file(name, "evidence.npz", b"evidence bytes")
-    study.put_variant(
-        VariantRecord(
-            id=name, method="baseline", ratio=0, seed=0, arch="x", num_classes=2, input_shape=(8, 8, 3),
-            artefacts=(artefact,), params=1, macs=1, sparsity=0,
-            lineage=Lineage(recipe_sha256=SHA, baseline_sha256=SHA, data_sha256=SHA, seed=0),
-        )
-    )  # fmt: skip
-    metric = Measurement(metric="accuracy", estimate=0.5, n=2, method="exact", unit=Unit.FRACTION)
-    study.put_measurements(
-        Measurements(
-            variant=name, onnx_sha256=measured or artefact.sha256, evidence_sha256=evidence.sha256, test_sha256=SHA,
-            target=Target(name="t", threads=1, provider="p"), host=study.record.host, metrics={"accuracy": metric},
-        )
-    )  # fmt: skip
-    study.finish(name)
-
-
-@pytest.fixture
-def done(tmp_path: Path) -> Path:
-    root = tmp_path / "study"
-    with writer.StudyWriter(root, study_record()) as study:
-        study.put_stage("baseline-s0", "x", files.stage_key(x=1), b"state")
-        finish_variant(study)
-        study.close_study()
-    return root
 
 
 def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
