@@ -14,8 +14,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/edgesafe compress --out $(DEMO)
-	$(BIN)/edgesafe report $(DEMO) --policy configs/policies/quickstart.toml
-	$(BIN)/edgesafe gate $(DEMO) --policy configs/policies/quickstart.toml
+	$(BIN)/edgesafe report $(DEMO) --policy quickstart
+	$(BIN)/edgesafe gate $(DEMO) --policy quickstart
+	@echo
+	@echo "And the control, half of its filters removed at random and nothing trained again, has to fail:"
+	@$(BIN)/edgesafe gate $(DEMO) --policy quickstart --variant random-r0.50-s0; code=$$?; \
+	if [ $$code -ne 1 ]; then echo "make demo: the control was to fail (1) and ended with $$code" >&2; exit 1; fi
+	@echo "The control fails, as it should."
 	@echo
 	@echo "Look at reports/quickstart/index.html (the report) and $(DEMO)/ (the ONNX files and their evidence)."
 

@@ -61,6 +61,17 @@ def commands() -> str:
         "|---|---|",
     ]
     parts += [f"| {int(code)} | {MEANING[code]} |" for code in ExitCode]
+    parts += [
+        "",
+        "A standard output that is closed early or full changes no verdict's code. What was asked for on standard output "
+        "(`--json -`, `--show-recipe`, `policy init`) and cannot be written there is error 4, unless the reader has gone.",
+        "",
+        "## Results as JSON",
+        "",
+        "`--json F` of every command writes its result, schema `edgesafe.result/1`: `command`, `exit_code`, and what was found. "
+        "That of `gate` is the verdict, `edgesafe.verdict/1`. With `-` it goes to standard output, and nothing else does; "
+        "progress and errors are on standard error.",
+    ]
     parts += ["", "## Errors in Python", "", "```text", *tree(EdgesafeError), "```"]
     for command in COMMANDS:
         parts += ["", f"## edgesafe {command}", "", "```text", help_text(command), "```"]

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from edgesafe import cli, data
-from edgesafe.commands import doctor, estimate
+from edgesafe.commands import doctor, estimate, printing
 from edgesafe.errors import PolicyError, RecipeError
 from edgesafe.recipe import parsing, recipe, shipped
 from edgesafe.recipe.shipped import Kind
 from edgesafe.records import StudyResult, Verdict
 from edgesafe.stages import observe
 from edgesafe.study.host import host
+from edgesafe.study.study import read
 
 SETS = [
     "data.train_images=400", "data.test_images=40", "train.epochs=4", "train.milestones=[3]", "recover.epochs=0",
@@ -243,3 +244,25 @@ def test_the_doctor_runs_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
     facts = {f.name: f for f in doctor._runtime()}
     assert "no training" in facts["torch"].advice
+
+
+@pytest.mark.parametrize("columns", ["80", "160"])
+def test_tables_fit_the_terminal_and_lose_nothing(
+    columns: str, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    study_read = read(study)
+    table = printing._variants(study_read, wide=columns == "160")
+    console = printing._console()
+    assert console.width == int(columns)
+    assert console.measure(table).minimum <= int(columns)
+    capsys.readouterr()
+    assert cli.run(["compress", "--out", str(study), *OPTIONS]) == 0
+    shown = capsys.readouterr().out
+    rows = [line for line in shown.splitlines() if "weight-r0.50-s0" in line and "±" in line]
+    assert len(rows) == 1
+    assert len(rows[0].rstrip()) <= int(columns)
+    sparse = (study / "weight-r0.50-s0" / "model.sparse.onnx").stat().st_size
+    assert (f"{sparse / 1e3:,.0f}" if columns == "80" else f"{sparse:,} B sparse") in rows[0]
+    assert ("zeros" if columns == "80" else "sparsity") in shown  # no heading is cut off, either
+    assert "…" not in rows[0]

@@ -22,42 +22,89 @@ __all__ = ["print_facts", "print_init", "print_latency", "print_models", "print_
 _MISSING = "-"
 
 
+_WIDE = 132  # columns that a study's table with frame, units and two decimals needs
+
+
 def _console() -> Console:
-    console = Console(highlight=False, markup=False)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=140)
+    """As wide as the terminal; 80 columns, or $COLUMNS, in a log."""
+    return Console(highlight=False, markup=False)
+
+
+def _line(console: Console, text: str) -> None:
+    """A sentence: on a terminal folded at words, in a log one line, which can be searched."""
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def print_study(study: Study) -> None:
     """The table of variants that a study ends with, and where to look."""
     console = _console()
-    table = Table(
-        title=f"{study.record.name} on {study.record.data.name}, measured under onnxruntime", title_justify="left"
-    )
-    for name in ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity"):
-        table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
-    for variant in study.values():
-        table.add_row(*_row(variant))
-    console.print(table)
+    _line(console, f"{study.record.name} on {study.record.data.name}, measured under onnxruntime")
+    wide = console.width >= _WIDE
+    console.print(_variants(study, wide=wide))
+    if not wide:
+        _line(console, "ms: median latency. kB: the ONNX file, sparse where there is such a file.")
     measured = list(study.measurements().values())
     if measured:
         for line in (*_explanation(measured[0]), *_sampled(measured)):
-            console.print(line)
-    worse = [one.variant for one in measured if _temperature_hurts(one)]
+            _line(console, line)
+    worse = [each.variant for each in measured if _temperature_hurts(each)]
     if worse:
-        console.print(
+        _line(
+            console,
             f"warning: temperature made the ECE worse on {', '.join(worse)}: do not ship model.calibrated.onnx there. "
             "Were the validation images among those that the given weights were trained on? "
-            'data.validation_from = "test" takes them out of the test set instead'
+            'data.validation_from = "test" takes them out of the test set instead',
         )
     if study.record.recipe.get("data", {}).get("validation_from") == "test":
         left = f"{study.record.data.test_n:,} test images that are left"
-        console.print(
+        _line(
+            console,
             f"validation images were taken out of the test set, and all numbers rest on the {left}: "
-            "do not compare them with numbers on the whole test set"
+            "do not compare them with numbers on the whole test set",
         )
     if study.record.digest:
-        console.print(f"study {study.root}, digest {study.record.digest[:23]}…")
-    console.print(f"next: edgesafe report {study.root}    edgesafe gate {study.root} --policy FILE")
+        _line(console, f"study {study.root}, digest {study.record.digest[:23]}…")
+    _line(console, f"next: edgesafe report {study.root} --policy POLICY")
+
+
+def _variants(study: Study, *, wide: bool) -> Table:
+    """One row per variant. In 80 columns units stand in the heading and one decimal is left of rates."""
+    table = Table() if wide else _plain()
+    names = ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity")
+    narrow = ("variant", "acc. %", "ECE %", "mPC %", "ms", "ratio", "kB", "params", "zeros")
+    for name in names if wide else narrow:
+        table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
+    for variant in study.values():
+        table.add_row(*(_row(variant) if wide else _short_row(variant)))
+    return table
+
+
+def _plain(title: str | None = None) -> Table:
+    """A table without a frame: 80 columns hold more."""
+    return Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def _short_row(variant: Variant) -> list[str]:
+    if variant.measured is None:
+        return [variant.id, variant.status.value, *[_MISSING] * 7]
+    m = variant.measured.metrics
+    sparse = variant.record.artefact("model.sparse.onnx")
+    size = m.get("size.onnx_bytes") if sparse is None else None
+    stored = float(sparse.bytes) if sparse is not None else size.estimate if size is not None else None
+    params = m.get("size.params")
+    return [
+        variant.id,
+        *(_rate(m.get(key), decimals=1).removesuffix(" %") for key in ("accuracy", "ece_em10_top1", "mpc")),
+        _value(m.get("latency.p50_ms"), "{:.3f}"),
+        _value(m.get("latency.ratio"), "{:.2f}"),
+        _MISSING if stored is None else f"{stored / 1e3:,.0f}",
+        _MISSING if params is None else _thousands(params.estimate),
+        _value(m.get("sparsity"), "{:.0%}"),
+    ]
+
+
+def _thousands(count: float) -> str:
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
 def _temperature_hurts(measured: Measurements) -> bool:
@@ -114,13 +161,13 @@ def _sampled(measured: Sequence[Measurements]) -> list[str]:
     return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
 
 
-def _rate(value: Measurement | None) -> str:
+def _rate(value: Measurement | None, decimals: int = 2) -> str:
     if value is None:
         return _MISSING
-    text = f"{100 * value.estimate:.2f}"
+    text = f"{100 * value.estimate:.{decimals}f}"
     if value.low is None or value.high is None:
         return f"{text} %"
-    return f"{text} ±{50 * (value.high - value.low):.2f} %"
+    return f"{text} ±{50 * (value.high - value.low):.{decimals}f} %"
 
 
 def _value(value: Measurement | None, form: str) -> str:
@@ -130,7 +177,7 @@ def _value(value: Measurement | None, form: str) -> str:
 def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
     """Latency of one file, or of two that were interleaved."""
     console = _console()
-    table = Table()
+    table = _plain()
     for name in ("file", "median", "p90", "minimum", "ratio (95 %)"):
         table.add_column(name, justify="left" if name == "file" else "right")
     for name, m in results.items():
@@ -144,7 +191,7 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
 def print_sensitivity(found: Sequence[Any]) -> None:
     """Each layer's cost, the dearest last."""
     console = _console()
-    table = Table(title="accuracy on validation images, each layer narrowed alone", title_justify="left")
+    table = _plain("accuracy on validation images, each layer narrowed alone")
     for name in ("layer", "narrowed with it", "ratio", "accuracy", "drop", "MACs saved"):
         table.add_column(name, justify="left" if name in ("layer", "narrowed with it") else "right")
     for row in sorted(found, key=lambda r: r.drop):
@@ -162,15 +209,15 @@ def print_models(models: Any, name: str | None) -> None:
 
         net, shape = models.build(name, 10, {}), (224, 224, 3) if name.startswith("torchvision:") else (32, 32, 3)
         size = f"{count.params(net):,} parameters, {count.macs(net, shape):,} MACs at {shape[0]}x{shape[1]}x{shape[2]}"
-        console.print(f"{name}: {size}")
+        _line(console, f"{name}: {size}")
         return
-    table = Table(title="built in", title_justify="left")
+    table = _plain("built in")
     for column in ("name", "family", "what"):
         table.add_column(column)
     for known in models.ARCHITECTURES.values():
         table.add_row(known.name, known.family, known.summary)
     console.print(table)
-    console.print("also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
+    _line(console, "also: torchvision:NAME, timm:NAME, package.module:factory, path/to/file.py:factory")
     console.print(_support())
 
 
@@ -178,15 +225,16 @@ def print_init(result: InitResult) -> None:
     """What was tried, what it will cost, and what to type next."""
     console = _console()
     shape = "x".join(map(str, result.shape))
-    console.print(
+    _line(
+        console,
         f"{result.params:,} parameters, {result.macs:,} MACs; {result.classes} classes of {shape}; "
         f"{result.train_images:,} images to train on, {result.validation_images:,} to judge recovery, "
-        f"{result.test_images:,} to measure on"
+        f"{result.test_images:,} to measure on",
     )
-    console.print(f"tried: the network runs, and pruning changes {result.narrowed} layers, proven")
+    _line(console, f"tried: the network runs, and pruning changes {result.narrowed} layers, proven")
     if result.estimate is not None:
-        console.print(in_words(result.estimate))
-    console.print(f"next: edgesafe compress {result.file}")
+        _line(console, in_words(result.estimate))
+    _line(console, f"next: edgesafe compress {result.file}")
 
 
 def print_facts(facts: Sequence[Fact]) -> None:
@@ -196,17 +244,17 @@ def print_facts(facts: Sequence[Fact]) -> None:
     for fact in facts:
         if fact.topic != topic:
             topic = fact.topic
-            console.print(topic)
-        console.print(f"  {fact.name:<20} {fact.value}")
+            _line(console, topic)
+        _line(console, f"  {fact.name:<20} {fact.value}")
         if fact.advice:
-            console.print(f"  {'':<20} -> {fact.advice}")
+            _line(console, f"  {'':<20} -> {fact.advice}")
 
 
 def _support() -> Table:
     """The committed support table (docs/support.md): every row was really pruned, proven, exported and compared."""
     rows = json.loads(shipped.support_table().read_text(encoding="utf-8"))["rows"]
-    table = Table(title="pruned by half, proven, exported and compared (docs/support.md)", title_justify="left")
-    for column in ("architecture", "result", "MACs", "parameters", "layers left alone", "latency"):
+    table = _plain("pruned by half, proven, exported and compared (docs/support.md)")
+    for column in ("architecture", "result", "MACs", "params", "left alone", "latency"):
         table.add_column(column, justify="left" if column in ("architecture", "result") else "right")
     for row in rows:
         if row["status"] != "pass":
