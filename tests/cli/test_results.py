@@ -251,8 +251,8 @@ def test_tables_fit_the_terminal_and_lose_nothing(
     columns: str, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    study_read = read(study)
-    table = printing._variants(study_read, wide=columns == "160")
+    loaded = read(study)
+    table = printing._variants(loaded, wide=columns == "160")
     console = printing._console()
     assert console.width == int(columns)
     assert console.measure(table).minimum <= int(columns)
