@@ -11,6 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from edgesafe.recipe import shipped
+from edgesafe.recipe.shipped import Kind
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
 
@@ -83,8 +86,8 @@ def test_the_examples_are_yaml():
     assert set(github["jobs"]) == {"compress", "gate"}
     assert {"compress", "gate"} <= set(gitlab)
     for place in (github["env"], gitlab["variables"]):
-        assert (ROOT / place["RECIPE"]).is_file()
-        assert (ROOT / place["POLICY"]).is_file()
+        assert shipped.find(Kind.RECIPE, place["RECIPE"]).is_file()
+        assert shipped.find(Kind.POLICY, place["POLICY"]).is_file()
 
 
 def _shell(lines: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
