@@ -47,7 +47,9 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(
 ) -> None:
     bundle = sets.load(tiny.data)  # its mean and deviation are those of the images it trained on
     ours_file = study / "baseline-s0" / "model.onnx"
-    request = evaluate.Request(foreign, ours_file, "digits", overrides=FEW, mean=bundle.mean, std=bundle.std)
+    request = evaluate.Request(
+        foreign, ours_file, "digits", overrides=FEW, statement=evaluate.Statement(mean=bundle.mean, std=bundle.std)
+    )
     done = evaluate.evaluate(request, tmp_path / "audit")
     ours, theirs = (done[v].measurements.metrics for v in ("baseline-s0", "candidate-s0"))
     for metric in ("accuracy", "mpc", "nll", "ece_em10_top1"):
@@ -61,15 +63,22 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(
 
 
 def test_wrong_statements_are_caught(foreign: Path, tmp_path: Path) -> None:
-    for mean, std in (((0.5,) * 3, None), ((9.0,) * 3, (0.001,) * 3)):
-        with pytest.raises(EdgesafeError, match=r"mean|guessing"):
-            evaluate.evaluate(
-                evaluate.Request(foreign, None, "digits", overrides=FEW, mean=mean, std=std), tmp_path / "a"
-            )
-    for layout, outputs, says in (("nhwc", None, "nchw"), (None, "logits", "probabilities")):
-        request = evaluate.Request(foreign, None, "digits", layout=layout, outputs=outputs, overrides=FEW)
-        with pytest.raises(UsageError, match=says):
+    for words, numbers, says in (
+        ({}, {"mean": (9.0,) * 3, "std": (0.001,) * 3}, "guessing"),
+        ({}, {"mean": (0.5,), "std": (0.5,)}, "1 means for 3"),
+        ({"layout": "nhwc"}, {}, "nchw"),
+        ({"outputs": "logits"}, {}, "probabilities"),
+    ):
+        request = evaluate.Request(foreign, None, "digits", overrides=FEW, statement=evaluate.stated(words, numbers))
+        with pytest.raises(EdgesafeError, match=says):
             evaluate.evaluate(request, tmp_path / "a")
+    for words, numbers, says in (
+        ({}, {"mean": (0.5,)}, "state both"),
+        ({"layout": "hwc"}, {}, "nhwc or nchw"),
+        ({"channels": "grb"}, {}, "rgb or bgr"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            evaluate.stated(words, numbers)
 
 
 def test_a_classifier_of_other_classes_and_one_that_guesses(study: Path, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_runs_alternate(monkeypatch: pytest.MonkeyPatch, files: dict[str, Path])
     class Fake:
         def __init__(self, path: Path, **_: object) -> None:
             self.name = path.stem
+            self.batch = None
             opened.append(self.name)
 
         def scores(self, *_: object) -> None: ...

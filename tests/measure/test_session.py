@@ -23,8 +23,9 @@ from edgesafe.errors import (
     UsageError,
 )
 from edgesafe.measure.inference import session as sessions
+from edgesafe.measure.inference.detection import Statement, confirm, detect
 from edgesafe.measure.inference.inputs import InputSpec, looks_like_probabilities, prepare
-from edgesafe.measure.inference.session import OnnxClassifier, confirm, detect
+from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.probabilities import softmax64
 
 
@@ -56,20 +57,20 @@ def test_equals_a_bare_session_for_every_batch_size(model_bytes: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"not onnx", b"\x08" * 500])
 def test_broken_files(data: bytes) -> None:
-    with pytest.raises(UsageError, match="cannot open it") as caught:
+    with pytest.raises(UsageError, match="not an ONNX file") as caught:
         OnnxClassifier(data)
     assert caught.value.exit_code is ExitCode.USAGE
 
 
 def test_truncated_file(model_bytes: bytes) -> None:
-    with pytest.raises(UsageError, match="cannot open it"):
+    with pytest.raises(UsageError, match="not an ONNX file"):
         OnnxClassifier(model_bytes[: len(model_bytes) // 2])
 
 
 def test_missing_file_and_directory(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         OnnxClassifier(tmp_path / "none.onnx")
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="is a folder"):
         OnnxClassifier(tmp_path)
 
 
@@ -202,8 +203,8 @@ def test_too_many_labels_for_the_file() -> None:
 
 def test_neighbouring_normalisations_are_told_apart() -> None:
     """Both guesses have the same arg max everywhere; only the likelihood knows which one is right."""
-    images, labels = quadrants(300)
-    truth = ((0.4,) * 3, (0.3,) * 3)
+    images, labels = quadrants(1000)
+    truth = ((0.4,) * 3, (0.8,) * 3)
     plain = OnnxClassifier(
         classifier_bytes(dtype="float32", names=("pixels", "out")),
         input_spec=InputSpec(dtype="float32", mean=truth[0], std=truth[1]),
@@ -280,3 +281,56 @@ def test_logits_hardly_ever_look_like_probabilities() -> None:
     rng = np.random.default_rng(0)
     assert not looks_like_probabilities(rng.random((50, 4)))
     assert looks_like_probabilities(softmax64(rng.normal(size=(50, 4))))
+
+
+def test_too_few_images_to_tell_two_normalisations_apart_are_refused() -> None:
+    """With 1,000 images the truth is found; with 40 nothing is guessed; stated, it is used as stated."""
+    images, labels = quadrants(1000)
+    mean, std = (0.4,) * 3, (0.8,) * 3
+    data = classifier_bytes(**FOREIGN)  # type: ignore[arg-type]
+    scores = OnnxClassifier(data, input_spec=InputSpec(dtype="float32", mean=mean, std=std)).logits(images)
+    labels = np.array([np.random.default_rng(i).choice(CLASSES, p=p) for i, p in enumerate(softmax64(scores))])
+    near = ((0.4,) * 3, (0.75,) * 3)
+    for n in (40, 300):
+        with pytest.raises(RefusedError, match=f"{n} labelled images cannot tell") as caught:
+            detect(data, images[:n], labels[:n], normalisations=[(mean, std), near])
+        assert "--mean" in caught.value.fix
+    told = detect(data, images[:300], labels[:300], statement=Statement(mean=mean, std=std))
+    assert (told.spec.mean, told.spec.std) == (mean, std)
+    assert told.stated == ("mean", "std")
+    assert told.runner_up_z is None  # RGB and BGR give the same numbers here: nothing is left open
+    assert told.record(None).text == str(told.spec)
+
+
+def test_what_is_stated_is_used_as_it_is_stated() -> None:
+    """A file that wants pixels minus 128 in BGR: no guess would find it."""
+    data = classifier_bytes(layout="NCHW", dtype="float32", names=("pixels", "out"), mean=0.0, std=50.0)
+    images, labels = quadrants(300)
+    images = (images // 2).astype(np.uint8)
+    statement = Statement(scale=1.0, mean=(128.0,) * 3, std=(1.0,) * 3, channels="BGR", outputs="logits")
+    found = detect(data, images, labels, statement=statement)
+    assert found.spec.scale == 1.0
+    assert found.spec.mean == (128.0,) * 3
+    assert found.spec.channels == "BGR"
+    assert [text for text, _ in found.tried] == [str(found.spec)]
+    assert found.spec.layout == "NCHW"
+    for wrong, says in (
+        (Statement(layout="NHWC"), "nchw"),
+        (Statement(outputs="probabilities"), r"outside|differs from 1"),
+        (Statement(mean=(0.5,), std=(0.5,)), "1 means for 3"),
+    ):
+        with pytest.raises(EdgesafeError, match=says):
+            detect(data, images, labels, statement=wrong)
+    with pytest.raises(UsageError, match="uint8 pixels as they are"):
+        detect(classifier_bytes(), images, labels, statement=Statement(scale=1.0))
+
+
+def test_scores_of_a_sigmoid_are_neither_logits_nor_probabilities() -> None:
+    images, labels = quadrants(300)
+    model = onnx.load_from_string(classifier_bytes(**FOREIGN))  # type: ignore[arg-type]
+    model.graph.node[-1].output[0] = "z"
+    model.graph.node.append(helper.make_node("Sigmoid", ["z"], ["out"]))
+    with pytest.raises(RefusedError, match="sigmoid per class"):
+        detect(model.SerializeToString(), images, labels)
+    with pytest.raises(RefusedError, match="sigmoid per class"):
+        confirm(OnnxClassifier(model.SerializeToString(), input_spec=InputSpec(dtype="float32")), images, labels)

@@ -178,10 +178,14 @@ def evaluate(
     ] = None,
     layout: Annotated[str | None, typer.Option(help="nhwc or nchw. None: detected.")] = None,
     outputs: Annotated[str | None, typer.Option(help="logits or probabilities. None: detected.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="float32 pixels are 0 to 255 times this. None: detected; 1/255 with a mean.")
+    ] = None,
     mean: Annotated[
-        list[float] | None, typer.Option(help="Per channel, of pixels in [0, 1]; repeat it. None: detected.")
+        list[float] | None, typer.Option(help="Per channel, of scaled pixels; repeat it. None: detected.")
     ] = None,
     std: Annotated[list[float] | None, typer.Option(help="Likewise.")] = None,
+    channels: Annotated[str | None, typer.Option(help="rgb or bgr. None: detected.")] = None,
     json: Json = None,
 ) -> int:
     """Audit any ONNX classifier, measured as our own are."""
@@ -189,11 +193,12 @@ def evaluate(
     from edgesafe.commands import evaluate, gate, printing, results
 
     target = out or Path("export") / naming.cleaned(model.stem)
-    channels = (tuple(mean) if mean else None, tuple(std) if std else None)
     quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
     given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
     overrides = (*given, *(set_ or ()))
-    request = evaluate.Request(model, baseline, data, root, layout, outputs, *channels, overrides=overrides)
+    words = {"layout": layout, "outputs": outputs, "channels": channels}
+    statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
+    request = evaluate.Request(model, baseline, data, root, statement, overrides)
     say = progress.for_terminal()
     _start_over(fresh, target, say)
     study = evaluate.evaluate(request, target, say)

@@ -6,26 +6,29 @@ gate read it as any other. A baseline that was measured before, in a study, is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from edgesafe import data
 from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
-from edgesafe.files import sha256_bytes
+from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.comparison import same_pixels
-from edgesafe.measure.inference import foreign
-from edgesafe.measure.inference.inputs import InputSpec
-from edgesafe.measure.inference.session import OnnxClassifier, confirm, detect
+from edgesafe.measure.inference import foreign, weights
+from edgesafe.measure.inference.detection import Detection, Statement, detect
+from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe import parsing, recipe
 from edgesafe.records import (
     Artefact,
     DataBundle,
+    InputRecord,
     Lineage,
     Measurement,
     Provenance,
@@ -43,7 +46,7 @@ from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import MODEL, STUDY, Study, read
 
-__all__ = ["Request", "evaluate"]
+__all__ = ["Request", "Statement", "evaluate", "stated"]
 
 _NAMES = {Role.BASELINE: naming.baseline(0), Role.CANDIDATE: naming.candidate()}
 _BASELINE, _CANDIDATE = (name.id for name in _NAMES.values())
@@ -58,10 +61,7 @@ class Request:
         baseline: what to compare with: an ONNX file, a study (its baseline) or a variant's directory in one; or None.
         data: data set, as a recipe's data.name.
         root: where it lies.
-        layout: "nhwc" or "nchw"; None: detected.
-        outputs: "logits" or "probabilities"; None: detected.
-        mean: per channel, of pixels in [0, 1], that a float32 input wants; None: detected.
-        std: likewise; stated together.
+        statement: what is known of the model's input and output; the rest is detected.
         overrides: KEY=VALUE of the sections data, evaluate, target.
     """
 
@@ -69,11 +69,32 @@ class Request:
     baseline: Path | None
     data: str
     root: str = "data"
-    layout: str | None = None
-    outputs: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
+    statement: Statement = field(default_factory=Statement)
     overrides: tuple[str, ...] = ()
+
+
+def stated(words: Mapping[str, str | None], numbers: Mapping[str, Sequence[float] | float | None]) -> Statement:
+    """What a command line says of a file's input and output.
+
+    Args:
+        words: layout ("nhwc", "nchw"), channels ("rgb", "bgr"), outputs ("logits", "probabilities"), in any case.
+        numbers: scale; mean and std, one per channel.
+
+    Raises:
+        UsageError: another word, or one of mean and std alone.
+    """
+    allowed = {"layout": ("NHWC", "NCHW"), "channels": ("RGB", "BGR"), "outputs": ("logits", "probabilities")}
+    said: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, Sequence) else value for name, value in numbers.items() if value
+    }
+    for name, word in words.items():
+        if word is None:
+            continue
+        said[name] = next((value for value in allowed[name] if value.lower() == word.lower()), None)
+        if said[name] is None:
+            either = " or ".join(value.lower() for value in allowed[name])
+            raise UsageError(f"'{word}' is unknown", where=f"--{name}", fix=f"say {either}")
+    return Statement(**said)
 
 
 def evaluate(request: Request, out: Path, progress: Progress | None = None) -> Study:
@@ -92,12 +113,14 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     here = host()
     known = _known(request.baseline)
     bench_ = _on_known(observe.prepare(bundle, resolved.evaluate, resolved.target, here), known)
-    contents = {_CANDIDATE: foreign.read(request.model)[0]}
+    contents = {_CANDIDATE: foreign.read(request.model)}
     if request.baseline is not None:
-        contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline)[0], **contents}
+        contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline), **contents}
     compared = _BASELINE if request.baseline is not None else None
     entries = tuple(_entry(role, compared) for role, name in _NAMES.items() if name.id in contents)
     inputs = {variant: sha256_bytes(content) for variant, content in contents.items()}
+    if request.statement.stated:  # another statement is another study: no number of this one may be shown for it
+        inputs["what is stated of the input"] = "sha256:" + stage_key(**request.statement.stated)
     if known is not None:
         inputs["evidence of the baseline"] = sha256_bytes(known.evidence)
     record = StudyRecord(
@@ -198,23 +221,25 @@ class _Audit:
 
     def run(self, variant: str, content: bytes) -> None:
         """One file from bytes to measurements."""
-        spec = self._spec(content)
-        classifier = self.bench.open(content, spec)
+        detected = self._detected(variant, content)
+        classifier = self.bench.open(content, detected.spec)
         if classifier.num_classes != self.bundle.num_classes:
             raise UsageError(
                 f"has {classifier.num_classes} classes, the data {self.bundle.num_classes}",
                 where=str(self.request.model if variant == _CANDIDATE else self.request.baseline),
                 fix="give the data set that it was trained for",
             )
-        self.progress.note(f"  input: {spec.layout} {spec.dtype}, output: {spec.outputs}")
+        self.progress.note(f"  input: {detected.spec} (accuracy {detected.accuracy:.1%} on {detected.n} images)")
+        if detected.close:
+            self.progress.note(f"  a close runner-up: {detected.runner_up}; state what is right if you know it")
         artefact = self.study.put_file(variant, MODEL, content)
-        self.study.put_variant(self._describe(variant, content, artefact))
+        self.study.put_variant(self._describe(variant, content, artefact, detected.record(classifier.batch)))
         candidate = variant == _CANDIDATE
         task = measure.Task(
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
             baseline=_BASELINE if self._compared(variant) else None,
             policy=self.recipe.policy_file if candidate else None,
-            counted=self._counted(variant, content, spec),
+            counted=self._counted(variant, content, detected, classifier.batch),
         )  # fmt: skip
         known = None
         if self.known is not None and not candidate:
@@ -223,46 +248,50 @@ class _Audit:
         measure.measure(task, classifier, known)
         self.study.finish(variant)
 
-    def _counted(self, variant: str, content: bytes, spec: InputSpec) -> dict[str, Measurement]:
-        """Size, parameters, latency."""
-        found = {
-            "size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content))),
-            "size.params": counts.exact("size.params", foreign.parameters(content)),
-        }
-        return found | (self._latency(variant, spec) if self.recipe.evaluate.latency else {})
+    def _counted(self, variant: str, content: bytes, detected: Detection, batch: int | None) -> dict[str, Measurement]:
+        """Size, parameters, sparsity, latency; what cannot be told is left out."""
+        held = weights.count(foreign.require_whole(content, variant))
+        found = {"size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)))}
+        if held.params is not None:
+            found["size.params"] = counts.exact("size.params", held.params)
+        else:
+            self.progress.note("  weights are packed or computed in this file: parameters cannot be counted")
+        return found | (self._latency(variant, detected, batch) if self.recipe.evaluate.latency else {})
 
     def _compared(self, variant: str) -> bool:
         return variant == _CANDIDATE and self.request.baseline is not None
 
-    def _spec(self, content: bytes) -> InputSpec:
-        """What the file expects: ours by its names, else detected on validation images and confirmed."""
-        held_out = self.bundle.validation
-        normalisation = [(self.bundle.mean, self.bundle.std)]
-        if (self.request.mean is None) != (self.request.std is None):
-            raise UsageError("one of mean and std is stated", where="--mean, --std", fix="state both, or neither")
-        found = detect(content, held_out.images, held_out.labels, normalisations=normalisation).spec
-        if self.request.mean is not None and self.request.std is not None and found.dtype == "float32":
-            found = replace(found, scale=1 / 255, mean=self.request.mean, std=self.request.std)
-            confirm(OnnxClassifier(content, input_spec=found), held_out.images, held_out.labels)
-        stated = {"layout": (self.request.layout or "").upper(), "outputs": (self.request.outputs or "").lower()}
-        for key, value in stated.items():
-            if value and value != getattr(found, key):
-                raise UsageError(
-                    f"--{key} {value.lower()} was stated, but the file behaves as {getattr(found, key).lower()}",
-                    where=str(self.request.model),
-                    fix="state what it is, or leave the flag out",
-                )
-        return found
+    def _detected(self, variant: str, content: bytes) -> Detection:
+        """What the file expects: as stated, the rest detected on validation images and confirmed.
 
-    def _latency(self, variant: str, spec: InputSpec) -> dict[str, Measurement]:
-        target, specs, against = self.recipe.target, {"candidate": spec}, None
+        What is stated is said of the model; of a baseline it is used if the baseline takes float32 pixels, too.
+        """
+        held_out, statement = self.bundle.validation, self.request.statement
+        if variant == _BASELINE and foreign.plain_spec(content, variant).dtype == "uint8":
+            statement = Statement()
+        return detect(
+            content,
+            held_out.images,
+            held_out.labels,
+            statement=statement,
+            normalisations=[(self.bundle.mean, self.bundle.std)],
+            provider=self.recipe.target.provider,
+        )
+
+    def _latency(self, variant: str, detected: Detection, batch: int | None) -> dict[str, Measurement]:
+        target, specs, against = self.recipe.target, {"candidate": detected.spec}, None
         if self._compared(variant):
-            against = self.study.path(_BASELINE, MODEL)
-            specs["baseline"] = self._spec(self.study.file_bytes(_BASELINE, MODEL))
+            content = self.study.file_bytes(_BASELINE, MODEL)
+            baseline = self._detected(_BASELINE, content).spec
+            if OnnxClassifier(content, provider=target.provider, input_spec=baseline).batch == batch:
+                against, specs["baseline"] = self.study.path(_BASELINE, MODEL), baseline
+            else:
+                self.progress.note("  the files fix different batch sizes: no latency ratio")
         protocol = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
         return timing.latency(self.study.path(variant, MODEL), against, self.bundle.test.images[0], protocol)
 
-    def _describe(self, variant: str, content: bytes, artefact: Artefact) -> VariantRecord:
+    def _describe(self, variant: str, content: bytes, artefact: Artefact, expects: InputRecord) -> VariantRecord:
+        held = weights.count(foreign.require_whole(content, variant))
         return VariantRecord(
             id=variant,
             method=(Role.CANDIDATE if variant == _CANDIDATE else Role.BASELINE).value,
@@ -272,9 +301,10 @@ class _Audit:
             num_classes=self.bundle.num_classes,
             input_shape=self.bundle.test.images.shape[1:],
             artefacts=(artefact,),
-            params=foreign.parameters(content),
+            params=held.params,
             macs=None,
-            sparsity=foreign.sparsity(content),
+            sparsity=held.sparsity,
+            input=expects,
             lineage=Lineage(
                 recipe_sha256=self.recipe.sha256,
                 baseline_sha256=self.study.record.inputs.get(_BASELINE, artefact.sha256),

@@ -288,9 +288,8 @@ def exact_values(measured: Measurements | None, record: VariantRecord | None) ->
 
 def _recorded(record: VariantRecord) -> dict[str, float]:
     """The counted metrics that variant.json holds."""
-    found = {"size.params": float(record.params), "sparsity": record.sparsity}
-    if record.macs is not None:
-        found["macs"] = float(record.macs)
+    counted = {"size.params": record.params, "sparsity": record.sparsity, "macs": record.macs}
+    found = {metric: float(value) for metric, value in counted.items() if value is not None}
     for file, metric in FILE_SIZES.items():
         if (artefact := record.artefact(file)) is not None:
             found[metric] = float(artefact.bytes)

@@ -7,6 +7,7 @@ no NaN and no infinity is ever held. Everything here is JSON, except `Evidence` 
 from edgesafe.records.base import Record
 from edgesafe.records.data import DataBundle, DataIdentity, ImageSet
 from edgesafe.records.evidence import Cell, Evidence
+from edgesafe.records.inputs import InputRecord
 from edgesafe.records.measurements import (
     Comparison,
     IntervalMethod,
@@ -79,6 +80,7 @@ __all__ = [
     "Host",
     "ImageSet",
     "InitResult",
+    "InputRecord",
     "IntervalMethod",
     "LayerRecord",
     "Lineage",

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgesafe.records.base import Record
 from edgesafe.records.names import Name
+from edgesafe.records.inputs import InputRecord
 from edgesafe.records.surgery import SurgeryRecord
 
 __all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "TrainingMode", "VariantRecord"]
@@ -103,9 +104,10 @@ class VariantRecord(Record):
     parity: tuple[Parity, ...] = ()
     temperature: Temperature | None = None
     opset: int | None = None
-    params: int
+    params: int | None  #: None: cannot be told (weights packed or computed in a file that edgesafe did not make)
     macs: int | None  #: per image; None: not known (a file that edgesafe did not make)
-    sparsity: float
+    sparsity: float | None  #: None: as of params
+    input: InputRecord | None = None  #: what a file that edgesafe did not make expects; None: edgesafe's own
     recovery: Recovery | None = None  #: None: there was none
     lineage: Lineage
 

@@ -82,7 +82,9 @@ def lead(view: View, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
 def _weight_count(groups: Sequence[Group]) -> str:
     """How large the uncompressed network is."""
     base = next((g.first for g in groups if g.is_baseline), None)
-    return "" if base is None else f", {number(float(base.params), Unit.COUNT)} parameters before compression"
+    if base is None or base.params is None:
+        return ""
+    return f", {number(float(base.params), Unit.COUNT)} parameters before compression"
 
 
 def _made(groups: Sequence[Group]) -> str:

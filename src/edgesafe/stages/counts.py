@@ -34,8 +34,10 @@ def sizes(record: VariantRecord) -> dict[str, Measurement]:
         artefact = record.artefact(file)
         if artefact is not None:
             found[metric] = exact(metric, artefact.bytes)
-    found["size.params"] = exact("size.params", record.params)
-    found["sparsity"] = exact("sparsity", record.sparsity)
+    if record.params is not None:
+        found["size.params"] = exact("size.params", record.params)
+    if record.sparsity is not None:
+        found["sparsity"] = exact("sparsity", record.sparsity)
     if record.macs is not None:
         found["macs"] = exact("macs", record.macs)
     proven = [check for check in record.parity if check.file == "model.onnx"]

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgesafe.errors import ParityError
+from edgesafe.errors import ParityError, RefusedError
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import summary
+from edgesafe.measure.inference import independence
+from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
 from edgesafe.records import Evidence, Measurement, Measurements
@@ -72,10 +74,28 @@ def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = Non
         EdgesafeError: the evidence is such that no metric may rest on it, or the policy cannot be used.
     """
     reference = task.reference()
+    if known is None:
+        _check(classifier, task)
     evidence = known or _evidence(task, classifier, reference)
     written = task.study.put_file(task.variant, "evidence.npz", evidence_files.to_bytes(evidence))
     measured = _assembled(task, evidence, reference, written.sha256)
     task.study.put_measurements(_with(measured, task.counted, _other_files(task, evidence)))
+
+
+def _check(classifier: OnnxClassifier, task: Task) -> None:
+    """Refuse a file that is not a function of one image, or whose scores are not what they are taken for.
+
+    Raises:
+        RefusedError: it is one.
+    """
+    few = task.bench.test.images[: independence.IMAGES]
+    independence.require_independence(classifier, few, task.variant)
+    if classifier.input_spec.outputs == "logits" and output_kind(classifier.scores(few), task.variant) != "logits":
+        raise RefusedError(
+            "the network ends in a softmax: taken for logits, its calibration would be wrong",
+            where=task.variant,
+            fix="remove the last softmax from the network",
+        )
 
 
 def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None) -> Evidence:

@@ -1,4 +1,4 @@
-"""What a classifier that edgesafe did not export expects of its input, and whether a guess about it holds.
+"""What a classifier expects of its input, and what comes out of it.
 
 Files that edgesafe exports need nothing of this: uint8 NHWC in, logits out, normalisation inside.
 """
@@ -6,9 +6,8 @@ Files that edgesafe exports need nothing of this: uint8 NHWC in, logits out, nor
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +16,10 @@ from edgesafe.errors import DataError, RefusedError, UsageError
 from edgesafe.measure.probabilities import check_probabilities
 
 __all__ = [
-    "CIFAR",
-    "IMAGENET",
     "OURS",
-    "Detection",
     "InputSpec",
-    "confirm",
     "looks_like_probabilities",
+    "output_kind",
     "prepare",
     "to_logits",
 ]
@@ -70,12 +66,16 @@ class InputSpec:
                 "scale, mean or std is not finite, or not positive", where="input", fix="give positive numbers"
             )
 
+    def __str__(self) -> str:
+        """In one line, for people."""
+        values = f", minus {list(self.mean)}, over {list(self.std)}" if self.mean else ""
+        scale = "1/255" if math.isclose(self.scale, 1 / 255) else f"{self.scale:g}"
+        pixels = "pixels as they are" if self.dtype == "uint8" else f"pixels times {scale}{values}"
+        return f"{self.layout} {self.dtype} {self.channels}, {pixels}; gives {self.outputs}"
+
 
 OURS = InputSpec(input_name="image", output_name="logits")
 """Files that edgesafe exports."""
-
-CIFAR = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def prepare(images: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
@@ -117,6 +117,29 @@ def looks_like_probabilities(scores: NDArray[Any]) -> bool:
     return bool(scores.min() >= 0.0 and scores.max() <= 1.0 + 1e-6 and np.abs(scores.sum(axis=1) - 1.0).max() < 1e-3)
 
 
+def output_kind(scores: NDArray[Any], where: str = "model output") -> Literal["logits", "probabilities"]:
+    """What scores are: probabilities sum to 1, logits do not stay within [0, 1].
+
+    Args:
+        scores: floating point (n, K), finite; some dozens of images.
+        where: for messages.
+
+    Raises:
+        RefusedError: all lie in [0, 1] without summing to 1, as a sigmoid per class gives: neither, and every
+            calibration number would be wrong.
+    """
+    if looks_like_probabilities(scores):
+        return "probabilities"
+    if scores.min() >= 0.0 and scores.max() <= 1.0 + 1e-6:
+        low, high = (float(v) for v in (scores.sum(axis=1).min(), scores.sum(axis=1).max()))
+        raise RefusedError(
+            f"every score lies in [0, 1], but rows sum to {low:.3g} up to {high:.3g}, not to 1: a sigmoid per class?",
+            where=where,
+            fix="export the network without its last sigmoid or scaling",
+        )
+    return "logits"
+
+
 def to_logits(scores: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float32]:
     """Logits whose softmax are the scores, if those are probabilities; the scores themselves otherwise.
 
@@ -128,85 +151,3 @@ def to_logits(scores: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float3
         return scores
     check_probabilities(scores, where="model output")
     return np.log(np.maximum(scores, np.float32(_SMALLEST)))
-
-
-class _Scorer(Protocol):
-    """What `confirm` needs of a classifier."""
-
-    @property
-    def input_spec(self) -> InputSpec: ...
-
-    def scores(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]: ...
-
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]: ...
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A guess about a classifier's input that was tried on labelled images.
-
-    Attributes:
-        spec: the best guess.
-        accuracy: on the images tried, a fraction.
-        n: images tried.
-        tried: each guess tried, as text, with its accuracy, best first.
-    """
-
-    spec: InputSpec
-    accuracy: float
-    n: int
-    tried: tuple[tuple[str, float], ...]
-
-
-def confirm(classifier: _Scorer, images: NDArray[np.uint8], labels: NDArray[Any]) -> float:
-    """Checks a classifier and what was stated about its input on a few hundred labelled images.
-
-    Args:
-        classifier: an opened file.
-        images: uint8 (n, H, W, C), n >= 64 to say anything.
-        labels: integers (n,).
-
-    Returns:
-        The accuracy on them.
-
-    Raises:
-        RefusedError: probabilities taken for logits or the reverse; or an accuracy that guessing the most frequent
-            label would reach (within 3 standard errors), which a wrong layout, normalisation or label order gives.
-    """
-    scores = classifier.scores(images)
-    stated = classifier.input_spec.outputs
-    if stated == "logits" and looks_like_probabilities(scores):
-        raise RefusedError(
-            "the output was stated to be logits, but every row lies in [0, 1] and sums to 1",
-            where="model output",
-            fix="state that the output is probabilities: a second softmax would hide all over-confidence",
-        )
-    logits = to_logits(scores, classifier.input_spec)
-    if logits.shape[1] <= int(labels.max()):
-        raise DataError(
-            f"label {int(labels.max())}, but the network has {logits.shape[1]} classes",
-            where="labels",
-            fix="use its data set",
-        )
-    n = len(labels)
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    chance = float(np.bincount(labels).max()) / n
-    limit = chance + 3.0 * math.sqrt(chance * (1.0 - chance) / n)
-    if accuracy <= limit:
-        raise RefusedError(
-            f"accuracy {100 * accuracy:.1f} % on {n} images is no better than guessing (limit {100 * limit:.1f} %)",
-            where="model input",
-            fix="state layout, scale, mean and std, and check the order of the labels",
-        )
-    return accuracy
-
-
-def candidates(
-    layout: Literal["NHWC", "NCHW"], spec: InputSpec, extra: Sequence[tuple[tuple[float, ...], tuple[float, ...]]]
-) -> list[InputSpec]:
-    """The normalisations that `session.detect` tries for a float32 input, the plainest first."""
-    base = replace(spec, layout=layout, dtype="float32", mean=(), std=())
-    found = [base, replace(base, scale=1.0)]
-    for mean, std in (*extra, CIFAR, IMAGENET, ((0.5,) * 3, (0.5,) * 3)):
-        found.append(replace(base, mean=mean, std=std))
-    return list(dict.fromkeys(found))

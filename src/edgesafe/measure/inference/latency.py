@@ -43,11 +43,13 @@ class LatencySamples:
             call is one round.
         threads: intra-op threads.
         provider: execution provider.
+        batch: images of each run: 1, or what the file fixes.
     """
 
     milliseconds: NDArray[np.float64]
     threads: int
     provider: str
+    batch: int = 1
 
 
 def interleaved(
@@ -75,7 +77,7 @@ def interleaved(
         specs: what a file expects, by name; a file that is not named is one of edgesafe's own.
 
     Raises:
-        UsageError: fewer runs than that, or a file that does not open.
+        UsageError: fewer runs than that, a file that does not open, or files that fix different batch sizes.
         NothingEvaluated: no files.
         DataError: an image that a file does not take.
     """
@@ -91,10 +93,16 @@ def interleaved(
     each = -(-runs // sessions)
     times = np.empty((len(names), sessions, each), np.float64)
 
+    batches: dict[str, int] = {}
+
     def opened(name: str) -> Callable[[], object]:
         spec = None if specs is None else specs.get(name)
         classifier = OnnxClassifier(models[name], threads=threads, provider=provider, input_spec=spec)
         classifier.scores(batch, 1)  # refuses a wrong size and non-finite output before any timing
+        batches[name] = classifier.batch or 1
+        if len(set(batches.values())) > 1:
+            text = ", ".join(f"{file} {size}" for file, size in batches.items())
+            raise UsageError(f"batch sizes differ: {text}", where="latency", fix="export both with an open batch size")
         return classifier.runner(batch)
 
     for session in range(sessions):
@@ -103,7 +111,7 @@ def interleaved(
         _time(calls, times[:, session])
         if progress is not None:
             progress((session + 1) * each, sessions * each)
-    return {name: LatencySamples(times[k], threads, provider) for k, name in enumerate(names)}
+    return {name: LatencySamples(times[k], threads, provider, batches[name]) for k, name in enumerate(names)}
 
 
 def _time(calls: Mapping[int, Callable[[], object]], into: NDArray[np.float64]) -> None:
@@ -150,7 +158,7 @@ def summarise(
         DataError: times that are not positive, or a baseline with another number of rounds.
     """
     t = _checked(samples)
-    where = f"this host, {samples.provider}, {samples.threads} thread(s), batch 1"
+    where = f"this host, {samples.provider}, {samples.threads} thread(s), batch {samples.batch}"
     population = Population(kind=PopulationKind.HOST, description=where)
     out: dict[str, Measurement] = {}
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,19 +21,11 @@ from edgesafe.errors import (
     RefusedError,
     UsageError,
 )
-from edgesafe.measure.inference.inputs import (
-    OURS,
-    Detection,
-    InputSpec,
-    candidates,
-    confirm,
-    looks_like_probabilities,
-    prepare,
-    to_logits,
-)
-from edgesafe.measure.metrics.calibration import nll
+from edgesafe.measure.inference import foreign, protos
+from edgesafe.measure.inference.independence import require_fixed_operators
+from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare, to_logits
 
-__all__ = ["OnnxClassifier", "confirm", "detect", "open_session"]
+__all__ = ["OnnxClassifier", "input_of", "open_session"]
 
 _CPU = "CPUExecutionProvider"
 _ORT_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -45,7 +37,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = tuple(
     if hasattr(_state, name)
 )  # fmt: skip
 _DTYPES: dict[str, Literal["uint8", "float32"]] = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-_PROBE_IMAGES = 1024  # tried per guess by `detect`: tells one normalisation from its neighbour
+_MOST_PIXELS = 1 << 28  # numbers in one run of a file that fixes its sizes: a GiB as float32
 
 
 def _first_line(error: Exception) -> str:
@@ -111,10 +103,12 @@ class OnnxClassifier:
         input_shape: (H, W, C), or None where the file leaves them open.
         input_spec: what it expects.
         batch: the batch size that the file fixes, or None.
+        quantised: whether it rounds to integers on the way, so that sums in another order may differ by a step.
 
     Raises:
-        UsageError: no such file, not ONNX, no such input or output, provider absent.
-        RefusedError: the session runs elsewhere than asked, or is not a classifier of K >= 2 classes.
+        UsageError: no such file, not ONNX, not whole, no such input or output, sizes beyond reason, provider absent.
+        RefusedError: the session runs elsewhere than asked, is not a classifier of K >= 2 classes, or has operators
+            that answer by chance or by the batch.
     """
 
     def __init__(
@@ -126,7 +120,10 @@ class OnnxClassifier:
         input_spec: InputSpec | None = None,
     ) -> None:
         self.name = "model" if isinstance(model, bytes) else str(model)
-        data = model if isinstance(model, bytes) else _read(model)
+        data = model if isinstance(model, bytes) else foreign.read(model)
+        tree = foreign.require_whole(data, self.name)
+        require_fixed_operators(tree, self.name)
+        self.quantised = any("Quant" in node.op_type or "Integer" in node.op_type for node in protos.nodes(tree))
         self.sha256 = "sha256:" + hashlib.sha256(data).hexdigest()
         self.threads = threads
         self._session = open_session(data, threads=threads, provider=provider, where=self.name)
@@ -155,6 +152,12 @@ class OnnxClassifier:
         self.batch: int | None = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
         h, w, c = (shape[1], shape[2], shape[3]) if self.input_spec.layout == "NHWC" else (shape[2], shape[3], shape[1])
         known = all(isinstance(v, int) and v > 0 for v in (h, w, c))
+        if math.prod(v for v in shape if isinstance(v, int)) > _MOST_PIXELS:
+            raise UsageError(
+                f"input '{self._in.name}' has shape {shape}, over {_MOST_PIXELS:,} numbers a run",
+                where=self.name,
+                fix="export with an open batch size, or a smaller one",
+            )
         self.input_shape: tuple[int, int, int] | None = (h, w, c) if known else None
         self.num_classes = self._classes()
 
@@ -240,15 +243,18 @@ class OnnxClassifier:
         else:
             x = batch if batch.flags.c_contiguous else np.ascontiguousarray(batch)
         short = size - len(x) if self.batch else 0
-        if short:
-            x = np.concatenate([x, np.repeat(x[-1:], short, axis=0)])
-        out = self._session.run([self._out.name], {self._in.name: x})[0]
+        out = self._session.run([self._out.name], {self._in.name: self._filled(x)})[0]
         if out.dtype != np.float32:
             raise RefusedError(
                 f"output is {out.dtype}, not float32", where=self.name, fix="export with a float32 output"
             )
         result: NDArray[np.float32] = out[: len(out) - short] if short else out
         return result
+
+    def _filled(self, x: NDArray[Any]) -> NDArray[Any]:
+        """A batch filled up with copies of its last image."""
+        short = (self.batch or 0) - len(x)
+        return np.concatenate([x, np.repeat(x[-1:], short, axis=0)]) if short > 0 else x
 
     def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
         """Logits of images (of probabilities: their logarithms).
@@ -269,19 +275,10 @@ class OnnxClassifier:
         """A call that runs one prepared batch, for timing: nothing but `InferenceSession.run` inside.
 
         Args:
-            batch: uint8 (n, H, W, C).
+            batch: uint8 (n, H, W, C); filled up with copies of the last to the batch size that the file fixes.
         """
-        feed = {self._in.name: prepare(batch, self.input_spec)}
+        feed = {self._in.name: self._filled(prepare(batch, self.input_spec))}
         return partial(self._session.run, [self._out.name], feed)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as e:
-        raise UsageError("no such file", where=str(path), fix="check the path") from e
-    except OSError as e:
-        raise UsageError(f"cannot be read: {e.strerror}", where=str(path), fix="check its permissions") from e
 
 
 def _pick(nodes: Sequence[Any], name: str, kind: str, where: str) -> Any:
@@ -298,88 +295,19 @@ def _pick(nodes: Sequence[Any], name: str, kind: str, where: str) -> Any:
     )
 
 
-def detect(
-    model: Path | bytes,
-    images: NDArray[np.uint8],
-    labels: NDArray[Any],
-    *,
-    normalisations: Sequence[tuple[tuple[float, ...], tuple[float, ...]]] = (),
-    provider: str = _CPU,
-) -> Detection:
-    """Guesses layout, type, normalisation and kind of output of any ONNX classifier, by trying on labelled images.
-
-    Type and layout are read from the graph; normalisations (none, 0 to 255, those given, CIFAR's, ImageNet's, ±1) and
-    channel order are tried, and the guess of lowest NLL is kept; whether the output is probabilities is read off the
-    output.
-
-    Args:
-        model: a file or its bytes.
-        images: uint8 (n, H, W, C); the first 1,024 are used.
-        labels: integers (n,).
-        normalisations: (mean, std) pairs to try first, for example the data set's own.
-        provider: execution provider.
+def input_of(content: bytes, provider: str = _CPU) -> tuple[Any, str, Literal["uint8", "float32"]]:
+    """The image input of a file (name, type, shape), the name of its first output, and the type of its pixels.
 
     Raises:
-        UsageError: the graph has no image input of a known type.
-        RefusedError: no guess does better than chance (`confirm`).
+        UsageError: there is none of a known type.
     """
-    data = model if isinstance(model, bytes) else _read(model)
-    session = open_session(
-        data, threads=1, provider=provider, where="model" if isinstance(model, bytes) else str(model)
-    )
+    foreign.require_whole(content, "model")
+    session = open_session(content, threads=1, provider=provider)
     node = _pick(session.get_inputs(), "", "input", "model")
+    output = _pick(session.get_outputs(), "", "output", "model")
     dtype = _DTYPES.get(node.type)
     if dtype is None or len(node.shape) != 4:
         raise UsageError(
             f"input '{node.name}' is {node.type} {node.shape}", where="model", fix="give a uint8 or float32 image input"
         )
-    layout: Literal["NHWC", "NCHW"] = (
-        "NCHW" if node.shape[1] == images.shape[3] and node.shape[3] != images.shape[3] else "NHWC"
-    )
-    base = InputSpec(layout=layout, dtype=dtype, input_name=node.name, output_name=session.get_outputs()[0].name)
-    extra = [n for n in normalisations if len(n[0]) == images.shape[3]]
-    guesses = (
-        [base]
-        if dtype == "uint8"
-        else [g for g in candidates(layout, base, extra) if len(g.mean) in (0, images.shape[3])]
-    )
-    if images.shape[3] == 3:
-        guesses += [replace(g, channels="BGR") for g in guesses]
-    x, y = images[:_PROBE_IMAGES], labels[:_PROBE_IMAGES]
-    found = _ranked(data, guesses, x, y, provider)
-    best = found[0][2]
-    accuracy = confirm(OnnxClassifier(data, provider=provider, input_spec=best), x, y)
-    return Detection(best, accuracy, len(y), tuple((_text(spec), a) for _, a, spec in found))
-
-
-def _ranked(
-    data: bytes, guesses: Sequence[InputSpec], x: NDArray[np.uint8], y: NDArray[Any], provider: str
-) -> list[tuple[float, float, InputSpec]]:
-    """(NLL, accuracy, guess), lowest NLL first: it tells apart normalisations that give the same arg max."""
-    found: list[tuple[float, float, InputSpec]] = []
-    for guess in guesses:
-        try:
-            scores = OnnxClassifier(data, provider=provider, input_spec=guess).scores(x)
-        except NonFiniteError:  # pixels on a scale that overflows this network: not this guess
-            continue
-        kind: Literal["logits", "probabilities"] = "probabilities" if looks_like_probabilities(scores) else "logits"
-        spec = replace(guess, outputs=kind)
-        logits = to_logits(scores, spec)
-        if int(y.max()) < logits.shape[1]:
-            found.append((nll(logits, y), float((logits.argmax(axis=1) == y).mean()), spec))
-    if not found:
-        raise RefusedError(
-            "under every guess the output is not finite or has too few classes",
-            where="model",
-            fix="check the data set, or state layout, scale, mean and std",
-        )
-    return sorted(found, key=lambda entry: entry[0])  # stable: the plainest guess wins a tie
-
-
-def _text(spec: InputSpec) -> str:
-    norm = (
-        f"mean {spec.mean} std {spec.std}"
-        if spec.mean
-        else ("as they are" if spec.dtype == "uint8" else f"scale {spec.scale:.4g}")
-    )
-    return f"{spec.layout} {spec.dtype} {spec.channels} {norm} -> {spec.outputs}"
+    return node, output.name, dtype
