@@ -96,14 +96,10 @@ def test_a_classifier_of_other_classes_and_one_that_guesses(study: Path, tmp_pat
 def test_files_that_cannot_be_audited(study: Path, tmp_path: Path) -> None:
     junk, outside = tmp_path / "junk.onnx", tmp_path / "outside.onnx"
     junk.write_bytes(b"\xff" * 100)
-    onnx.save(
-        onnx.load(study / "baseline-s0" / "model.onnx"),
-        outside,
-        save_as_external_data=True,
-        location="w",
-        size_threshold=0,
-    )
-    for path, says in ((junk, "not an ONNX file"), (outside, "another file"), (tmp_path / "absent", "cannot be read")):
+    beside = onnx.load(study / "baseline-s0" / "model.onnx")
+    onnx.save(beside, outside, save_as_external_data=True, location="w", size_threshold=0)
+    (tmp_path / "w").rename(tmp_path / "elsewhere")
+    for path, says in ((junk, "not an ONNX file"), (outside, "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(EdgesafeError, match=says):
             evaluate.evaluate(evaluate.Request(path, None, "digits", overrides=FEW), tmp_path / "a")
         with pytest.raises(EdgesafeError, match=says):

@@ -119,8 +119,8 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     compared = _BASELINE if request.baseline is not None else None
     entries = tuple(_entry(role, compared) for role, name in _NAMES.items() if name.id in contents)
     inputs = {variant: sha256_bytes(content) for variant, content in contents.items()}
-    if request.statement.stated:  # another statement is another study: no number of this one may be shown for it
-        inputs["what is stated of the input"] = "sha256:" + stage_key(**request.statement.stated)
+    # Another statement, or none, is another study: no number of this one may be shown for it.
+    inputs["what is stated of the input"] = "sha256:" + stage_key(**request.statement.stated)
     if known is not None:
         inputs["evidence of the baseline"] = sha256_bytes(known.evidence)
     record = StudyRecord(
