@@ -13,12 +13,12 @@ from edgesafe.errors import IntegrityError, RefusedError, UsageError
 from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference import foreign, weights
 from edgesafe.records import InputRecord
-from edgesafe.study.study import StudyReader
+from edgesafe.study.study import Study
 
 FEW = ("data.test_images=80", "evaluate.corruptions=none", "evaluate.latency=false")
 
 
-def audit(model: Path, out: Path, *more: str, **request: object) -> StudyReader:
+def audit(model: Path, out: Path, *more: str, **request: object) -> Study:
     return evaluate.evaluate(evaluate.Request(model, None, "digits", overrides=(*FEW, *more), **request), out)  # type: ignore[arg-type]
 
 
@@ -33,11 +33,11 @@ def test_a_file_with_its_weights_beside_it_is_measured_as_one(ours: Path, tmp_pa
     onnx.save(onnx.load(ours), path, save_as_external_data=True, location="net.onnx.data", size_threshold=0)
     done = audit(path, tmp_path / "out")
     assert done.record.inputs["candidate-s0"] == sha256_bytes(foreign.read(path))
-    assert done.measurements("candidate-s0").onnx_sha256 == done.record.inputs["candidate-s0"]
+    assert done["candidate-s0"].measurements.onnx_sha256 == done.record.inputs["candidate-s0"]
     stored = (tmp_path / "out" / "candidate-s0" / "model.onnx").read_bytes()
     assert stored == foreign.read(path)
     for metric in ("accuracy", "nll", "size.params"):
-        there, here = (study.measurements("candidate-s0").metrics[metric].estimate for study in (whole, done))
+        there, here = (study["candidate-s0"].measurements.metrics[metric].estimate for study in (whole, done))
         assert here == there
     data = bytearray((tmp_path / "net.onnx.data").read_bytes())
     data[-3] ^= 1
@@ -49,7 +49,7 @@ def test_a_file_with_its_weights_beside_it_is_measured_as_one(ours: Path, tmp_pa
 def test_what_is_stated_belongs_to_the_study(ours: Path, tmp_path: Path) -> None:
     """A second run that states something else never shows the first one's numbers."""
     first = audit(ours, tmp_path / "a")
-    expects = first.variant("candidate-s0").input
+    expects = first["candidate-s0"].record.input
     assert isinstance(expects, InputRecord)
     assert (expects.layout, expects.dtype, expects.outputs, expects.stated) == ("NHWC", "uint8", "logits", ())
     assert expects.images == 197
@@ -57,9 +57,9 @@ def test_what_is_stated_belongs_to_the_study(ours: Path, tmp_path: Path) -> None
     with pytest.raises(IntegrityError, match="changed since"):
         audit(ours, tmp_path / "a", statement=stated)
     other = audit(ours, tmp_path / "b", statement=stated)
-    assert other.variant("candidate-s0").input.channels == "BGR"  # type: ignore[union-attr]
-    assert other.variant("candidate-s0").input.stated == ("channels", "outputs")  # type: ignore[union-attr]
-    assert first.record.digest != other.record.digest
+    assert other["candidate-s0"].record.input.channels == "BGR"  # type: ignore[union-attr]
+    assert other["candidate-s0"].record.input.stated == ("channels", "outputs")  # type: ignore[union-attr]
+    assert first.digest != other.digest
 
 
 def test_the_command_line_states_and_says_what_it_uses(
@@ -121,14 +121,14 @@ def fixed_batch(ours: Path, path: Path, batch: int) -> Path:
 
 def test_a_file_of_fixed_batch_size_gives_the_same_numbers_and_says_what_was_timed(ours: Path, tmp_path: Path) -> None:
     eight = fixed_batch(ours, tmp_path / "eight.onnx", 8)
-    plain = audit(ours, tmp_path / "a").measurements("candidate-s0").metrics
+    plain = audit(ours, tmp_path / "a")["candidate-s0"].measurements.metrics
     timed = ("evaluate.latency=true", "evaluate.latency_runs=64")
     done = audit(eight, tmp_path / "b", *timed)
-    found = done.measurements("candidate-s0").metrics
+    found = done["candidate-s0"].measurements.metrics
     assert found["accuracy"].estimate == plain["accuracy"].estimate
     assert found["nll"].estimate == pytest.approx(plain["nll"].estimate, abs=1e-6)
     assert "batch 8" in str(found["latency.p50_ms"].population)
-    assert done.variant("candidate-s0").input.batch == 8  # type: ignore[union-attr]
+    assert done["candidate-s0"].record.input.batch == 8  # type: ignore[union-attr]
     assert "batch 8" in str(bench.bench(eight, None, "host-1t", 64)[str(eight)]["latency.p50_ms"].population)
     with pytest.raises(UsageError, match="batch sizes differ"):
         bench.bench(eight, ours, "host-1t", 64)
@@ -141,4 +141,4 @@ def test_weights_that_cannot_be_counted_are_missing(ours: Path, tmp_path: Path) 
     net.graph.node.append(helper.make_node("Constant", [], ["unused"], value=helper.make_tensor("u", 14, [1], [1j])))
     onnx.save(net, tmp_path / "odd.onnx")
     assert weights.count(onnx.load(tmp_path / "odd.onnx")).params is None
-    assert weights.count(onnx.load(ours)).params == audit(ours, tmp_path / "a").variant("candidate-s0").params
+    assert weights.count(onnx.load(ours)).params == audit(ours, tmp_path / "a")["candidate-s0"].record.params

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgesafe.records.base import Record
-from edgesafe.records.names import Name
 from edgesafe.records.inputs import InputRecord
+from edgesafe.records.names import Name
 from edgesafe.records.surgery import SurgeryRecord
 
 __all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "TrainingMode", "VariantRecord"]
