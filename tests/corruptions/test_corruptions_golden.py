@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from legacy_stream import corrupt_legacy, legacy_seed
 
 from edgesafe import corruptions
-from edgesafe.corruptions.legacy import corrupt_legacy, legacy_seed
 
 pytestmark = pytest.mark.data
 

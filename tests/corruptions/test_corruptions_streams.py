@@ -52,7 +52,7 @@ def test_calls_go_on_where_the_last_one_stopped():
     assert np.array_equal(last.T, whole)
 
 
-@pytest.mark.parametrize("bits", ["bits8", "bits16", "bits32"])
+@pytest.mark.parametrize("bits", ["bits16", "bits32"])
 def test_bits_are_uniform(bits):
     values = getattr(Stream(7, "x", 1, np.arange(200)), bits)(1001)
     assert values.shape == (200, 1001)

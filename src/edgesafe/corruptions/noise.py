@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgesafe.corruptions.tables import Profile, value
 
-__all__ = ["add_offsets", "alias_table", "sample", "transition"]
+__all__ = ["alias_table", "sample", "transition"]
 
 _LEVELS = np.arange(256)
 
@@ -112,12 +112,3 @@ def sample(
     column &= keep
     result ^= column
     return result.reshape(images.shape)
-
-
-def add_offsets(images: NDArray[np.uint8], noise: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """The reference's own arithmetic, trunc(clip(x / 255 + noise) * 255), for noise drawn by the legacy stream."""
-    total = images / 255.0
-    total += noise
-    np.clip(total, 0, 1, out=total)
-    total *= 255
-    return total.astype(np.uint8)

@@ -82,11 +82,6 @@ class Stream:
         words = self._words((count + 3) // 4, last=False).astype("<u8", copy=False)
         return words.view("<u2")[:, :count]
 
-    def bits8(self, count: int) -> NDArray[np.uint8]:
-        """uint8 (n, count), uniform."""
-        words = self._words((count + 7) // 8, last=False).astype("<u8", copy=False)
-        return words.view("u1")[:, :count]
-
     def uniform(self, count: int, *, last: bool = False) -> NDArray[np.float64]:
         """float64 (n, count) in [0, 1), 53 bits; with `last`, (count, n)."""
         words = self._words(count, last=last)

@@ -14,9 +14,6 @@ from edgesafe.records.study import Host
 __all__ = ["Comparison", "IntervalMethod", "Measurement", "Measurements", "Population", "PopulationKind", "Unit"]
 
 
-MEASUREMENTS_SCHEMA = "edgesafe.measurements/2"
-
-
 class Unit(StrEnum):
     """Units of metrics."""
 

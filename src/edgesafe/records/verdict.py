@@ -13,9 +13,6 @@ from edgesafe.records.measurements import Unit
 __all__ = ["GateResult", "GateStatus", "Verdict"]
 
 
-VERDICT_SCHEMA = "edgesafe.verdict/1"
-
-
 class GateStatus(StrEnum):
     """What became of one gate."""
 

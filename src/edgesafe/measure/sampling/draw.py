@@ -3,7 +3,8 @@
 Images that the baseline classifies by a wide margin hardly ever change under compression; those near the boundary do. A
 variant is therefore measured in strata of the baseline's absolute margin, in stages (Neyman 1938): a pilot finds how
 much each stratum changes, the rest is spent where it changes most. Nothing here runs a network, and what is measured
-decides only *how many* units of each stratum are taken, never which. The estimates are in `margin`.
+decides only *how many* units of each stratum are taken, never which. The estimates are in `margin`; docs/sampling.md
+explains both.
 
 A unit is one (corruption, severity, image) of the baseline's evidence.
 """

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.corruptions import noise, tables
+from edgesafe.corruptions import tables
 from edgesafe.corruptions.engine import apply
 from edgesafe.corruptions.spec import (
     Fields,
@@ -23,8 +23,6 @@ from edgesafe.corruptions.spec import (
 )
 from edgesafe.corruptions.weather import fog_side
 from edgesafe.errors import DataError
-
-__all__ = ["ORDER", "corrupt_legacy", "legacy_seed"]
 
 ORDER = tables.ALL
 """The reference's order of corruptions; a corruption's number in it makes the golden data's seeds."""
@@ -64,13 +62,22 @@ def corrupt_legacy(
     if corruption in _BIT_EXACT_NOISE:
         amount = tables.value(corruption, setting.profile, severity)
         field = state.normal(size=images.shape, scale=amount)
-        return noise.add_offsets(images, field if corruption == "gaussian_noise" else images / 255.0 * field)
+        return add_offsets(images, field if corruption == "gaussian_noise" else images / 255.0 * field)
     if corruption == "shot_noise":
         photons = tables.value(corruption, setting.profile, severity)
         counts = state.poisson(images / 255.0 * photons)
         return (np.clip(counts / photons, 0, 1) * 255).astype(np.uint8)
     arrays = _draw(state, len(images), setting, spec)
     return apply(images, corruption, severity, Fields(setting, len(images), arrays))
+
+
+def add_offsets(images: NDArray[np.uint8], noise: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """The reference's own arithmetic, trunc(clip(x / 255 + noise) * 255), for noise drawn by the legacy stream."""
+    total = images / 255.0
+    total += noise
+    np.clip(total, 0, 1, out=total)
+    total *= 255
+    return total.astype(np.uint8)
 
 
 def _glass(state: np.random.RandomState, n: int, s: Setting) -> dict[str, NDArray[Any]]:
