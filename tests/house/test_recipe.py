@@ -306,3 +306,20 @@ def test_what_cannot_be_extended_is_said(tmp_path: Path, extends: str, says: str
     path.write_text(f"extends = {extends}\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=says):
         parsing.load(path)
+
+
+def test_each_seed_can_have_weights_of_its_own(tmp_path: Path) -> None:
+    from edgesafe.commands.compress import _weights
+    from edgesafe.study.inputs import input_hashes
+
+    one = parsing.load(QUICK, ["model.weights=w.safetensors", "seeds=[1,2]"])
+    each = parsing.load(QUICK, [f"model.weights={tmp_path}/w-{{seed}}.safetensors", "seeds=[1,2]"])
+    assert _weights(parsing.load(QUICK)) == {}
+    assert _weights(one) == {"weights": "w.safetensors"}
+    assert _weights(each) == {f"weights s{seed}": f"{tmp_path}/w-{seed}.safetensors" for seed in (1, 2)}
+    (tmp_path / "w-1.safetensors").write_bytes(b"1")
+    with pytest.raises(EdgesafeError, match="w-2"):
+        input_hashes(weights=_weights(each), arch="smallnet")
+    (tmp_path / "w-2.safetensors").write_bytes(b"2")
+    hashes = input_hashes(weights=_weights(each), arch="smallnet")
+    assert len(set(hashes.values())) == 2

@@ -99,11 +99,18 @@ def _begun(recipe: Recipe, bundle: DataBundle, here: Host) -> StudyRecord:
         edgesafe=metadata.version("edgesafe"),
         recipe=recipe.resolved(),
         recipe_sha256=recipe.sha256,
-        inputs=input_hashes(weights=recipe.model.weights, arch=recipe.model.arch, policy=recipe.policy_file),
+        inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=recipe.policy_file),
         data=data.identity(bundle),
         host=here,
         variants=tuple(_entry(plan) for plan in variants(recipe)),
     )
+
+
+def _weights(recipe: Recipe) -> dict[str, str]:
+    """Weights files by what the record calls them: one for all seeds, or one for each."""
+    files = {seed: recipe.model.weights_of(seed) for seed in recipe.seeds}
+    shared = len(set(files.values())) == 1
+    return {"weights" if shared else f"weights s{seed}": file for seed, file in files.items() if file is not None}
 
 
 def _entry(plan: VariantPlan) -> VariantEntry:

@@ -128,7 +128,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
         edgesafe=metadata.version("edgesafe"),
         recipe=resolved.resolved(),
         recipe_sha256=resolved.sha256,
-        inputs=inputs | input_hashes(weights=None, arch="onnx", policy=resolved.policy_file),
+        inputs=inputs | input_hashes(weights={}, arch="onnx", policy=resolved.policy_file),
         data=data.identity(bundle),
         host=here,
         variants=entries,

@@ -82,8 +82,9 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
 def _model(recipe: Recipe, bundle: DataBundle) -> nn.Module:
     torch.manual_seed(recipe.seeds[0])
     model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
-    if recipe.model.weights is not None:
-        models.load_weights(model, Path(recipe.model.weights))
+    weights = recipe.model.weights_of(recipe.seeds[0])
+    if weights is not None:
+        models.load_weights(model, Path(weights))
     return model.eval()
 
 

@@ -39,12 +39,13 @@ def sense(recipe: Recipe, progress: Progress) -> tuple[Sensitivity, ...]:
         raise UsageError(
             "no structured block with ratios", where="compress", fix='add method = "filter", ratios = [0.5]'
         )
-    if recipe.model.weights is None:
+    weights = recipe.model.weights_of(recipe.seeds[0])
+    if weights is None:
         fix = "give model.weights, for example the baseline's model.safetensors of a study"
         raise UsageError("the network has no weights", where="model.weights", fix=fix)
     bundle = data.load(recipe.data)
     model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
-    models.load_weights(model, Path(recipe.model.weights))
+    models.load_weights(model, Path(weights))
     height, width, channels = bundle.validation.images.shape[1:]
     shape = (height, width, channels)
     threads = cores()

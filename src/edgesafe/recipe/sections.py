@@ -133,8 +133,12 @@ class ModelSection(Section):
     """[model]."""
 
     arch: str = Field(min_length=1)
-    weights: str | None = None
+    weights: str | None = None  #: a file; "{seed}" in its name stands for the seed: one file for each
     args: dict[str, Any] = Field(default_factory=dict)
+
+    def weights_of(self, seed: int) -> str | None:
+        """The weights file of a seed's baseline; None: it is trained."""
+        return None if self.weights is None else self.weights.replace("{seed}", str(seed))
 
 
 class DataSection(Section):

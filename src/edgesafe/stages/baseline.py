@@ -51,7 +51,8 @@ class Baselines:
         torch.manual_seed(seed)  # initial weights
         network = models.build(self._model.arch, self._trainer.bundle.num_classes, self._model.args)
         contract.check(network, self._model, self._trainer.bundle, self._export)
-        if self._model.weights is None:
+        weights = self._model.weights_of(seed)
+        if weights is None:
             return self._trainer.baseline(network, self._model, self._train, seed)
-        models.load_weights(network, Path(self._model.weights))
+        models.load_weights(network, Path(weights))
         return network.eval()

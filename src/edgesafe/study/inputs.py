@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgesafe.errors import PolicyError, WeightsError
@@ -10,19 +11,24 @@ from edgesafe.files import is_file, sha256_file
 __all__ = ["input_hashes"]
 
 
-def input_hashes(*, weights: str | None, arch: str, policy: Path | None = None) -> dict[str, str]:
+def input_hashes(*, weights: Mapping[str, str], arch: str, policy: Path | None = None) -> dict[str, str]:
     """Hashes of the files that a study starts from: weights, the model's source if it is a user's file, the policy.
+
+    Args:
+        weights: weights files by name.
+        arch: of the recipe.
+        policy: a file.
 
     Raises:
         WeightsError, PolicyError: a file is not there.
     """
     found: dict[str, str] = {}
-    if weights is not None:
-        if not is_file(Path(weights)):
+    for name, path in weights.items():
+        if not is_file(Path(path)):
             raise WeightsError(
-                "no such file", where=weights, fix="check model.weights; the path is relative to where you run"
+                "no such file", where=path, fix="check model.weights; the path is relative to where you run"
             )
-        found["weights"] = sha256_file(Path(weights))
+        found[name] = sha256_file(Path(path))
     if policy is not None:
         if not is_file(policy):
             fix = "check evaluate.policy, or `edgesafe policy init` one"
