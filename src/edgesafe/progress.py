@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
+from edgesafe.display import terminal
+
 __all__ = ["Lines", "Progress", "Silent", "clock", "for_terminal"]
 
 Advance = Callable[[int], None]
@@ -44,7 +46,7 @@ class Lines:
 
     def note(self, text: str) -> None:
         """Print the line."""
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(terminal(text), file=sys.stderr, flush=True)  # noqa: T201
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
@@ -75,7 +77,7 @@ class _Bars:
         self._console = Console(stderr=True)
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(terminal(text), markup=False, highlight=False, emoji=False)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:

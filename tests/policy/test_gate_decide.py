@@ -217,3 +217,11 @@ def test_latency_ratio_is_absolute_and_needs_a_baseline():
 
 def test_flips_may_be_filed_under_differences():
     assert only(judge("flips max='3pp'", diff("flips", 0.01, baseline=0.0, se=0.002))).status is PASS
+
+
+def test_a_bound_of_an_ece_is_never_negative():
+    result = only(judge("ece_em10_top1 max='6pp'", metric("ece_em10_top1", 0.01, se=0.02, floor=0.001)))
+    assert result.low == 0.0
+    assert "1.00 % [0.00, " in result.message
+    drop = only(judge("ece_em10_top1 max_increase='6pp'", diff("ece_em10_top1", 0.0, baseline=0.02, se=0.01)))
+    assert drop.low < 0.0

@@ -249,7 +249,7 @@ def test_markdown_with_very_long_messages_and_notes():
 def test_markdown_of_the_example():
     text = outputs.to_markdown(VERDICT)
     assert text.startswith("## ⛔ edgesafe gate: refused\n")
-    assert "| ❌ | `weight-r0.50-s0` | `g1` | FAIL g1: mpc drop 2.00 pp \\[1.77, 2.23\\] &gt; 1.0 pp" in text
+    assert "| ❌ | `weight-r0.50-s0` | `g1` | FAIL g1: mpc drop 2.00 pp \\[1.77, 2.23\\] &#62; 1.0 pp" in text
     assert "`g5` (warn)" in text
     assert text.index("`g1`") < text.index("`g0`")  # what passed comes last
 
@@ -280,9 +280,20 @@ def test_percent_signs_are_escaped_in_annotations():
 def test_the_printed_text_ends_with_the_verdict():
     lines = outputs.to_text(VERDICT).splitlines()
     assert lines[0].startswith("PASS g0: accuracy drop 0.00 pp")
+    assert lines[0].endswith(" [weight-r0.50-s0]")
+    assert [line.split(" ", 1)[0] for line in lines[:7]] == [
+        "PASS", "WAIVED", "FAIL", "INCONCLUSIVE", "FAIL", "MISSING", "REFUSED",
+    ]  # fmt: skip
+    assert lines[2].endswith(" [weight-r0.50-s0] (warning only)")
     assert lines[-1] == (
-        "Gate REFUSED (exit code 3): 1 pass, 1 fail, 1 inconclusive, 1 waived, 1 missing, 1 refused; "
-        "as warnings only: 1 fail"
+        "refused: toy: 1 refused, 1 missing, 1 fail, 1 inconclusive, 1 waived, 1 pass; "
+        "as warnings only: 1 fail (exit code 3)"
     )
-    two = VERDICT.model_copy(update={"variants": ("a", "b")})
-    assert outputs.to_text(two).startswith("[weight-r0.50-s0] PASS")
+
+
+@settings(max_examples=40)
+@given(verdicts())
+def test_the_printed_text_has_a_line_per_result_whatever_the_names(verdict):
+    lines = outputs.to_text(verdict).split("\n")
+    assert len(lines) == len(verdict.gates) + len(verdict.notes) + 2
+    assert all(line.isprintable() and "::" not in line and "##[" not in line for line in lines)

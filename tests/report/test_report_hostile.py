@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from report_reading import Page
 from report_synthetic import changed
 
+from edgesafe.display import clean
 from edgesafe.errors import (
     NonFiniteError,
     NothingEvaluated,
@@ -21,7 +22,6 @@ from edgesafe.errors import (
 )
 from edgesafe.records import Role, VariantEntry
 from edgesafe.report import View, build
-from edgesafe.report.words import clean
 
 ATTACKS = (
     '<script>alert("x")</script>',

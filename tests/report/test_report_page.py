@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from report_reading import Page
 from report_synthetic import LARGE, Plan, changed, study
 
+from edgesafe.records import GateStatus
 from edgesafe.report import ReportFiles, View, build
 
 
@@ -54,6 +56,43 @@ def test_the_same_bytes_in_another_process() -> None:
         for s in ("1", "77")
     ]
     assert runs[0] == runs[1] and len(runs[0]) == 65
+
+
+MANY = tuple((m, round(r / 100, 2)) for m in ("weight", "filter", "channel", "random") for r in range(10, 60))
+
+
+def _left_out(files: ReportFiles, variants: int) -> None:
+    assert len(files.html.encode()) < 1_000_000
+    words = Page(files.html).root.words()
+    shown = Page(files.html).root.all("table")[1].all("tr")
+    hidden = variants + 1 - 24
+    assert f"{hidden} of {variants + 1} variants" in words
+    assert len(shown) < 40
+    assert f"{hidden} of {variants + 1} variants" in files.markdown
+    assert len(json.loads(files.json)["variants"]) == variants + 1, "all are in results.json"
+    assert len({line.split(",")[1] for line in files.csv.splitlines()[1:]}) == variants + 1, "and in results.csv"
+    assert "baseline" in words
+
+
+def test_a_study_of_many_variants_shows_less_and_says_so() -> None:
+    _left_out(build(study(Plan(variants=MANY[:40], n=60, corruptions=(), evidence=False, layers=2))), 40)
+
+
+@pytest.mark.slow
+def test_a_study_of_two_hundred_variants_has_a_page() -> None:
+    _left_out(build(study(Plan(variants=MANY, n=300, per_cell=30))), 200)
+
+
+def test_a_policy_of_many_gates_shows_the_worst() -> None:
+    view = study(Plan(variants=(("filter", 0.5),), n=60, corruptions=(), evidence=False, layers=2))
+    assert view.verdict is not None
+    fine = next(g for g in view.verdict.gates if g.status is GateStatus.PASS)
+    gates = [fine.model_copy(update={"id": f"g{k}"}) for k in range(60)]
+    bad = fine.model_copy(update={"id": "the-bad-one", "status": GateStatus.FAIL, "blocking": True})
+    verdict = view.verdict.model_copy(update={"gates": (*gates, bad)})
+    page = Page(build(changed(view, verdict=verdict)).html).root.words()
+    assert "37 gates" in page
+    assert "the-bad-one" in page
 
 
 def test_landmarks_headings_and_names(files: ReportFiles) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from report_synthetic import LARGE, Plan, changed, study
 
+from edgesafe.display import error
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import GateResult, GateStatus, Unit
 from edgesafe.report import ReportFiles, View, svg
@@ -29,7 +30,6 @@ from edgesafe.report.tables import (
     quality_table,
 )
 from edgesafe.report.view import Value, grouped
-from edgesafe.report.words import error
 
 MINUS = "\u2212"
 

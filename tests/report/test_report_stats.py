@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_synthetic import Plan, changed, study
 
+from edgesafe.display import amount, clean, error, number, rule, size, title
 from edgesafe.errors import NonFiniteError
 from edgesafe.measure.metrics.calibration import ece_equal_mass
 from edgesafe.records import (
@@ -33,17 +34,7 @@ from edgesafe.report.stats import (
 )
 from edgesafe.report.svg import spread_labels
 from edgesafe.report.view import View, grouped
-from edgesafe.report.words import (
-    amount,
-    clean,
-    error,
-    interval,
-    number,
-    rule,
-    size,
-    speed,
-    title,
-)
+from edgesafe.report.words import interval, speed
 
 
 def _cell(name: str, s: int, index: list[int], right: list[bool]) -> Cell:
@@ -132,7 +123,39 @@ def test_the_best_follow_their_rule(ungated: View) -> None:
     groups, _ = grouped(view)
     chosen = [b.group.key for b in best(pareto(groups, view), view)]
     # under one point lost: by latency ratio (channel 0.65, filter 0.70, weight 1.00); two points lost comes after
-    assert chosen == ["channel-r0.30", "filter-r0.30", "weight-r0.30"]
+    assert chosen[:3] == ["channel-r0.30", "filter-r0.30", "weight-r0.30"]
+
+
+def test_the_best_hold_all_that_is_drawn_on_the_front_and_surely_faster(ungated: View) -> None:
+    view = ungated
+    base = view.measurements["baseline-s0"].metrics["accuracy"].estimate
+    for k, ratio in enumerate((0.9, 0.8, 0.7, 0.6)):  # each dearer and faster than the one before
+        name = f"{('filter', 'channel')[k % 2]}-r0.{(30, 30, 50, 50)[k]}-s0"
+        view = _set(view, name, accuracy=base - 0.001 - 0.01 * k, latency__ratio=ratio)
+    points = pareto(grouped(view)[0], view)
+    on_front = {p.group.key for p in points if not p.dominated and p.ratio is not None and p.ratio < 0.95}
+    chosen = [b.group.key for b in best(points, view)]
+    assert on_front == {"filter-r0.30", "channel-r0.30", "filter-r0.50", "channel-r0.50"}
+    assert on_front <= set(chosen)
+
+
+def test_nothing_is_best_that_is_drawn_as_dominated(ungated: View) -> None:
+    base = ungated.measurements["baseline-s0"]
+    file = next(v for v in ungated.variants if v.id == "baseline-s0").artefacts[0].bytes
+    view = _set(ungated, "baseline-s0", accuracy=0.99)
+    view = changed(
+        view,
+        variants=tuple(
+            v.model_copy(update={"artefacts": tuple(a.model_copy(update={"bytes": file + 1}) for a in v.artefacts)})
+            if v.id != "baseline-s0" else v for v in view.variants
+        ),
+    )  # fmt: skip
+    for name in ungated.measurements:
+        if name != base.variant:
+            view = _set(view, name, size__onnx_bytes=float(file + 1), latency__ratio=1.1)
+    points = pareto(grouped(view)[0], view)
+    assert all(p.dominated for p in points if not p.group.is_baseline), "the baseline is better than every variant"
+    assert best(points, view) == ()
 
 
 def test_the_control_is_never_best() -> None:
@@ -267,7 +290,7 @@ def test_words() -> None:
     )
     assert rule("something else") == "something else"
     assert title("mpc.severity.3") == "mPC, severity 3" and title("mpc.corruption.glass_blur") == "mPC, glass blur"
-    assert title("unknown.metric") == "unknown.metric"
+    assert title("strange.metric") == "strange.metric"
     assert clean("a\x00b\n c") == "a b c"
 
 

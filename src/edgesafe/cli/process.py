@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from edgesafe.cli import streams
+from edgesafe.display import terminal
 from edgesafe.errors import EdgesafeError, ExitCode, UsageError
 
 __all__ = ["main", "run"]
@@ -91,7 +92,7 @@ def _misused(error: Exception, arguments: list[str]) -> int:
 def _report(error: EdgesafeError, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"edgesafe: {error}", file=sys.stderr)
+    print(terminal(f"edgesafe: {error}"), file=sys.stderr)
     return error.exit_code
 
 
@@ -99,7 +100,7 @@ def _bug(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    print(f"edgesafe: internal error: {text}; run again with --debug and report it", file=sys.stderr)
+    print(terminal(f"edgesafe: internal error: {text}; run again with --debug and report it"), file=sys.stderr)
     return ExitCode.INTERNAL
 
 

@@ -13,6 +13,7 @@ import typer
 from edgesafe.cli.needs import needs
 from edgesafe.cli.options import Data, Fresh, Json, Out, Policy, Root, Set, Study
 from edgesafe.cli.streams import TO_STDOUT, deliver
+from edgesafe.display import terminal
 from edgesafe.errors import ExitCode, RecipeError
 from edgesafe.records import VariantStatus
 from edgesafe.study import naming
@@ -61,7 +62,8 @@ def compress(
     deliver(result, json, partial(printing.print_study, study))
     if refused := [row for row in result.variants if row.status is VariantStatus.REFUSED]:
         reasons = "; ".join(f"{row.id} ({row.reason})" for row in refused)
-        print(f"edgesafe: refused {len(refused)} of {len(result.variants)} variants: {reasons}", file=sys.stderr)
+        told = f"edgesafe: refused {len(refused)} of {len(result.variants)} variants: {reasons}"
+        print(terminal(told), file=sys.stderr)
     return result.exit_code
 
 
@@ -109,7 +111,7 @@ def report(
 
     target = out or Path("reports") / study.resolve().name
     files = tuple(str(path) for path in report.write(read(study), target, policy))
-    deliver(FilesResult(command="report", files=files), json, lambda: print("\n".join(files)))
+    deliver(FilesResult(command="report", files=files), json, lambda: print("\n".join(map(terminal, files))))
     return ExitCode.DONE
 
 

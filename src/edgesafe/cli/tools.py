@@ -12,6 +12,7 @@ import typer
 from edgesafe.cli.needs import needs
 from edgesafe.cli.options import Json, Root, Set
 from edgesafe.cli.streams import TO_STDOUT, deliver
+from edgesafe.display import terminal
 from edgesafe.errors import ExitCode, UsageError
 
 __all__ = ["bench", "corrupt", "fetch", "models"]
@@ -76,7 +77,7 @@ def corrupt(
         data, root, tuple(corruption or ()), tuple(severity or ()), seed, images, frost_dir
     )
     files = tuple(str(path) for path in corrupt.corrupt(request, out, sheet, progress.for_terminal()))
-    deliver(FilesResult(command="corrupt", files=files), json, lambda: print("\n".join(files)))
+    deliver(FilesResult(command="corrupt", files=files), json, lambda: print("\n".join(map(terminal, files))))
     return ExitCode.DONE
 
 

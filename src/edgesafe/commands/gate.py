@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgesafe.errors import ExitCode
 from edgesafe.files import atomic_write
 from edgesafe.policy import lock as locks
 from edgesafe.policy import outputs
@@ -17,23 +16,12 @@ from edgesafe.recipe import shipped
 from edgesafe.recipe.shipped import Kind
 from edgesafe.records import (
     Comparison,
-    GateResult,
-    GateStatus,
     Measurements,
     Verdict,
 )
 from edgesafe.study.study import Study
 
 __all__ = ["Request", "judge", "text", "workflow_commands", "write"]
-
-_MARKS = {
-    GateStatus.PASS: "PASS",
-    GateStatus.FAIL: "FAIL",
-    GateStatus.INCONCLUSIVE: "INCONCLUSIVE",
-    GateStatus.WAIVED: "WAIVED",
-    GateStatus.MISSING: "MISSING",
-    GateStatus.REFUSED: "REFUSED",
-}
 
 
 @dataclass(frozen=True)
@@ -117,28 +105,10 @@ def write(verdict: Verdict, targets: Mapping[str, Path]) -> None:
 
 
 def text(verdict: Verdict) -> str:
-    """The verdict as plain lines, the blocking ones last, where the eye is."""
-    lines = [_line(result) for result in sorted(verdict.gates, key=lambda r: (r.blocking, r.status != GateStatus.PASS))]
-    lines += [f"note: {note}" for note in verdict.notes]
-    counts = ", ".join(
-        f"{sum(r.status is status for r in verdict.gates)} {status.value}"
-        for status in GateStatus
-        if any(r.status is status for r in verdict.gates)
-    )
-    name = ExitCode(verdict.exit_code).name.lower().replace("_", " ")
-    meaning = "gate passed" if verdict.exit_code == 0 else name
-    lines.append(f"{meaning}: {verdict.study}: {counts} (exit code {verdict.exit_code})")
-    return "\n".join(lines)
+    """The verdict as plain lines, see `outputs.to_text`; without a newline at the end."""
+    return outputs.to_text(verdict).removesuffix("\n")
 
 
 def workflow_commands(verdict: Verdict) -> str:
     """At most ten workflow commands that GitHub shows beside a change."""
     return outputs.annotations(verdict)
-
-
-def _line(result: GateResult) -> str:
-    message = result.message
-    mark = _MARKS[result.status]
-    head = message if message.startswith(mark) else f"{mark} {message}"
-    level = " (warning only)" if result.level == "warn" and result.status is not GateStatus.PASS else ""
-    return f"{head} [{result.variant}]{level}" if result.variant not in head else f"{head}{level}"

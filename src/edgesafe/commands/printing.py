@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesafe.commands.results import in_words
+from edgesafe.display import number, terminal
 from edgesafe.recipe import shipped
 from edgesafe.records import Fact, InitResult, Measurement, Measurements, PopulationKind
 
@@ -27,12 +28,12 @@ _WIDE = 132  # columns that a study's table with frame, units and two decimals n
 
 def _console() -> Console:
     """As wide as the terminal; 80 columns, or $COLUMNS, in a log."""
-    return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _line(console: Console, text: str) -> None:
     """A sentence: on a terminal folded at words, in a log one line, which can be searched."""
-    console.print(text, soft_wrap=not console.is_terminal)
+    console.print(terminal(text), soft_wrap=not console.is_terminal)
 
 
 def print_study(study: Study) -> None:
@@ -75,13 +76,18 @@ def _variants(study: Study, *, wide: bool) -> Table:
     for name in names if wide else narrow:
         table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
     for variant in study.values():
-        table.add_row(*(_row(variant) if wide else _short_row(variant)))
+        _add(table, _row(variant) if wide else _short_row(variant))
     return table
 
 
 def _plain(title: str | None = None) -> Table:
     """A table without a frame: 80 columns hold more."""
     return Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def _add(table: Table, cells: Sequence[str]) -> None:
+    """A row; names of others are shown and never obeyed."""
+    table.add_row(*map(terminal, cells))
 
 
 def _short_row(variant: Variant) -> list[str]:
@@ -162,12 +168,13 @@ def _sampled(measured: Sequence[Measurements]) -> list[str]:
 
 
 def _rate(value: Measurement | None, decimals: int = 2) -> str:
+    """A rate in percent, with half its interval: "91.73 ±0.54 %"."""
     if value is None:
         return _MISSING
-    text = f"{100 * value.estimate:.{decimals}f}"
+    text = number(value.estimate, value.unit, digits=decimals)
     if value.low is None or value.high is None:
         return f"{text} %"
-    return f"{text} ±{50 * (value.high - value.low):.{decimals}f} %"
+    return f"{text} ±{number((value.high - value.low) / 2, value.unit, digits=decimals)} %"
 
 
 def _value(value: Measurement | None, form: str) -> str:
@@ -184,7 +191,7 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
         ratio = m.get("latency.ratio")
         text = _MISSING if ratio is None else f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms") for key in ("p50", "p90", "min")]
-        table.add_row(name, *cells, text)
+        _add(table, [name, *cells, text])
     console.print(table)
 
 
@@ -197,7 +204,7 @@ def print_sensitivity(found: Sequence[Any]) -> None:
     for row in sorted(found, key=lambda r: r.drop):
         others = ", ".join(name for name in row.layers if name != row.layer)
         cells = f"{row.ratio:.2f}", f"{100 * row.score:.2f} %", f"{100 * row.drop:+.2f} pp", f"{row.macs:.1%}"
-        table.add_row(row.layer, others, *cells)
+        _add(table, [row.layer, others, *cells])
     console.print(table)
 
 

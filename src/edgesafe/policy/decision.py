@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from statistics import NormalDist
 
+from edgesafe.display import WORST_FIRST, worst
 from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
 from edgesafe.metrics import members
 from edgesafe.policy import looks, sentences, waivers
@@ -49,12 +50,12 @@ from edgesafe.records import (
 __all__ = ["Options", "decide"]
 
 _DECIDED = (GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE, GateStatus.WAIVED)
-_PRECEDENCE = (
-    (GateStatus.REFUSED, ExitCode.REFUSED),
-    (GateStatus.MISSING, ExitCode.NOTHING_EVALUATED),
-    (GateStatus.FAIL, ExitCode.GATE_FAILED),
-    (GateStatus.INCONCLUSIVE, ExitCode.GATE_INCONCLUSIVE),
-)
+_CODES = {
+    GateStatus.REFUSED: ExitCode.REFUSED,
+    GateStatus.MISSING: ExitCode.NOTHING_EVALUATED,
+    GateStatus.FAIL: ExitCode.GATE_FAILED,
+    GateStatus.INCONCLUSIVE: ExitCode.GATE_INCONCLUSIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -269,15 +270,12 @@ def _status(item: Reading | Problem, p_value: float | None, policy: Policy, z: f
     return GateStatus.INCONCLUSIVE
 
 
-_WORST_FIRST = (GateStatus.REFUSED, GateStatus.MISSING, GateStatus.FAIL, GateStatus.INCONCLUSIVE, GateStatus.PASS)
-
-
 def _settle(entry: _Entry, one: Subject, policy: Policy, z: float) -> GateResult:
     """A family takes the status of its worst member and tells of that one."""
     statuses = [_status(item, p, policy, z) for item, p in zip(entry.items, entry.p_values, strict=True)]
-    status = min(statuses, key=_WORST_FIRST.index)
-    worst = max((k for k, s in enumerate(statuses) if s is status), key=lambda k: (_beyond(entry.items[k], z), -k))
-    item, p_value = entry.items[worst], entry.p_values[worst]
+    status = min(statuses, key=WORST_FIRST.index)
+    told = max((k for k, s in enumerate(statuses) if s is status), key=lambda k: (_beyond(entry.items[k], z), -k))
+    item, p_value = entry.items[told], entry.p_values[told]
     shared = {
         "id": entry.gate.id,
         "variant": one.id,
@@ -346,10 +344,9 @@ def _waived(result: GateResult, status: GateStatus | None, why: str, policy: Pol
 
 
 def _overall(results: list[GateResult]) -> tuple[GateStatus, ExitCode]:
-    blocking = {result.status for result in results if result.blocking}
-    for status, code in _PRECEDENCE:
-        if status in blocking:
-            return status, code
+    blocking = worst(result.status for result in results if result.blocking)
+    if blocking in _CODES:
+        return blocking, _CODES[blocking]
     shown = {result.status for result in results if result.level == "error"}
     for status in (GateStatus.INCONCLUSIVE, GateStatus.WAIVED):
         if status in shown:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -21,7 +20,7 @@ from edgesafe.errors import PolicyError
 from edgesafe.metrics import Rule
 from edgesafe.records import Unit
 
-__all__ = ["Limit", "canonical", "parse", "show", "show_limit"]
+__all__ = ["Limit", "canonical", "parse"]
 
 #: Bounded in length, so that no limit means absurdly long arithmetic.
 _LIMIT = re.compile(r"\s*(?P<number>\d{1,20}(?:\.\d{1,20})?(?:[eE][+-]?\d{1,3})?)\s*(?P<unit>[A-Za-z%]*)\s*", re.ASCII)
@@ -140,53 +139,3 @@ def canonical(limit: Limit, unit: Unit, rule: Rule) -> str:
     plain = format(number, "f") if abs(number.adjusted()) < 18 else ""
     text = plain if 0 < len(plain) <= 18 else format(number, "E").replace("E+", "E")
     return text + suffix
-
-
-# ------------------------------------------------------------------------------------------------------- showing
-
-_SHOWN: dict[Unit, tuple[float, str, int]] = {  # factor, unit as shown, decimals
-    Unit.FRACTION: (100.0, " %", 2),
-    Unit.NATS: (1.0, " nats", 4),
-    Unit.SCORE: (1.0, "", 4),
-    Unit.MS: (1.0, " ms", 3),
-    Unit.RATIO: (1.0, "x", 3),
-    Unit.BYTES: (0.001, " kB", 1),
-    Unit.COUNT: (1.0, "", 0),
-    Unit.LOGIT: (1.0, "", 6),
-    Unit.PIXELS: (1.0, " px", 2),
-}
-
-
-def show(
-    values: Sequence[float], unit: Unit, *, difference: bool = False, apart: float | None = None
-) -> tuple[list[str], str]:
-    """Numbers as people read them, and their unit: ([0.0231, 0.01], FRACTION, difference) -> (["2.31", "1.00"], " pp").
-
-    Args:
-        values: in `unit`.
-        unit: theirs.
-        difference: differences of rates are in pp, rates in %.
-        apart: a limit; as many decimals are shown as it takes to tell each value from it (7 at most), so that a
-            message never reads "1.00 > 1.00".
-    """
-    factor, suffix, decimals = _SHOWN[unit]
-    if unit is Unit.FRACTION and difference:
-        suffix = " pp"
-    if apart is not None:
-        shown = [v * factor for v in values if v != apart]
-        while decimals < 7 and any(f"{v:.{decimals}f}" == f"{apart * factor:.{decimals}f}" for v in shown):
-            decimals += 1
-    texts = [f"{v * factor:,.{decimals}f}" for v in values]
-    return [_positive_zero(t) for t in texts], suffix
-
-
-def _positive_zero(text: str) -> str:
-    return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
-
-
-def show_limit(limit: Limit) -> str:
-    """A limit as written, with a blank before the unit: "1.0pp" -> "1.0 pp"."""
-    match = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)(.*)", limit.text)
-    if match is None or not match[2] or match[2] == "x":
-        return limit.text
-    return f"{match[1]} {match[2]}"

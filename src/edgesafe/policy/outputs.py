@@ -3,9 +3,20 @@
 Each is a pure function of the verdict: no clock, no host name, the order of the policy. Same verdict, same bytes.
 """
 
-import re
 from xml.etree import ElementTree
 
+from edgesafe.display import (
+    STATUS,
+    WORST_FIRST,
+    markdown,
+    markdown_code,
+    openmetrics,
+    terminal,
+    workflow_data,
+    workflow_property,
+    xml,
+)
+from edgesafe.errors import ExitCode
 from edgesafe.records import GateResult, GateStatus, Verdict
 
 __all__ = [
@@ -22,14 +33,6 @@ __all__ = [
 MARKDOWN_BYTES = 60_000  #: GitHub cuts off a pull-request comment at 65,536 characters
 MAX_ANNOTATIONS = 10  #: of each kind per step; GitHub drops the rest without a word
 
-_MARKS = {
-    GateStatus.PASS: "✅",
-    GateStatus.FAIL: "❌",
-    GateStatus.INCONCLUSIVE: "❔",
-    GateStatus.WAIVED: "⚠️",
-    GateStatus.MISSING: "⛔",
-    GateStatus.REFUSED: "⛔",
-}
 _GOOD = (GateStatus.PASS, GateStatus.WAIVED)
 
 
@@ -39,29 +42,36 @@ def to_json(verdict: Verdict) -> str:
 
 
 def to_text(verdict: Verdict) -> str:
-    """The lines that the command prints: one per gate and variant, notes, and the verdict last."""
-    several = len(verdict.variants) > 1
-    lines = [f"[{one.variant}] {one.message}" if several else one.message for one in verdict.gates]
-    return "\n".join([*lines, *verdict.notes, _headline(verdict)]) + "\n"
+    """The lines that the command prints: one per gate and variant, worst last, where the eye is; notes; the verdict."""
+    ordered = sorted(verdict.gates, key=lambda result: (result.blocking, -WORST_FIRST.index(result.status)))
+    lines = [*(_line(result) for result in ordered), *(f"note: {note}" for note in verdict.notes), _headline(verdict)]
+    return "".join(f"{terminal(line)}\n" for line in lines)
+
+
+def _line(result: GateResult) -> str:
+    """One result, with its variant and whether it only warns."""
+    told = result.message if result.variant in result.message else f"{result.message} [{result.variant}]"
+    only_warns = result.level == "warn" and result.status is not GateStatus.PASS
+    return f"{told} (warning only)" if only_warns else told
 
 
 def _headline(verdict: Verdict) -> str:
-    warnings = [one for one in verdict.gates if one.level == "warn" and one.status is not GateStatus.PASS]
-    told = _counts([one for one in verdict.gates if one not in warnings])
+    """The verdict, and how many results of each status, worst first."""
+    warnings = [result for result in verdict.gates if result.level == "warn" and result.status is not GateStatus.PASS]
+    told = _counts([result for result in verdict.gates if result not in warnings])
     if warnings:
         told = f"{told}; as warnings only: {_counts(warnings)}"
-    return f"Gate {verdict.overall.value.upper()} (exit code {verdict.exit_code}): {told}"
+    name = ExitCode(verdict.exit_code).name.lower().replace("_", " ")
+    meaning = "gate passed" if verdict.exit_code == ExitCode.DONE else name
+    return f"{meaning}: {verdict.study}: {told} (exit code {verdict.exit_code})"
 
 
 def _counts(results: list[GateResult]) -> str:
-    counts = [(status, sum(one.status is status for one in results)) for status in GateStatus]
+    counts = [(status, sum(result.status is status for result in results)) for status in WORST_FIRST]
     return ", ".join(f"{count} {status.value}" for status, count in counts if count) or "nothing"
 
 
 # ------------------------------------------------------------------------------------------------------------ JUnit
-
-#: Characters that XML 1.0 cannot hold, not even escaped (section 2.2, production Char).
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(verdict: Verdict) -> str:
@@ -73,7 +83,7 @@ def to_junit(verdict: Verdict) -> str:
     root = ElementTree.Element("testsuites", {"name": "edgesafe gate"})
     totals = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     for variant in verdict.variants:
-        suite = ElementTree.SubElement(root, "testsuite", {"name": _xml(variant)})
+        suite = ElementTree.SubElement(root, "testsuite", {"name": xml(variant)})
         counts = dict.fromkeys(totals, 0)
         results = [one for one in verdict.gates if one.variant == variant]
         ids = [one.id for one in results]
@@ -92,7 +102,7 @@ def to_junit(verdict: Verdict) -> str:
 
 def _test_case(suite: ElementTree.Element, one: GateResult, name: str) -> str:
     """Adds a test case; returns which count it belongs to, "" for a plain pass."""
-    attributes = {"classname": _xml(f"edgesafe.{one.variant}"), "name": _xml(name), "time": "0"}
+    attributes = {"classname": xml(f"edgesafe.{one.variant}"), "name": xml(name), "time": "0"}
     case = ElementTree.SubElement(suite, "testcase", attributes)
     properties = ElementTree.SubElement(case, "properties")
     for key in (
@@ -112,22 +122,18 @@ def _test_case(suite: ElementTree.Element, one: GateResult, name: str) -> str:
         value = getattr(one, key)
         if value is not None and value != "":
             text = repr(value) if isinstance(value, float) else str(value)
-            ElementTree.SubElement(properties, "property", {"name": key, "value": _xml(text)})
+            ElementTree.SubElement(properties, "property", {"name": key, "value": xml(text)})
     if one.status is GateStatus.PASS:
         return ""
     tag, kind = "skipped", "skipped"
     if one.blocking:
         undecided = one.status in (GateStatus.MISSING, GateStatus.REFUSED)
         tag, kind = ("error", "errors") if undecided else ("failure", "failures")
-    found = ElementTree.SubElement(case, tag, {"message": _xml(one.message)})
+    found = ElementTree.SubElement(case, tag, {"message": xml(one.message)})
     if one.blocking:
         found.set("type", one.status.value)
-        found.text = _xml(one.message)
+        found.text = xml(one.message)
     return kind
-
-
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
 
 
 # --------------------------------------------------------------------------------------------------------- Markdown
@@ -138,18 +144,18 @@ def to_markdown(verdict: Verdict) -> str:
 
     Where the table would be longer, what passed is left out first and the number of rows left out is said.
     """
-    mark = _MARKS[verdict.overall]
-    profile = f" · profile `{_code(verdict.profile)}`" if verdict.profile else ""
+    mark = STATUS[verdict.overall].mark
+    profile = f" · profile `{markdown_code(verdict.profile)}`" if verdict.profile else ""
     head = [
         f"## {mark} edgesafe gate: {verdict.overall.value}",
         "",
-        f"{_md(_headline(verdict))}  ",
-        f"study `{_code(verdict.study)}`{profile} · policy `{verdict.policy_sha256[:19]}`",
+        f"{markdown(_headline(verdict))}  ",
+        f"study `{markdown_code(verdict.study)}`{profile} · policy `{verdict.policy_sha256[:19]}`",
         "",
         "| | variant | gate | result |",
         "|---|---|---|---|",
     ]
-    notes = ["", *(f"- {_md(note)}" for note in verdict.notes[:50])] if verdict.notes else []
+    notes = ["", *(f"- {markdown(note)}" for note in verdict.notes[:50])] if verdict.notes else []
     if len(verdict.notes) > 50:
         notes.append(f"- {len(verdict.notes) - 50} more notes")
     ordered = [one for one in verdict.gates if one.status not in _GOOD] + [
@@ -171,34 +177,15 @@ def to_markdown(verdict: Verdict) -> str:
 def _row(one: GateResult) -> str:
     level = " (warn)" if one.level == "warn" else ""
     message = one.message if len(one.message) <= 2000 else one.message[:1999] + "…"
-    return f"| {_MARKS[one.status]} | `{_code(one.variant)}` | `{_code(one.id)}`{level} | {_md(message)} |"
+    variant, gate = markdown_code(one.variant), markdown_code(one.id)
+    return f"| {STATUS[one.status].mark} | `{variant}` | `{gate}`{level} | {markdown(message)} |"
 
 
 def _size(lines: list[str]) -> int:
     return sum(len(line.encode()) + 1 for line in lines)
 
 
-def _md(text: str) -> str:
-    """Plain text inside a table cell: nothing in it is markup."""
-    flat = " ".join(text.split()).replace("`", "'")
-    return re.sub(r"([\\*_{}\[\]<>|#~@])", r"\\\1", flat).replace("\\<", "&lt;").replace("\\>", "&gt;")
-
-
-def _code(text: str) -> str:
-    """Inside backticks in a table cell, where an escape would be shown as it is."""
-    return " ".join(text.split()).replace("`", "'").replace("|", "¦").replace("\\", "/")[:200]
-
-
 # ------------------------------------------------------------------------------------------------------ OpenMetrics
-
-_STATUS_NUMBER = {
-    GateStatus.PASS: 0,
-    GateStatus.WAIVED: 1,
-    GateStatus.INCONCLUSIVE: 2,
-    GateStatus.FAIL: 3,
-    GateStatus.MISSING: 4,
-    GateStatus.REFUSED: 5,
-}
 
 
 def to_openmetrics(verdict: Verdict) -> str:
@@ -207,7 +194,7 @@ def to_openmetrics(verdict: Verdict) -> str:
     Values are in the metric's own unit (rates as fractions), which is a label. Status: 0 pass, 1 waived,
     2 inconclusive, 3 fail, 4 missing, 5 refused.
     """
-    study = f'study="{_label(verdict.study)}"'
+    study = f'study="{openmetrics(verdict.study)}"'
     lines = [
         "# TYPE edgesafe_gate_exit_code gauge",
         "# HELP edgesafe_gate_exit_code Exit code of the gate.",
@@ -215,7 +202,7 @@ def to_openmetrics(verdict: Verdict) -> str:
         "# TYPE edgesafe_gate_status gauge",
         "# HELP edgesafe_gate_status 0 pass, 1 waived, 2 inconclusive, 3 fail, 4 missing, 5 refused.",
     ]
-    lines += [f"edgesafe_gate_status{{{study},{_labels(one)}}} {_STATUS_NUMBER[one.status]}" for one in verdict.gates]
+    lines += [f"edgesafe_gate_status{{{study},{_labels(one)}}} {_badness(one.status)}" for one in verdict.gates]
     for key, told in (("estimate", "Estimate"), ("low", "Lower bound"), ("high", "Upper bound"), ("limit", "Limit")):
         rows = [(one, getattr(one, key)) for one in verdict.gates if getattr(one, key) is not None]
         if rows:
@@ -227,15 +214,16 @@ def to_openmetrics(verdict: Verdict) -> str:
 
 def _labels(one: GateResult) -> str:
     pairs = (("variant", one.variant), ("gate", one.id), ("metric", one.metric), ("rule", one.rule))
-    return ",".join(f'{key}="{_label(value)}"' for key, value in pairs)
+    return ",".join(f'{key}="{openmetrics(value)}"' for key, value in pairs)
 
 
 def _unit(one: GateResult) -> str:
     return f'unit="{one.unit.value if one.unit is not None else ""}"'
 
 
-def _label(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", " ")
+def _badness(status: GateStatus) -> int:
+    """0 for a pass, the more the worse."""
+    return len(WORST_FIRST) - 1 - WORST_FIRST.index(status)
 
 
 # ------------------------------------------------------------------------------------------------------ annotations
@@ -249,10 +237,12 @@ def annotations(verdict: Verdict) -> str:
     blocking = [("error", one) for one in verdict.gates if one.blocking]
     others = [("warning", one) for one in verdict.gates if not one.blocking and one.status is not GateStatus.PASS]
     lines = [
-        f"::{kind} title={_property(f'edgesafe {one.id} ({one.variant})')}::{_data(one.message)}"
+        f"::{kind} title={workflow_property(f'edgesafe {one.id} ({one.variant})')}::{workflow_data(one.message)}"
         for kind, one in [*blocking, *others]
     ]
-    lines += [f"::warning title=edgesafe::{_data(note)}" for note in verdict.notes if note.startswith("warning: ")]
+    lines += [
+        f"::warning title=edgesafe::{workflow_data(note)}" for note in verdict.notes if note.startswith("warning: ")
+    ]
     if len(lines) > MAX_ANNOTATIONS:
         left = len(lines) - MAX_ANNOTATIONS + 1
         kind = "error" if len(blocking) >= MAX_ANNOTATIONS else "warning"
@@ -261,11 +251,3 @@ def annotations(verdict: Verdict) -> str:
             f"::{kind} title=edgesafe::{left} more; see the summary or the JSON output",
         ]
     return "".join(line + "\n" for line in lines)
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

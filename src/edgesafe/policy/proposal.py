@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from edgesafe.display import RULE_NOUNS, show, show_limit
 from edgesafe.errors import NothingEvaluated
 from edgesafe.metrics import (
     Basis,
@@ -23,8 +24,6 @@ from edgesafe.metrics import (
 from edgesafe.policy.limits import (
     Limit,
     canonical,
-    show,
-    show_limit,
 )
 from edgesafe.policy.policy import (
     DEFAULT_CONFIDENCE,
@@ -40,7 +39,6 @@ from edgesafe.policy.readings import (
     read,
     valid,
 )
-from edgesafe.policy.sentences import NOUNS
 from edgesafe.records import Measurements, StudyRecord
 
 __all__ = ["check", "init"]
@@ -270,7 +268,7 @@ def _told(item: Reading, clause: Clause, z: float) -> tuple[str, str]:
     excess, spread = item.excess(), max(item.below, item.above)
     passes, fails = _power(-excess, spread, z), _power(excess, spread, z)
     (told, told_spread), unit = show((item.estimate, spread), item.unit, difference=clause.rule.relative)
-    text = f"{item.metric}{NOUNS[item.rule]} {told}{unit}, limit {show_limit(clause.limit)}, "
+    text = f"{item.metric}{RULE_NOUNS[item.rule]} {told}{unit}, limit {show_limit(clause.limit.text)}, "
     text += f"spread {told_spread}{unit} (n={item.n:,}); were that the truth: "
     text += f"pass {passes:.0%}, fail {fails:.0%} of samples"
     if excess == 0.0 and spread > 0.0:

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from edgesafe.display import bounds, show
 from edgesafe.errors import IntegrityError, NonFiniteError
 from edgesafe.metrics import (
     FILE_SIZES,
@@ -28,7 +29,6 @@ from edgesafe.metrics import (
     info,
     is_family,
 )
-from edgesafe.policy.limits import show
 from edgesafe.policy.policy import Clause
 from edgesafe.records import (
     Comparison,
@@ -102,8 +102,9 @@ class Reading:
         return self.info.basis is Basis.EXACT
 
     def bounds(self, z: float) -> tuple[float, float]:
-        """One-sided bounds at the confidence whose normal quantile is z."""
-        return self.estimate - z * self.below, self.estimate + z * self.above
+        """One-sided bounds at the confidence whose normal quantile is z, within what the number can be at all."""
+        low, high = self.estimate - z * self.below, self.estimate + z * self.above
+        return bounds(low, high, self.unit, difference=self.rule in (Rule.MAX_DROP, Rule.MAX_INCREASE))
 
     def passes(self, z: float) -> bool:
         """Whether the bound on the bad side still meets the limit (non-inferiority)."""

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 
+from edgesafe.display import RULE_NOUNS, show, show_limit
 from edgesafe.metrics import Basis, Rule
-from edgesafe.policy.limits import show, show_limit
 from edgesafe.policy.policy import Clause
 from edgesafe.policy.readings import Problem, Reading
 from edgesafe.records import GateStatus
 
-__all__ = ["NOUNS", "of_problem", "of_reading"]
-
-NOUNS = {Rule.MAX_DROP: " drop", Rule.MAX_INCREASE: " increase", Rule.MAX_RATIO: " ratio", Rule.MAX: "", Rule.MIN: ""}
+__all__ = ["of_problem", "of_reading"]
 
 
 def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, context: tuple[float, str]) -> str:
@@ -39,7 +37,7 @@ def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, 
     interval = "" if reading.exact else f" [{low_text}, {high_text}]"
     rests = _rests_on(reading)
     tail = ", ".join(part for part in (rests, extra) if part)
-    what = f"{reading.metric}{NOUNS[reading.rule]} {estimate}{unit}{interval}"
+    what = f"{reading.metric}{RULE_NOUNS[reading.rule]} {estimate}{unit}{interval}"
     text = f"{status.name} {gate}: {what} {relation} {_limit(reading, clause)}"
     text += f" ({tail})" if tail else ""
     if status is GateStatus.INCONCLUSIVE and (hint := _more_images(reading, z)):
@@ -58,10 +56,10 @@ def _differs(reading: Reading) -> bool:
 
 def _limit(reading: Reading, clause: Clause) -> str:
     if not clause.limit.of_baseline or reading.of is None:
-        return show_limit(clause.limit)
+        return show_limit(clause.limit.text)
     (applied,), unit = show((reading.limit,), reading.unit, difference=True)
     (base,), base_unit = show((reading.of,), reading.unit)
-    return f"{applied}{unit} ({show_limit(clause.limit)} of the baseline's {base}{base_unit})"
+    return f"{applied}{unit} ({show_limit(clause.limit.text)} of the baseline's {base}{base_unit})"
 
 
 def _relation(reading: Reading, status: GateStatus, z: float) -> str:

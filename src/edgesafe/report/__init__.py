@@ -23,7 +23,6 @@ def build(view: View) -> ReportFiles:
     Raises:
         NothingEvaluated, StoreError, NonFiniteError: see `View.check`.
         UsageError: matplotlib or jinja2 is not installed.
-        RefusedError: the page cannot be made smaller than 1 MB.
     """
     view.check()
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgesafe.display import clean, title
 from edgesafe.records import Comparison, Measurement, Unit
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.view import Group, View
-from edgesafe.report.words import clean, title
 
 __all__ = ["basis_table"]
 

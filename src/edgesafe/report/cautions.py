@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgesafe.display import clean
 from edgesafe.records import PopulationKind, VariantRecord
 from edgesafe.report.view import Group, View
-from edgesafe.report.words import clean
 
 __all__ = ["TemperatureCaution", "sampled_note", "temperature_caution"]
 

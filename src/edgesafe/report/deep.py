@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgesafe.display import clean, sentence
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Declined, Engine, Evidence, Recovery, SurgeryRecord, VariantRecord
 from edgesafe.report import svg
@@ -15,7 +16,6 @@ from edgesafe.report.stats import cell_differences, reliability, tempered
 from edgesafe.report.svg import Panel
 from edgesafe.report.tables import heat_table, layer_table
 from edgesafe.report.view import Group, View
-from edgesafe.report.words import clean, sentence
 
 __all__ = ["Deep", "deep_parts", "risk_rows"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgesafe.display import ABSENT, amount, clean, number, sentences, size
 from edgesafe.records import Unit
 from edgesafe.report import svg
 from edgesafe.report.labels import label_points
@@ -15,15 +16,7 @@ from edgesafe.report.parts import (
 )
 from edgesafe.report.stats import Pareto, Reliability
 from edgesafe.report.svg import Panel
-from edgesafe.report.words import (
-    ABSENT,
-    amount,
-    clean,
-    estimate,
-    number,
-    sentences,
-    size,
-)
+from edgesafe.report.words import estimate
 
 __all__ = ["pareto_figure", "reliability_panel"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from edgesafe.display import ABSENT, MINUS, STATUS, WORST_FIRST, amount, clean, number, rule, sentences, title
 from edgesafe.records import GateResult, GateStatus, Unit
 from edgesafe.report import svg
 from edgesafe.report.parts import (
@@ -15,18 +16,7 @@ from edgesafe.report.parts import (
 )
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, View
-from edgesafe.report.words import (
-    ABSENT,
-    MINUS,
-    STATUS,
-    amount,
-    clean,
-    meanings,
-    number,
-    rule,
-    sentences,
-    title,
-)
+from edgesafe.report.words import meanings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,19 +51,11 @@ def _unit_word(gate: GateResult) -> str:
 
 def _badness(gate: GateResult) -> tuple[int, float]:
     """For finding the worst: the status, then how far the estimate is beyond (or short of) the limit."""
-    order = (
-        GateStatus.PASS,
-        GateStatus.WAIVED,
-        GateStatus.INCONCLUSIVE,
-        GateStatus.FAIL,
-        GateStatus.MISSING,
-        GateStatus.REFUSED,
-    )
-    rank = {status: k for k, status in enumerate(order)}
+    badness = -WORST_FIRST.index(gate.status)
     if gate.estimate is None or gate.limit is None:
-        return rank[gate.status], 0.0
+        return badness, 0.0
     beyond = gate.estimate - gate.limit
-    return rank[gate.status], -beyond if _is_floor(gate) else beyond
+    return badness, -beyond if _is_floor(gate) else beyond
 
 
 def _is_floor(gate: GateResult) -> bool:
@@ -159,12 +141,11 @@ def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePa
         shown = ABSENT if g.estimate is None else amount(g.estimate, unit, points=points)
         bounds = [None if x is None else number(x, unit) for x in (g.low, g.high)]
         limits = f"{bounds[0] or f'{MINUS}∞'} to {bounds[1] or '∞'}" if any(bounds) else "no interval"
-        icon, word = STATUS[g.status]
         rows.append(
             (
                 Td(clean(g.variant)),
                 Td(clean(g.id), clean(title(g.metric))),
-                Td(f"{icon} {word}", kind=f"status-{g.status.value}"),
+                Td(str(STATUS[g.status]), kind=f"status-{g.status.value}"),
                 Td(shown, limits, kind="" if g.estimate is not None else "absent"),
                 Td(rule(g.rule)),
                 Td(("exact" if g.method == "exact" else "not stated") if g.n is None else f"{g.n:,}", clean(g.method)),
@@ -218,7 +199,7 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
             ha="right",
         )
         ax.set_xlabel(_axis_words([g for _, g in rows]), color=svg.MUTED, fontsize=12)
-        words = [f"{label}: {g.message or STATUS[g.status][1]}" for label, g in rows]
+        words = [f"{label}: {g.message or STATUS[g.status].word}" for label, g in rows]
         return svg.draw(figure, name, f"Gate {gate.id}: {title(gate.metric)}, {rule(gate.rule)}", sentences(words))
 
 
@@ -251,9 +232,8 @@ def _forest_row(ax: Axes, y: int, label: str, gate: GateResult) -> None:
         color=svg.INK,
         fontsize=12,
     )
-    icon, word = STATUS[gate.status]
     ax.annotate(
-        f"{icon} {word}",
+        str(STATUS[gate.status]),
         (1, y),
         xycoords=("axes fraction", "data"),
         xytext=(8, 0),

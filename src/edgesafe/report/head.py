@@ -8,21 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edgesafe.display import ABSENT, STATUS, TIMES, amount, clean, number, size
 from edgesafe.errors import DataError
 from edgesafe.records import GateStatus, Unit, Verdict
-from edgesafe.report.stats import Best
+from edgesafe.report.stats import BestGroup
 from edgesafe.report.view import Group, View
-from edgesafe.report.words import (
-    ABSENT,
-    STATUS,
-    TIMES,
-    amount,
-    clean,
-    interval,
-    number,
-    size,
-    speed,
-)
+from edgesafe.report.words import interval, speed
 
 __all__ = ["Card", "VerdictBox", "cards", "lead", "limits", "provenance_facts", "samples_uri", "verdict_box"]
 
@@ -123,15 +114,15 @@ def verdict_box(view: View, groups: Sequence[Group]) -> VerdictBox:
             (),
             (),
         )
-    icon, word = STATUS[view.verdict.overall]
+    look = STATUS[view.verdict.overall]
     rows = []
     for g in groups:
         status = g.status(view)
         if status is not None:
-            rows.append((clean(g.label), " ".join(STATUS[status]), status.value))
+            rows.append((clean(g.label), str(STATUS[status]), status.value))
     return VerdictBox(
-        icon,
-        word.capitalize(),
+        look.icon,
+        look.word.capitalize(),
         view.verdict.overall.value,
         f"{_count_words(view.verdict)}{_why_refused(view.verdict)}",
         "",
@@ -160,10 +151,10 @@ def _count_words(verdict: Verdict) -> str:
     gates = len({g.id for g in verdict.gates})
     judged = len({g.variant for g in verdict.gates})
     said = {GateStatus.PASS: "passed", GateStatus.FAIL: "failed"}
-    parts = [f"{seen[s]} {said.get(s, word)}" for s, (_, word) in STATUS.items() if seen[s]]
+    parts = [f"{seen[s]} {said.get(s, look.word)}" for s, look in STATUS.items() if seen[s]]
     text = ", ".join(parts) or "nothing decided"
     if warned:
-        words = ", ".join(f"{warned[s]} {said.get(s, w)}" for s, (_, w) in STATUS.items() if warned[s])
+        words = ", ".join(f"{warned[s]} {said.get(s, look.word)}" for s, look in STATUS.items() if warned[s])
         text += f"; of those that only warn, {words}"
     profile = f", profile {clean(verdict.profile)}" if verdict.profile else ""
     return (
@@ -172,11 +163,11 @@ def _count_words(verdict: Verdict) -> str:
     )
 
 
-def cards(chosen: Sequence[Best]) -> tuple[Card, ...]:
+def cards(chosen: Sequence[BestGroup]) -> tuple[Card, ...]:
     """The best variants as cards."""
     out = []
     for b in chosen:
-        icon, word = STATUS[b.status] if b.status is not None else ("○", "not gated")
+        verdict = str(STATUS[b.status]) if b.status is not None else "○ not gated"
         drop = (
             (ABSENT, "")
             if b.drop is None
@@ -193,7 +184,7 @@ def cards(chosen: Sequence[Best]) -> tuple[Card, ...]:
             ("Speed", speed(b.latency), ratio),
             ("File to ship", file, share),
         )
-        out.append(Card(clean(b.group.label), f"{icon} {word}", b.status.value if b.status else "none", facts))
+        out.append(Card(clean(b.group.label), verdict, b.status.value if b.status else "none", facts))
     return tuple(out)
 
 

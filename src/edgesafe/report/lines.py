@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgesafe.display import ABSENT, clean, number, title
 from edgesafe.report import svg
 from edgesafe.report.parts import (
     Column,
@@ -20,13 +21,7 @@ from edgesafe.report.view import (
     Value,
     View,
 )
-from edgesafe.report.words import (
-    ABSENT,
-    clean,
-    estimate,
-    number,
-    title,
-)
+from edgesafe.report.words import estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

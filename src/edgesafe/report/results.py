@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
+from edgesafe.display import ABSENT, STATUS, clean, markdown, number, size
 from edgesafe.records import (
     Artefact,
     Comparison,
@@ -26,17 +26,9 @@ from edgesafe.records import (
     Verdict,
 )
 from edgesafe.report.cautions import sampled_note, temperature_caution
-from edgesafe.report.stats import BEST_RULE, Best, shipped_bytes
+from edgesafe.report.stats import BEST_RULE, BestGroup, shipped_bytes
 from edgesafe.report.view import Group, Value, View
-from edgesafe.report.words import (
-    ABSENT,
-    STATUS,
-    clean,
-    interval,
-    number,
-    size,
-    speed,
-)
+from edgesafe.report.words import interval, speed
 
 __all__ = ["RESULTS_SCHEMA", "ResultsFile", "VariantResult", "json_schema", "to_csv", "to_json", "to_markdown"]
 
@@ -134,7 +126,7 @@ def _variants(view: View, groups: Sequence[Group], derived: Derived) -> tuple[Va
     return tuple(out)
 
 
-def to_json(view: View, groups: Sequence[Group], best: Sequence[Best], derived: Derived) -> str:
+def to_json(view: View, groups: Sequence[Group], best: Sequence[BestGroup], derived: Derived) -> str:
     """results.json: sorted keys, ASCII, one trailing newline; the same study gives the same bytes."""
     results = ResultsFile(
         study=view.study.record.name,
@@ -218,14 +210,9 @@ def _csv_floor(m: Measurement | Comparison) -> str:
     return repr(m.noise_floor) if isinstance(m, Measurement) and m.noise_floor is not None else ""
 
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~&@])")
-
-
 def _md(text: str) -> str:
-    """User text that stays text: no mark-up, no HTML, no links, no @mentions."""
-    kept = clean(text)
-    kept = _MARKDOWN.sub(lambda m: f"&#{ord(m.group())};" if m.group() in "<>&@|`" else f"\\{m.group()}", kept)
-    return kept.replace("://", ":\u200b//").replace("www.", "www\u200b.")
+    """Text of others in Markdown, at most 200 characters."""
+    return markdown(clean(text))
 
 
 def _md_value(value: Value | None, unit: str = "", *, signed: bool = False) -> str:
@@ -235,19 +222,18 @@ def _md_value(value: Value | None, unit: str = "", *, signed: bool = False) -> s
     return f"{number(value.estimate, value.unit, signed=signed)}{unit} ({interval(value, signed=signed)})"
 
 
-def to_markdown(view: View, groups: Sequence[Group], best: Sequence[Best]) -> str:
+def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], left_out: Sequence[str] = ()) -> str:
     """report.md: the verdict, one table and the best variants, short enough for a pull request."""
     out = [f"## edgesafe: {_md(view.study.record.name)}", ""]
     verdict = view.verdict
     if verdict is None:
         out.append("No verdict: `edgesafe gate` has not been run on this study.")
     else:
-        icon, word = STATUS[verdict.overall]
+        look = STATUS[verdict.overall]
         failed = [g for g in verdict.gates if g.status not in (GateStatus.PASS, GateStatus.WAIVED)]
-        out.append(
-            f"**{icon} {word.upper()}**: {len(verdict.gates) - len(failed)} of {len(verdict.gates)} decisions passed."
-        )
-        out += [f"- {STATUS[g.status][0]} {_md(g.variant)}, {_md(g.id)}: {_md(g.message)}" for g in failed[:8]]
+        passed = f"{len(verdict.gates) - len(failed)} of {len(verdict.gates)} decisions passed"
+        out.append(f"**{look.mark} {look.word.upper()}**: {passed}.")
+        out += [f"- {STATUS[g.status].mark} {_md(g.variant)}, {_md(g.id)}: {_md(g.message)}" for g in failed[:8]]
         if len(failed) > 8:
             out.append(f"- and {len(failed) - 8} more: see the page.")
     out += [
@@ -256,6 +242,8 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[Best]) -> st
         "|---|---|---|---|---|---|---|",
     ]
     out += [f"| {' | '.join(_md_row(g, view))} |" for g in groups]
+    if left_out:
+        out += ["", f"Left out: {', and '.join(left_out)}; all are in results.json."]
     if best:
         out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{BEST_RULE}</sub>"]
     if (note := sampled_note(view, groups)) is not None:

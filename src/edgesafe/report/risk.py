@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesafe.display import ABSENT, clean, number
 from edgesafe.measure.intervals.selective import (
     COVERAGE,
     RiskSteps,
@@ -26,12 +27,7 @@ from edgesafe.report.parts import (
 )
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import View
-from edgesafe.report.words import (
-    ABSENT,
-    clean,
-    estimate,
-    number,
-)
+from edgesafe.report.words import estimate
 
 __all__ = ["METRIC", "Risk", "RiskRow", "risk_figure", "risk_of"]
 

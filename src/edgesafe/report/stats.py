@@ -19,13 +19,14 @@ from edgesafe.report.view import Group, Value, View
 
 __all__ = [
     "BEST_RULE",
-    "Best",
+    "BestGroup",
     "CellDifference",
     "Pareto",
     "Reliability",
     "best",
     "cell_differences",
     "pareto",
+    "ranking",
     "reliability",
     "tempered",
 ]
@@ -184,8 +185,8 @@ def _dominates(one: tuple[float | None, ...], other: tuple[float | None, ...]) -
 
 
 @dataclass(frozen=True)
-class Best:
-    """One of the three best variants and the numbers that put it there."""
+class BestGroup:
+    """One of the best variants and the numbers that put it there."""
 
     group: Group
     status: GateStatus | None
@@ -198,32 +199,39 @@ class Best:
 CONTROL = "random"
 EXCLUDED = (GateStatus.FAIL, GateStatus.MISSING, GateStatus.REFUSED)
 RANK = {GateStatus.PASS: 0, GateStatus.WAIVED: 1, GateStatus.INCONCLUSIVE: 2, None: 3}
+LEAST_BEST, MOST_BEST = 3, 9
 BEST_RULE = (
-    "Compressed variants on the Pareto front of accuracy, latency ratio and file size (no other is at least as good in "
-    "all three and better in one), without a failed, missing or refused gate and leaving out the control (random); "
-    "ordered by verdict, then by whole percentage points of accuracy lost to the baseline, then by latency ratio, then "
-    "by file size."
+    "Compressed variants on the Pareto front that the page draws, of accuracy, latency ratio and file size (no other "
+    "variant is at least as good in all three and better in one), without a failed, missing or refused gate and "
+    "without the control (random); ordered by verdict, then by whole percentage points of accuracy lost to the "
+    f"baseline, then by latency ratio, then by file size. Shown: the first {LEAST_BEST}, and all that are surely "
+    f"faster than the baseline, {MOST_BEST} at most."
 )
 
 
-def best(points: Sequence[Pareto], view: View, count: int = 3) -> tuple[Best, ...]:
-    """The `count` best compressed groups by `BEST_RULE`."""
+def best(points: Sequence[Pareto], view: View) -> tuple[BestGroup, ...]:
+    """The best compressed groups of the drawn points, by `BEST_RULE`."""
     baseline = next((p for p in points if p.group.is_baseline), None)
-    found = []
-    for p in pareto([q.group for q in points if not q.group.is_baseline and q.group.method != CONTROL], view):
+    out = []
+    for p in points:
         status = p.group.status(view)
-        if p.dominated or p.accuracy is None or status in EXCLUDED:
+        compressed = not p.group.is_baseline and p.group.method != CONTROL
+        if not compressed or p.dominated or p.accuracy is None or status in EXCLUDED:
             continue
         ratio = p.file / baseline.file if p.file and baseline is not None and baseline.file else None
         drop, latency = p.group.difference(view, "accuracy"), p.group.value(view, "latency.ratio")
-        found.append(Best(p.group, status, drop, latency, ratio, p))
+        out.append(BestGroup(p.group, status, drop, latency, ratio, p))
+    ordered = sorted(out, key=lambda b: ranking(b.points, b.status, baseline))
+    first = ordered[:LEAST_BEST]
+    faster = [b for b in ordered if b.latency is not None and b.latency.outer is not None and b.latency.outer[1] < 1.0]
+    return tuple(b for b in ordered if b in first or b in faster)[:MOST_BEST]
 
-    def order(b: Best) -> tuple[int, float, float, float, str]:
-        lost = 0.0
-        if b.points.accuracy is not None and baseline is not None and baseline.accuracy is not None:
-            lost = max(0.0, baseline.accuracy.estimate - b.points.accuracy.estimate)
-        latency = b.points.ratio if b.points.ratio is not None else float("inf")
-        file = b.points.file if b.points.file is not None else float("inf")
-        return (RANK.get(b.status, 9), float(np.floor(round(lost * 100, 9))), latency, file, b.group.key)
 
-    return tuple(sorted(found, key=order)[:count])
+def ranking(point: Pareto, status: GateStatus | None, baseline: Pareto | None) -> tuple[int, float, float, float, str]:
+    """What orders variants, smallest first: verdict, whole points of accuracy lost, latency ratio, file size, name."""
+    lost = 0.0
+    if point.accuracy is not None and baseline is not None and baseline.accuracy is not None:
+        lost = max(0.0, baseline.accuracy.estimate - point.accuracy.estimate)
+    latency = point.ratio if point.ratio is not None else float("inf")
+    file = point.file if point.file is not None else float("inf")
+    return (RANK.get(status, 9), float(np.floor(round(lost * 100, 9))), latency, file, point.group.key)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
-from edgesafe.report.words import clean
+from edgesafe.display import clean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgesafe.display import ABSENT, STATUS, clean, number, size, title
 from edgesafe.records import (
     LayerRecord,
     Parity,
@@ -13,16 +14,7 @@ from edgesafe.records import (
 from edgesafe.report.parts import Column, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
 from edgesafe.report.view import Group, Value, View
-from edgesafe.report.words import (
-    ABSENT,
-    STATUS,
-    clean,
-    estimate,
-    number,
-    size,
-    speed,
-    title,
-)
+from edgesafe.report.words import estimate, speed
 
 __all__ = [
     "cost_table",
@@ -76,7 +68,7 @@ def _head_cells(group: Group, view: View) -> list[Td]:
     if view.verdict is not None:
         status = group.status(view)
         if status is not None:
-            cells.append(Td(" ".join(STATUS[status]), kind=f"status-{status.value}"))
+            cells.append(Td(str(STATUS[status]), kind=f"status-{status.value}"))
         else:
             cells.append(Td("reference") if group.is_baseline else Td("not gated", kind="absent"))
     return cells

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite, sqrt
 
+from edgesafe.display import worst
 from edgesafe.errors import NonFiniteError, StoreError
 from edgesafe.records import (
     Comparison,
@@ -177,16 +178,7 @@ class Group:
         ids = {v.id for v in self.members}
         if view.verdict is None:
             return None
-        seen = {g.status for g in view.verdict.gates if g.variant in ids and g.level == "error"}
-        worst = (
-            GateStatus.REFUSED,
-            GateStatus.MISSING,
-            GateStatus.FAIL,
-            GateStatus.INCONCLUSIVE,
-            GateStatus.WAIVED,
-            GateStatus.PASS,
-        )
-        return next((s for s in worst if s in seen), None)
+        return worst(g.status for g in view.verdict.gates if g.variant in ids and g.level == "error")
 
 
 def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgesafe.display import clean
 from edgesafe.records import LayerRecord, SurgeryRecord
 from edgesafe.report import svg
 from edgesafe.report.parts import (
@@ -14,7 +15,6 @@ from edgesafe.report.parts import (
 )
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group
-from edgesafe.report.words import clean
 
 __all__ = ["widths_figure"]
 
