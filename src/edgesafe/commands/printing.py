@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
     from edgesafe.study.study import Study, Variant
 
-__all__ = ["print_facts", "print_init", "print_latency", "print_models", "print_sensitivity", "print_study"]
+__all__ = [
+    "COLUMNS",
+    "cells",
+    "print_facts",
+    "print_init",
+    "print_latency",
+    "print_models",
+    "print_sensitivity",
+    "print_study",
+]
+
+COLUMNS = ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity")
 
 _MISSING = "-"
 
@@ -71,12 +82,11 @@ def print_study(study: Study) -> None:
 def _variants(study: Study, *, wide: bool) -> Table:
     """One row per variant. In 80 columns units stand in the heading and one decimal is left of rates."""
     table = Table() if wide else _plain()
-    names = ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity")
     narrow = ("variant", "acc. %", "ECE %", "mPC %", "ms", "ratio", "kB", "params", "zeros")
-    for name in names if wide else narrow:
+    for name in COLUMNS if wide else narrow:
         table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
     for variant in study.values():
-        _add(table, _row(variant) if wide else _short_row(variant))
+        _add(table, cells(variant) if wide else _short_row(variant))
     return table
 
 
@@ -120,7 +130,8 @@ def _temperature_hurts(measured: Measurements) -> bool:
     return before is not None and after is not None and after.estimate > before.estimate
 
 
-def _row(variant: Variant) -> list[str]:
+def cells(variant: Variant) -> list[str]:
+    """The cells of a variant, under `COLUMNS`."""
     if variant.measured is None:
         return [variant.id, variant.status.value, *[_MISSING] * 7]
     m = variant.measured.metrics

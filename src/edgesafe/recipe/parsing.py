@@ -5,6 +5,7 @@ Unknown keys are errors that name the nearest key; every default is filled in be
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import typing
@@ -25,7 +26,7 @@ from edgesafe.recipe.sections import (
 )
 from edgesafe.recipe.shipped import Kind
 
-__all__ = ["from_flags", "load", "parse"]
+__all__ = ["from_flags", "from_values", "load", "parse"]
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -44,6 +45,18 @@ def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
     for item in overrides:
         _override(plain, item)
     return parse(plain, where=str(path) if path is not None else "quickstart")
+
+
+def from_values(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from its tables as a mapping, as a TOML file would hold them, and `KEY=VALUE` overrides.
+
+    Raises:
+        RecipeError: see `parse`.
+    """
+    plain = copy.deepcopy(dict(values))
+    for item in overrides:
+        _override(plain, item)
+    return parse(plain)
 
 
 def _extended(source: Path, base: object) -> dict[str, Any]:

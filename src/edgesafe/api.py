@@ -1,0 +1,306 @@
+"""The Python API: what the commands do, with paths, mappings and records instead of options and files.
+
+Importing it imports neither torch nor onnxruntime nor numpy: each function imports what it needs.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesafe.errors import RecipeError
+from edgesafe.progress import Progress
+from edgesafe.records import VariantStatus, Verdict
+from edgesafe.study import naming, study
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgesafe.recipe.recipe import Recipe
+
+__all__ = ["Study", "compress", "evaluate", "gate", "load"]
+
+
+class Study(study.Study):
+    """A study, read once and checked: a mapping from the ids of its variants to `Variant`.
+
+    >>> study = Study("export/quickstart")                              # doctest: +SKIP
+    >>> study["filter-r0.50-s0"].metrics["accuracy"].estimate           # doctest: +SKIP
+    0.9283333333333333
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open a study.
+
+        Args:
+            path: the directory that `compress` or `evaluate` wrote.
+
+        Raises:
+            StoreError: not a study, damaged, or made by another version.
+            IntegrityError: the index or a record is not what was written.
+        """
+        opened = study.read(Path(path))
+        super().__init__(opened.root, opened.record, opened.variants, opened.index)
+
+    def table(self, *metrics: str) -> list[dict[str, str | float | None]]:
+        """A row per variant, for `pandas.DataFrame` or a loop: id, status, label, ratio, seed and the metrics.
+
+        Args:
+            *metrics: ids of metrics; none: accuracy, ECE, mPC, latency, size and parameters.
+
+        Returns:
+            Plain values; a metric that a variant does not have is None.
+        """
+        wanted = metrics or (
+            "accuracy", "ece_em10_top1", "mpc", "latency.p50_ms", "latency.ratio", "size.onnx_bytes", "size.params",
+            "macs", "sparsity",
+        )  # fmt: skip
+        rows: list[dict[str, str | float | None]] = []
+        for one in self.values():
+            measured = one.measured.metrics if one.measured is not None else {}
+            numbers = {name: measured[name].estimate if name in measured else None for name in wanted}
+            entry = one.entry
+            head = {"variant": one.id, "status": one.status.value, "label": entry.label}
+            rows.append({**head, "ratio": entry.ratio, "seed": entry.seed, **numbers})
+        return rows
+
+    def gate(
+        self,
+        policy: str | Path,
+        *variants: str,
+        baseline: str | None = None,
+        lock: str | Path | None = None,
+        no_baseline: bool = False,
+        today: datetime.date | None = None,
+    ) -> Verdict:
+        """Decide it against a policy (the command `edgesafe gate`). Every file is compared with its hash first.
+
+        Args:
+            policy: a TOML file, or the name of a policy that ships.
+            *variants: ids to judge instead of the policy's choice.
+            baseline: id to compare with; None: for each variant the one that it was measured against.
+            lock: a lock file that goes before the one that the policy names.
+            no_baseline: leave out gates that compare, on purpose.
+            today: for waivers; None: the day in UTC.
+
+        Returns:
+            The verdict. A failed gate is a verdict, not an error.
+
+        Raises:
+            EdgesafeError: policy or lock cannot be used, or the study was changed.
+        """
+        from edgesafe.commands import gate
+
+        at = Path(lock) if lock is not None else None
+        return gate.judge(self, gate.Request(Path(policy), variants, baseline, at, no_baseline, today))
+
+    def report(self, out: str | Path | None = None, policy: str | Path | None = None) -> Path:
+        """Write index.html, report.md, results.csv and results.json (the command `edgesafe report`).
+
+        Args:
+            out: directory; None: reports/<name of the study's directory>.
+            policy: if given, the page opens with its verdict.
+
+        Returns:
+            The path of index.html.
+
+        Raises:
+            EdgesafeError: the study was changed, or the files cannot be written.
+        """
+        from edgesafe.commands import report
+
+        target = Path(out) if out is not None else Path("reports") / self.root.resolve().name
+        return report.write(self, target, Path(policy) if policy is not None else None)[0]
+
+    def __repr__(self) -> str:
+        statuses = [one.status for one in self.values()]
+        counts = ", ".join(f"{statuses.count(s)} {s.value}" for s in VariantStatus if s in statuses)
+        digest = f", digest {self.digest[7:23]}" if self.digest else ""
+        return f"<Study {str(self.root)!r}: {counts or 'no variants'}{digest}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from edgesafe.commands import notebook
+
+        return notebook.table(self)
+
+
+def compress(
+    recipe: str | Path | Mapping[str, Any] | None = None,
+    out: str | Path | None = None,
+    *,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option --set
+    fresh: bool = False,
+    progress: Progress | bool | None = None,
+    **overrides: Any,
+) -> Study:
+    """Run a study, or go on with one (the command `edgesafe compress`).
+
+    Args:
+        recipe: a TOML file, the name of a recipe that ships, or the recipe's tables as a mapping; None: the quickstart.
+        out: study directory; None: export/<name>.
+        set: recipe keys to override, dotted: `{"recover.epochs": 2, "compress.0.ratios": [0.3]}`.
+        fresh: start over; a study that is there is moved aside.
+        progress: told what happens; True: bars or lines on standard error; None: nothing is printed.
+        **overrides: as `set`, with "__" for the dot: `recover__epochs=2`.
+
+    Returns:
+        The study. A variant that was refused is in it, and says why; refused ones do not stop the others.
+
+    Raises:
+        EdgesafeError: see `edgesafe.errors`.
+    """
+    from edgesafe.commands import compress
+
+    resolved = _recipe(recipe, _items(set, overrides))
+    target = Path(out) if out is not None else Path("export") / resolved.name
+    _set_aside(target, fresh)
+    compress.compress(resolved, target, _progress(progress))
+    return Study(target)
+
+
+def evaluate(
+    model: str | Path,
+    data: str,
+    out: str | Path | None = None,
+    *,
+    baseline: str | Path | None = None,
+    policy: str | Path | None = None,
+    budget: int | None = None,
+    root: str | Path = "data",
+    layout: str | None = None,
+    outputs: str | None = None,
+    scale: float | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    channels: str | None = None,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option --set
+    fresh: bool = False,
+    progress: Progress | bool | None = None,
+) -> Study:
+    """Audit an ONNX classifier (the command `edgesafe evaluate`).
+
+    Args:
+        model: the file.
+        data: data set, as a recipe's data.name.
+        out: study directory; None: export/<name of the file>.
+        baseline: what to compare with: an ONNX file, a study that measured it before, or a variant's directory.
+        policy: measure more and more images until this policy is decided; the verdict is `study.gate(policy)`.
+        budget: corrupted images to measure at most (mode quick).
+        root: where the data lies.
+        layout: "nhwc" or "nchw"; None: detected.
+        outputs: "logits" or "probabilities"; None: detected.
+        scale: float32 pixels are 0 to 255 times this; None: detected, or 1/255 with a mean.
+        mean: per channel, of scaled pixels; None: detected.
+        std: likewise; stated together.
+        channels: "rgb" or "bgr"; None: detected.
+        set: keys of evaluate, data and target to override, dotted.
+        fresh: start over; a study that is there is moved aside.
+        progress: as in `compress`.
+
+    Returns:
+        A study with the variant `candidate-s0`, and `baseline-s0` if one is given.
+
+    Raises:
+        EdgesafeError: see `edgesafe.errors`.
+    """
+    from edgesafe.commands import evaluate
+
+    path = Path(model)
+    target = Path(out) if out is not None else Path("export") / naming.cleaned(path.stem)
+    quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
+    asked = {key: value for key, value in quick.items() if value is not None} if policy or budget else {}
+    words = {"layout": layout, "outputs": outputs, "channels": channels}
+    statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
+    items = tuple(_items({**asked, **(set or {})}, {}))
+    compared = Path(baseline) if baseline is not None else None
+    request = evaluate.Request(path, compared, data, str(root), statement, items)
+    _set_aside(target, fresh)
+    evaluate.evaluate(request, target, _progress(progress))
+    return Study(target)
+
+
+def gate(
+    study: str | Path | Study,
+    policy: str | Path,
+    *variants: str,
+    baseline: str | None = None,
+    lock: str | Path | None = None,
+    no_baseline: bool = False,
+    today: datetime.date | None = None,
+) -> Verdict:
+    """Decide a study against a policy (the command `edgesafe gate`); needs neither torch nor onnxruntime.
+
+    Args:
+        study: its directory, or an open study.
+        policy: a TOML file, or the name of a policy that ships.
+        *variants: ids to judge instead of the policy's choice.
+        baseline: id to compare with; None: for each variant the one that it was measured against.
+        lock: a lock file that goes before the one that the policy names.
+        no_baseline: leave out gates that compare, on purpose.
+        today: for waivers; None: the day in UTC.
+
+    Raises:
+        EdgesafeError: see `edgesafe.errors`. A failed gate is a verdict, not an error.
+    """
+    opened = study if isinstance(study, Study) else Study(study)
+    return opened.gate(policy, *variants, baseline=baseline, lock=lock, no_baseline=no_baseline, today=today)
+
+
+def load(variant: str | Path) -> nn.Module:
+    """Rebuild a variant's network from its safetensors: bit-exact, no pickle, no torch-pruning.
+
+    Args:
+        variant: its directory, for example "export/quickstart/filter-r0.50-s0".
+
+    Raises:
+        EdgesafeError: the directory is not a variant, or a file is damaged.
+    """
+    from edgesafe.surgery import rebuild
+
+    return rebuild.load_variant(Path(variant))
+
+
+def _recipe(recipe: str | Path | Mapping[str, Any] | None, items: list[str]) -> Recipe:
+    from edgesafe.recipe import parsing
+
+    if isinstance(recipe, Mapping):
+        return parsing.from_values(recipe, items)
+    return parsing.load(recipe, items)
+
+
+def _items(dotted: Mapping[str, Any] | None, underscored: Mapping[str, Any]) -> list[str]:
+    """KEY=VALUE of both kinds of overrides."""
+    from edgesafe.recipe import toml
+
+    both = {**(dotted or {}), **{key.replace("__", "."): value for key, value in underscored.items()}}
+    for key, value in both.items():
+        if value is None:
+            raise RecipeError("None cannot be set", where=key, fix="leave the key out for its default")
+    return [f"{key}={toml.toml_value(_plain(value))}" for key, value in both.items()]
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, tuples as lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _progress(asked: Progress | bool | None) -> Progress | None:
+    from edgesafe import progress
+
+    if isinstance(asked, bool):
+        return progress.for_terminal() if asked else None
+    return asked
+
+
+def _set_aside(target: Path, fresh: bool) -> None:
+    if fresh:
+        from edgesafe.study import writer
+
+        writer.set_aside(target)
