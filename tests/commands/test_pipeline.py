@@ -68,6 +68,25 @@ def test_the_numbers_are_those_of_the_shipped_file(study: Path, tiny: recipe.Rec
         assert (stored.logits == logits).all()
 
 
+def test_every_training_says_how_it_used_the_machine(study: Path, tiny: recipe.Recipe) -> None:
+    read = open_study(study)
+    for name in read:
+        record = read[name].record
+        if name == "baseline-s0":
+            training = record.training
+            assert training is not None
+            assert (training.images, len(training.losses), training.slim_l1) == (400, tiny.train.epochs, 0.0)
+            assert training.losses[-1] < training.losses[0]
+            modes = {training.mode}
+        else:
+            assert record.training is None
+            assert record.recovery is not None
+            assert record.recovery.fine_tuning is not None
+            modes.add(record.recovery.fine_tuning.mode)
+    (mode,) = modes
+    assert (mode.precision, mode.torch) == ("fp32", torch.__version__)
+
+
 def test_structured_variants_are_really_smaller_and_sparse_ones_really_sparse(study: Path) -> None:
     read = open_study(study)
     baseline = read["baseline-s0"].record

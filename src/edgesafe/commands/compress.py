@@ -221,6 +221,7 @@ def _record(
         params=count.params(model),
         macs=count.macs(model, data_.shape),
         sparsity=count.sparsity(model),
+        training=run.baselines.training(plan.seed) if plan.section is None else None,
         recovery=recovery,
         lineage=Lineage(
             recipe_sha256=recipe.sha256,

@@ -45,6 +45,7 @@ from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, Varian
 from edgesafe.records.surgery import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.records.variant import (
     Artefact,
+    BaselineTraining,
     FineTuning,
     Lineage,
     Parity,
@@ -57,6 +58,7 @@ from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 
 __all__ = [
     "Artefact",
+    "BaselineTraining",
     "BenchResult",
     "Cell",
     "CommandResult",

@@ -11,7 +11,17 @@ from edgesafe.records.inputs import InputRecord
 from edgesafe.records.names import Name
 from edgesafe.records.surgery import SurgeryRecord
 
-__all__ = ["Artefact", "FineTuning", "Lineage", "Parity", "Recovery", "Temperature", "TrainingMode", "VariantRecord"]
+__all__ = [
+    "Artefact",
+    "BaselineTraining",
+    "FineTuning",
+    "Lineage",
+    "Parity",
+    "Recovery",
+    "Temperature",
+    "TrainingMode",
+    "VariantRecord",
+]
 
 
 class Artefact(Record):
@@ -53,6 +63,15 @@ class TrainingMode(Record):
     channels_last: bool  #: activations as NHWC in memory
     compiled: bool  #: kernels by torch.compile
     torch: str  #: its version
+
+
+class BaselineTraining(Record):
+    """How a baseline was trained."""
+
+    images: int  #: of an epoch
+    losses: tuple[float, ...]  #: mean of each epoch, nats
+    slim_l1: float  #: weight of the L1 penalty on BatchNorm scales
+    mode: TrainingMode
 
 
 class FineTuning(Record):
@@ -108,6 +127,7 @@ class VariantRecord(Record):
     macs: int | None  #: per image; None: not known (a file that edgesafe did not make)
     sparsity: float | None  #: None: as of params
     input: InputRecord | None = None  #: what a file that edgesafe did not make expects; None: edgesafe's own
+    training: BaselineTraining | None = None  #: of a baseline that was trained here
     recovery: Recovery | None = None  #: None: there was none
     lineage: Lineage
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from edgesafe import models
 from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection, RecoverSection, TrainSection
+from edgesafe.records import BaselineTraining
 from edgesafe.stages import contract
 from edgesafe.stages.train import Trainer
 
@@ -28,13 +29,15 @@ class Baselines:
 
     def __init__(self, model: ModelSection, train: TrainSection, export: ExportSection, trainer: Trainer) -> None:
         self._model, self._train, self._export, self._trainer = model, train, export, trainer
-        self._held: tuple[int, nn.Module] | None = None
+        self._held: tuple[int, nn.Module, BaselineTraining | None] | None = None
 
     def of(self, seed: int) -> nn.Module:
         """The network of a seed, in eval mode. It is shared by all variants of the seed: nothing may change it."""
-        if self._held is None or self._held[0] != seed:
-            self._held = seed, self._make(seed)
-        return self._held[1]
+        return self._of(seed)[1]
+
+    def training(self, seed: int) -> BaselineTraining | None:
+        """How that network was trained; None: it was given."""
+        return self._of(seed)[2]
 
     def slimmed(self, block: CompressSection, recover: RecoverSection, seed: int) -> nn.Module:
         """A copy after network slimming's sparsity training, which prepares it for method channel.
@@ -47,12 +50,17 @@ class Baselines:
             return network
         return self._trainer.slim(copy.deepcopy(network), block, recover, seed)
 
-    def _make(self, seed: int) -> nn.Module:
+    def _of(self, seed: int) -> tuple[int, nn.Module, BaselineTraining | None]:
+        if self._held is None or self._held[0] != seed:
+            self._held = seed, *self._made(seed)
+        return self._held
+
+    def _made(self, seed: int) -> tuple[nn.Module, BaselineTraining | None]:
         torch.manual_seed(seed)  # initial weights
         network = models.build(self._model.arch, self._trainer.bundle.num_classes, self._model.args)
         contract.check(network, self._model, self._trainer.bundle, self._export)
         weights = self._model.weights_of(seed)
         if weights is None:
-            return self._trainer.baseline(network, self._model, self._train, seed)
+            return network, self._trainer.baseline(network, self._model, self._train, seed)
         models.load_weights(network, Path(weights))
-        return network.eval()
+        return network.eval(), None

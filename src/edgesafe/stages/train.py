@@ -22,7 +22,7 @@ from edgesafe.recipe.sections import (
     RecoverSection,
     TrainSection,
 )
-from edgesafe.records import DataBundle, FineTuning, ImageSet, Recovery
+from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery
 from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
 from edgesafe.study.writer import StudyWriter
@@ -79,14 +79,16 @@ class Trainer:
         """Of the data set."""
         return Normalisation(self.bundle.mean, self.bundle.std)
 
-    def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> nn.Module:
-        """Train from initial weights; the state is kept for all variants of the seed."""
+    def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> BaselineTraining:
+        """Train from initial weights, in place; the state is kept for all variants of the seed."""
         plan = _plan(section, seed)
         asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="train", seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"{naming.baseline(seed).id}.train", "fit", key)
-        self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
-        return model.eval()
+        losses = self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
+        return BaselineTraining(
+            images=len(self.bundle.train), losses=tuple(losses), slim_l1=plan.bn_l1, mode=plan.mode.record()
+        )
 
     def slim(self, baseline: nn.Module, block: CompressSection, section: RecoverSection, seed: int) -> nn.Module:
         """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales.
