@@ -114,10 +114,12 @@ def crop(x: Tensor, draws: Tensor) -> Tensor:
     Returns:
         uint8 (n, H, W, C).
     """
-    n, h, w, _ = x.shape
+    n, h, w, channels = x.shape
     dy, dx, flipped = draws[:, :, None]
     padded = F.pad(x, (0, 0, _PAD, _PAD, _PAD, _PAD))
+    height, width = padded.shape[1:3]
     across = torch.arange(w, device=x.device)
     columns = dx + torch.where(flipped.bool(), w - 1 - across, across)
-    rows = dy + torch.arange(h, device=x.device)
-    return padded[torch.arange(n, device=x.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    rows = torch.arange(n, device=x.device)[:, None] * height + dy + torch.arange(h, device=x.device)
+    pixels = rows[:, :, None] * width + columns[:, None, :]
+    return padded.view(-1, channels).index_select(0, pixels.view(-1)).view(n, h, w, channels)
