@@ -1,5 +1,6 @@
 """`--json` of every command, shipped files by name, and what a newcomer is told: init, doctor, the estimate."""
 
+import fnmatch
 import json
 import shutil
 import tomllib
@@ -11,6 +12,7 @@ import pytest
 from edgesafe import cli, data
 from edgesafe.commands import doctor, estimate, printing
 from edgesafe.errors import PolicyError, RecipeError
+from edgesafe.policy import policy as policies
 from edgesafe.recipe import parsing, recipe, shipped
 from edgesafe.recipe.shipped import Kind
 from edgesafe.records import StudyResult, Verdict
@@ -66,6 +68,8 @@ def test_a_verdict_on_standard_output_is_the_contract_of_gate(study: Path, capsy
     )
     assert Verdict.model_validate(plain).exit_code == code
     assert plain["schema"] == "edgesafe.verdict/1"
+    assert cli.run(["gate", str(study), "--policy", "quikstart"]) == 4
+    assert "did you mean 'quickstart'" in capsys.readouterr().err
 
 
 def test_the_other_commands(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,3 +270,16 @@ def test_tables_fit_the_terminal_and_lose_nothing(
     assert (f"{sparse / 1e3:,.0f}" if columns == "80" else f"{sparse:,} B sparse") in rows[0]
     assert ("zeros" if columns == "80" else "sparsity") in shown  # no heading is cut off, either
     assert "…" not in rows[0]
+
+
+def test_the_demo_judges_all_but_the_control_and_the_control_is_shown_failing() -> None:
+    root = Path(__file__).parents[2]
+    judged = policies.load(shipped.find(Kind.POLICY, "quickstart")).variants
+    made = [plan.id for plan in recipe.variants(parsing.load(None)) if plan.section is not None]
+    control = [name for name in made if not any(fnmatch.fnmatchcase(name, pattern) for pattern in judged)]
+    assert len(control) == 1
+    assert all(fnmatch.filter(made, pattern) for pattern in judged)  # a pattern that matches nothing judges nothing
+    steps = (root / "Makefile").read_text().partition("demo: ")[2].partition("\ntest:")[0]
+    assert f"--variant {control[0]}; code=$$?" in steps
+    assert "-ne 1" in steps
+    assert "make demo" in (root / ".ci" / "run").read_text().splitlines()

@@ -13,7 +13,6 @@ from types import FrameType
 from typing import NoReturn
 
 from edgesafe.cli import streams
-from edgesafe.display import terminal
 from edgesafe.errors import EdgesafeError, ExitCode, UsageError
 
 __all__ = ["main", "run"]
@@ -92,7 +91,7 @@ def _misused(error: Exception, arguments: list[str]) -> int:
 def _report(error: EdgesafeError, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(terminal(f"edgesafe: {error}"), file=sys.stderr)
+    _say(f"edgesafe: {error}")
     return error.exit_code
 
 
@@ -100,8 +99,15 @@ def _bug(error: Exception, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    print(terminal(f"edgesafe: internal error: {text}; run again with --debug and report it"), file=sys.stderr)
+    _say(f"edgesafe: internal error: {text}; run again with --debug and report it")
     return ExitCode.INTERNAL
+
+
+def _say(text: str) -> None:
+    """On standard error, with what others wrote made harmless."""
+    from edgesafe.display import terminal
+
+    print(terminal(text), file=sys.stderr)
 
 
 def _interrupted() -> int:
