@@ -94,13 +94,14 @@ def test_set_overrides_any_key() -> None:
             "evaluate.mode=quick",
             "data.root=/some where",
             "compress.1.label=narrow",
+            "compress.1.ratios=[0.3]",
         ],
     )
     assert changed.compress[0].ratios == (0.3,)
     assert changed.recover.epochs == 7
     assert changed.evaluate.mode == "quick"
     assert changed.data.root == "/some where"
-    assert [p.id for p in recipe.variants(changed)][2] == "narrow-r0.50-s0"
+    assert [p.id for p in recipe.variants(changed)][2] == "narrow-r0.30-s0"
 
 
 def test_a_blocks_recovery_is_the_recipes_but_for_the_keys_that_it_gives(tmp_path: Path) -> None:
