@@ -27,6 +27,7 @@ from edgesafe.measure.evidence import from_bytes
 from edgesafe.measure.inference.robustness import plan_cells
 from edgesafe.measure.intervals.bounds import mean_over_cells, paired_mean_over_cells, z_value
 from edgesafe.measure.intervals.clusters import design_of
+from edgesafe.measure.intervals.stated import comparison
 from edgesafe.measure.pooling import benchmark_of
 from edgesafe.measure.sampling import margin
 from edgesafe.policy.decision import Options, decide
@@ -42,6 +43,8 @@ from edgesafe.records import (
     IntervalMethod,
     Measurement,
     Measurements,
+    Population,
+    PopulationKind,
     Role,
     Sample,
     SampleDesign,
@@ -102,7 +105,8 @@ def difference(candidate: Evidence, baseline: Evidence) -> Comparison:
         i = paired_mean_over_cells(
             [rightness(candidate.cells[k]) for k in keys], [rightness(same[k]) for k in keys], design, rate=True
         ).interval
-    return Comparison(metric="mpc", unit=Unit.FRACTION, candidate=0.0, baseline=0.0, **i.fields())
+    who = Population(kind=PopulationKind.BENCHMARK, description="the benchmark")
+    return comparison("mpc", i, who, candidate=0.0, baseline=0.0)
 
 
 def line(name: str, n: int, rows: list[tuple[float, float, float, float]], truth: float) -> None:

@@ -190,7 +190,7 @@ def test_paired_cells_without_a_change_are_not_certain() -> None:
     found = paired_mean_over_cells(right, right, design_of([np.arange(100)] * 3, 100), rate=True)
     assert found.interval.estimate == 0.0
     assert found.interval.high > 0.0
-    assert found.values == pytest.approx((1.0, 1.0))
+    assert (found.candidate, found.baseline) == pytest.approx((1.0, 1.0))
 
 
 def calibrated_rows(rng: np.random.Generator, n: int, gap: float) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -18,6 +18,7 @@ from edgesafe.measure.intervals.bounds import (
 )
 from edgesafe.measure.intervals.clusters import Design, design_of
 from edgesafe.measure.intervals.ece import paired_bootstrap_ece, paired_ece
+from edgesafe.measure.intervals.stated import comparison, measurement
 from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE, brier_rows
 from edgesafe.measure.pooling import (
     Pool,
@@ -27,7 +28,7 @@ from edgesafe.measure.pooling import (
 )
 from edgesafe.measure.probabilities import softmax64
 from edgesafe.measure.sampling.margin import is_drawn
-from edgesafe.measure.sampling.margin_metrics import compare_cells
+from edgesafe.measure.sampling.margin_metrics import MarginCells
 from edgesafe.metrics import get
 from edgesafe.records import (
     Cell,
@@ -47,7 +48,12 @@ _CLEAN_POPULATION = Population(kind=PopulationKind.IMAGES, description=_IMAGES)
 
 
 def compare(
-    candidate: Evidence, baseline: Evidence, *, confidence: float = 0.95, seed: int = 0
+    candidate: Evidence,
+    baseline: Evidence,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    drawn: MarginCells | None = None,
 ) -> dict[str, Comparison]:
     """Every paired difference that two evidences support, and `flips`.
 
@@ -61,6 +67,7 @@ def compare(
         baseline: evidence of what it is compared with.
         confidence: of all intervals.
         seed: of all resampling.
+        drawn: the corrupted cells, if they were drawn by the baseline's margin and are worked out already.
 
     Returns:
         Comparisons by metric id; differences are candidate minus baseline.
@@ -80,8 +87,8 @@ def compare(
         )
     out = _clean(candidate, baseline, confidence, seed)
     if candidate.cells and (is_drawn(candidate) or is_drawn(baseline)):
-        cells = compare_cells(candidate, baseline, population=_IMAGES, level=confidence, seed=seed)
-        return out | cells
+        drawn = drawn or MarginCells(candidate, baseline, level=confidence, seed=seed)
+        return out | drawn.differences(_IMAGES)
     return out | _corrupted(candidate, baseline, confidence, seed)
 
 
@@ -100,7 +107,7 @@ def _corrupted(candidate: Evidence, baseline: Evidence, confidence: float, seed:
         interval = paired_difference(rightness(a), rightness(b), confidence, kind="rate")
         values = (float(rightness(a).mean()), float(rightness(b).mean()))
         metric = f"accuracy.{corruption}.{severity}"
-        out[metric] = _comparison(metric, interval, values, _CLEAN_POPULATION)
+        out[metric] = comparison(metric, interval, _CLEAN_POPULATION, candidate=values[0], baseline=values[1])
     for pool in pools(pairs) if pairs else []:
         both = [pairs[key] for key in pool.keys]
         design = design_of([a.index for a, _ in both], benchmark)
@@ -117,8 +124,7 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidenc
     same_pixels(candidate.provenance, baseline.provenance)
     a, b = _common(candidate.clean, baseline.clean)
     found = _changed(a, b, confidence)
-    who = Population(kind=PopulationKind.IMAGES, description=population)
-    return Measurement(metric="flips", unit=get("flips").unit, population=who, **found.fields())
+    return measurement("flips", found, Population(kind=PopulationKind.IMAGES, description=population))
 
 
 def _changed(a: Cell, b: Cell, confidence: float) -> Interval:
@@ -166,19 +172,6 @@ def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
     return take(a, i), take(b, j)
 
 
-def _comparison(
-    metric: str,
-    i: Interval,
-    values: tuple[float, float],
-    population: Population,
-    details: dict[str, float] | None = None,
-) -> Comparison:
-    return Comparison(
-        metric=metric, unit=get(metric).unit, candidate=values[0], baseline=values[1], population=population,
-        details=details or {}, **i.fields(),
-    )  # fmt: skip
-
-
 def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> dict[str, Comparison]:
     a, b = _common(candidate.clean, baseline.clean)
     right = rightness(a), rightness(b)
@@ -188,7 +181,7 @@ def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> 
         kind: Literal["rate", "mean"] = "rate" if get(metric).unit is Unit.FRACTION else "mean"
         interval = paired_difference(*pair, level, kind=kind)
         values = (float(pair[0].mean()), float(pair[1].mean()))
-        out[metric] = _comparison(metric, interval, values, _CLEAN_POPULATION)
+        out[metric] = comparison(metric, interval, _CLEAN_POPULATION, candidate=values[0], baseline=values[1])
 
     add("accuracy", right)
     over = [
@@ -198,9 +191,11 @@ def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> 
     add("nll", (a.nll, b.nll))
     add("brier", (_brier(candidate, a), _brier(baseline, b)))
     ece = paired_bootstrap_ece((a.confidence, right[0]), (b.confidence, right[1]), level=level, seed=seed)
-    out["ece_em10_top1"] = _comparison("ece_em10_top1", ece.interval, ece.values, _CLEAN_POPULATION)
+    out["ece_em10_top1"] = comparison(
+        "ece_em10_top1", ece.interval, _CLEAN_POPULATION, candidate=ece.candidate, baseline=ece.baseline
+    )
     changed = _changed(a, b, level)
-    out["flips"] = _comparison("flips", changed, (changed.estimate, 0.0), _CLEAN_POPULATION)
+    out["flips"] = comparison("flips", changed, _CLEAN_POPULATION, candidate=changed.estimate, baseline=0.0)
     gained, lost = float((right[0] > right[1]).sum()), float((right[1] > right[0]).sum())
     out["accuracy"] = out["accuracy"].model_copy(
         update={"details": {"candidate_only_right": gained, "baseline_only_right": lost}}
@@ -221,8 +216,11 @@ def _pool(
     mean = paired_mean_over_cells(right[0], right[1], design, level, rate=True)
     size = {"cells": float(len(both)), "images": float(design.images)}
     details = {**size, "se_new_images": mean.se_new_images}
-    pair = (mean.values[0], mean.values[1])
-    out = {pool.mpc: _comparison(pool.mpc, mean.interval, pair, who, details)}
+    out = {
+        pool.mpc: comparison(
+            pool.mpc, mean.interval, who, candidate=mean.candidate, baseline=mean.baseline, details=details
+        )
+    }
     if pool.ece:
         confidences = [np.concatenate([pair[i].confidence for pair in both]) for i in (0, 1)]
         ece = paired_ece(
@@ -232,10 +230,13 @@ def _pool(
             level=level,
             seed=seed,
         )
-        out[pool.ece] = _comparison(pool.ece, ece.interval, ece.values, who, size)
+        out[pool.ece] = comparison(
+            pool.ece, ece.interval, who, candidate=ece.candidate, baseline=ece.baseline, details=size
+        )
     if pool.nll:
         loss = paired_mean_over_cells([a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False)
-        pair = (loss.values[0], loss.values[1])
         details = {**size, "se_new_images": loss.se_new_images}
-        out[pool.nll] = _comparison(pool.nll, loss.interval, pair, who, details)
+        out[pool.nll] = comparison(
+            pool.nll, loss.interval, who, candidate=loss.candidate, baseline=loss.baseline, details=details
+        )
     return out

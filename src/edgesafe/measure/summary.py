@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from edgesafe.measure.comparison import compare, flips
 from edgesafe.measure.intervals.bounds import mean_over_cells
 from edgesafe.measure.intervals.clusters import Design, design_of
 from edgesafe.measure.intervals.ece import (
-    Interval,
     bootstrap_ece,
     ece_interval,
     ece_noise_floor,
@@ -21,6 +19,7 @@ from edgesafe.measure.intervals.ece import (
     wilson,
 )
 from edgesafe.measure.intervals.reported import aurc_interval, classwise_interval
+from edgesafe.measure.intervals.stated import measurement
 from edgesafe.measure.metrics import calibration, temperature
 from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE
 from edgesafe.measure.pooling import (
@@ -31,10 +30,11 @@ from edgesafe.measure.pooling import (
 )
 from edgesafe.measure.probabilities import cell_from_logits, softmax64
 from edgesafe.measure.sampling.margin import is_drawn
-from edgesafe.measure.sampling.margin_metrics import summarise_cells
+from edgesafe.measure.sampling.margin_metrics import MarginCells
 from edgesafe.metrics import get
 from edgesafe.records import (
     Cell,
+    Comparison,
     Evidence,
     IntervalMethod,
     Measurement,
@@ -42,7 +42,7 @@ from edgesafe.records import (
     PopulationKind,
 )
 
-__all__ = ["calibrated", "compare", "flips", "summarise"]
+__all__ = ["calibrated", "compare", "flips", "measure", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,6 @@ class _Scope:
         return Population(kind=PopulationKind.IMAGES, description=self.images)
 
 
-def _measurement(metric: str, i: Interval, population: Population, **more: Any) -> Measurement:
-    return Measurement(metric=metric, unit=get(metric).unit, population=population, **i.fields(), **more)
-
-
 def summarise(
     evidence: Evidence,
     *,
@@ -70,6 +66,7 @@ def summarise(
     confidence: float = 0.95,
     seed: int = 0,
     baseline: Evidence | None = None,
+    drawn: MarginCells | None = None,
 ) -> dict[str, Measurement]:
     """Every metric of one file that its evidence supports.
 
@@ -83,6 +80,7 @@ def summarise(
         confidence: of all intervals.
         seed: of all resampling: same evidence, same numbers.
         baseline: needed only where the corrupted cells are a sample by its margins (`margin.is_drawn`).
+        drawn: those cells, if they are worked out already.
 
     Returns:
         Measurements by metric id. Rates and calibration errors are fractions, NLL nats.
@@ -102,10 +100,31 @@ def summarise(
                 where="evidence",
                 fix="give the baseline's evidence too",
             )
-        out.update(summarise_cells(evidence, baseline, population=population, level=confidence, seed=seed))
+        drawn = drawn or MarginCells(evidence, baseline, level=confidence, seed=seed)
+        out.update(drawn.own(population))
     elif evidence.cells:
         out.update(_corrupted(evidence, scope))
     return out
+
+
+def measure(
+    evidence: Evidence, baseline: Evidence | None, *, population: str
+) -> tuple[dict[str, Measurement], dict[str, Comparison]]:
+    """Every metric of a file, and its paired differences to a baseline: `summarise` and `compare` in one go.
+
+    Args:
+        evidence: of the file.
+        baseline: of what it is compared with; None: nothing, and there are no differences.
+        population: see `summarise`.
+
+    Raises:
+        EdgesafeError: see `summarise` and `compare`.
+    """
+    if baseline is None:
+        return summarise(evidence, population=population), {}
+    drawn = MarginCells(evidence, baseline, level=0.95, seed=0) if evidence.cells and is_drawn(evidence) else None
+    own = summarise(evidence, population=population, baseline=baseline, drawn=drawn)
+    return own, compare(evidence, baseline, drawn=drawn)
 
 
 def _clean(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
@@ -116,11 +135,11 @@ def _clean(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     over = int(((cell.confidence > HIGH_CONFIDENCE) & ~right).sum())
     brier = mean_interval(calibration.brier_rows(softmax64(evidence.logits), cell.label), level)
     return {
-        "accuracy": _measurement("accuracy", wilson(int(right.sum()), n, level), who),
+        "accuracy": measurement("accuracy", wilson(int(right.sum()), n, level), who),
         "ece_em10_top1": _ece("ece_em10_top1", cell, scope),
-        "nll": _measurement("nll", mean_interval(cell.nll, level), who),
-        "brier": _measurement("brier", brier, who),
-        "high_conf_error@0.9": _measurement("high_conf_error@0.9", wilson(over, n, level), who),
+        "nll": measurement("nll", mean_interval(cell.nll, level), who),
+        "brier": measurement("brier", brier, who),
+        "high_conf_error@0.9": measurement("high_conf_error@0.9", wilson(over, n, level), who),
     }
 
 
@@ -128,7 +147,7 @@ def _ece(metric: str, cell: Cell, scope: _Scope) -> Measurement:
     right = cell.prediction == cell.label
     result = calibration.ece_equal_mass(cell.confidence, right)
     interval = bootstrap_ece(cell.confidence, right, level=scope.confidence, seed=scope.seed)
-    return _measurement(
+    return measurement(
         metric,
         replace(interval, estimate=result.value),
         scope.population,
@@ -154,8 +173,8 @@ def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
             unit=get("mce").unit,
             population=who,
         ),
-        "ece_classwise": _measurement("ece_classwise", classwise, who),
-        "aurc": _measurement("aurc", area, who),
+        "ece_classwise": measurement("ece_classwise", classwise, who),
+        "aurc": measurement("aurc", area, who),
     }
 
 
@@ -166,7 +185,7 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
         right = int((cell.prediction == cell.label).sum())
         metric = f"accuracy.{corruption}.{severity}"
         interval = wilson(right, len(cell.index), scope.confidence)
-        out[metric] = _measurement(metric, interval, scope.population)
+        out[metric] = measurement(metric, interval, scope.population)
     for pool in pools(evidence.cells):
         cells = [evidence.cells[key] for key in pool.keys]
         design = design_of([c.index for c in cells], benchmark)
@@ -181,13 +200,13 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
     mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
     size = {"cells": float(len(cells)), "images": float(design.images)}
     details = {**size, "se_new_images": found.se_new_images}
-    out = {pool.mpc: _measurement(pool.mpc, mean, who, details=details)}
+    out = {pool.mpc: measurement(pool.mpc, mean, who, details=details)}
     if pool.ece:
         confidence = np.concatenate([c.confidence for c in cells])
         correct = np.concatenate(right)
         interval = ece_interval(confidence, correct, design, level=scope.confidence, seed=scope.seed)
         result = calibration.ece_equal_mass(confidence, correct)
-        out[pool.ece] = _measurement(
+        out[pool.ece] = measurement(
             pool.ece,
             replace(interval, estimate=result.value),
             who,
@@ -197,7 +216,7 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
     if pool.nll:
         loss = mean_over_cells([c.nll for c in cells], design, scope.confidence)
         details = {**size, "se_new_images": loss.se_new_images}
-        out[pool.nll] = _measurement(pool.nll, loss.interval, who, details=details)
+        out[pool.nll] = measurement(pool.nll, loss.interval, who, details=details)
     return out
 
 
@@ -220,5 +239,5 @@ def calibrated(
     scope = _Scope(population, confidence, seed)
     cell = cell_from_logits(temperature.apply(evidence.logits, value), evidence.clean.label, evidence.clean.index)
     ece = _ece("ece_em10_top1.calibrated", cell, scope)
-    loss = _measurement("nll.calibrated", mean_interval(cell.nll, confidence), scope.population)
+    loss = measurement("nll.calibrated", mean_interval(cell.nll, confidence), scope.population)
     return {ece.metric: ece, loss.metric: loss}

@@ -142,6 +142,7 @@ def _assembled(
         evidence_sha256: of the evidence as it was written; empty: it was not.
     """
     provenance, base = evidence.provenance, reference[1] if reference is not None else None
+    own, differences = summary.measure(evidence, base, population=task.bench.population)
     return Measurements(
         variant=task.variant,
         baseline=reference[0] if reference is not None else None,
@@ -152,8 +153,8 @@ def _assembled(
         sample=provenance.sample,
         target=task.bench.target,
         host=task.bench.host,
-        metrics=summary.summarise(evidence, population=task.bench.population, baseline=base),
-        differences=summary.compare(evidence, base) if base is not None else {},
+        metrics=own,
+        differences=differences,
     )
 
 

@@ -21,6 +21,7 @@ from edgesafe.records import IntervalMethod
 __all__ = [
     "CellMean",
     "Interval",
+    "PairedCellMean",
     "mean_interval",
     "mean_over_cells",
     "paired_difference",
@@ -176,12 +177,27 @@ class CellMean:
 
     Attributes:
         interval: about what `Design.by` says: new images, or the fixed benchmark.
-        values: the mean (one entry), or candidate's and baseline's means (two).
         se_new_images: standard error about new images, in either case.
     """
 
     interval: Interval
-    values: tuple[float, ...]
+    se_new_images: float
+
+
+@dataclass(frozen=True)
+class PairedCellMean:
+    """The difference of two means over cells.
+
+    Attributes:
+        interval: of candidate minus baseline, about what `Design.by` says.
+        candidate: its mean.
+        baseline: its mean.
+        se_new_images: standard error about new images, in either case.
+    """
+
+    interval: Interval
+    candidate: float
+    baseline: float
     se_new_images: float
 
 
@@ -198,7 +214,7 @@ def mean_over_cells(values: Sequence[NDArray[np.float64]], design: Design, confi
     """
     rows = np.concatenate(values) * _weights(design)
     interval, new = _clustered(rows, design, confidence, 0.0)
-    return CellMean(interval, (interval.estimate,), new)
+    return CellMean(interval, new)
 
 
 def paired_mean_over_cells(
@@ -208,7 +224,7 @@ def paired_mean_over_cells(
     confidence: float = 0.95,
     *,
     rate: bool,
-) -> CellMean:
+) -> PairedCellMean:
     """Difference of two means over cells, on the same images and pixels.
 
     Args:
@@ -227,7 +243,7 @@ def paired_mean_over_cells(
     floor = 2.0 * float(weights.max()) ** 2 if rate else 0.0
     interval, new = _clustered(first - second, design, confidence, floor)
     interval = replace(interval, method=interval.method.paired)
-    return CellMean(interval, (float(first.sum()), float(second.sum())), new)
+    return PairedCellMean(interval, float(first.sum()), float(second.sum()), new)
 
 
 def _weights(design: Design) -> NDArray[np.float64]:

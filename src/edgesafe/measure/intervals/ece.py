@@ -53,10 +53,11 @@ _EXACT_FLOOR = 2_000  # rows up to which the noise floor draws each label; above
 
 @dataclass(frozen=True)
 class PairedEce:
-    """A difference of two ECEs, and the two (candidate, baseline)."""
+    """A difference of two ECEs, candidate minus baseline, and the two."""
 
     interval: Interval
-    values: tuple[float, float]
+    candidate: float
+    baseline: float
 
 
 class Resampler:
@@ -279,7 +280,7 @@ def _paired_from_noise(
     values = float(np.abs(gaps[0]).sum()), float(np.abs(gaps[1]).sum())
     estimate, se = values[0] - values[1], float((sums[0] - sums[1]).std(ddof=1))
     if se == 0.0:  # the same predictions: nothing differs, whatever the images
-        return PairedEce(Interval(estimate, estimate, estimate, se, level, n, method), values)
+        return PairedEce(Interval(estimate, estimate, estimate, se, level, n, method), *values)
     (low_a, high_a, se_a), (low_b, high_b, se_b) = (
         folded_interval(g, e, level) for g, e in zip(gaps, centred, strict=True)
     )
@@ -287,7 +288,7 @@ def _paired_from_noise(
     r = float(np.clip((se_a**2 + se_b**2 - se**2) / (2.0 * spread), -1.0, 1.0)) if spread > 0.0 else 0.0
     below = _combined(values[0] - low_a, high_b - values[1], r)
     above = _combined(high_a - values[0], values[1] - low_b, r)
-    return PairedEce(Interval(estimate, estimate - below, estimate + above, se, level, n, method), values)
+    return PairedEce(Interval(estimate, estimate - below, estimate + above, se, level, n, method), *values)
 
 
 def _combined(a: float, b: float, r: float) -> float:

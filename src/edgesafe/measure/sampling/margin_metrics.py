@@ -7,7 +7,7 @@ errors are those of the weighted rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgesafe.measure.intervals.bounds import Interval, z_value
 from edgesafe.measure.intervals.clusters import gaussian_noise
 from edgesafe.measure.intervals.ece import REPLICATES
+from edgesafe.measure.intervals.stated import comparison, measurement
 from edgesafe.measure.metrics.calibration import BINS, ece_equal_mass
 from edgesafe.measure.pooling import fixed_benchmark, pools
 from edgesafe.measure.sampling.margin import (
@@ -26,20 +27,12 @@ from edgesafe.measure.sampling.margin import (
     columns_of,
     drawn,
 )
-from edgesafe.metrics import get
 from edgesafe.records import Comparison, Evidence, IntervalMethod, Measurement, Population
 
-__all__ = ["bin_edges", "cell_differences", "compare_cells", "summarise_cells"]
+__all__ = ["MarginCells", "bin_edges", "cell_differences"]
 
 Key = tuple[str, int]
 _PAIRED = IntervalMethod.PAIRED_MARGIN_STRATA
-
-
-@dataclass(frozen=True)
-class _Scope:
-    level: float
-    seed: int
-    who: Population
 
 
 @dataclass(frozen=True)
@@ -51,10 +44,6 @@ class _Wanted:
     metric: str
     ece: str = ""
     nll: str = ""
-
-
-def _scope(sample: Drawn, population: str, level: float, seed: int) -> _Scope:
-    return _Scope(level, seed, fixed_benchmark(population, sample.benchmark, len(sample.frame.keys)))
 
 
 def _cells(sample: Drawn) -> list[tuple[Key, Part]]:
@@ -71,58 +60,72 @@ def _wanted(sample: Drawn) -> list[_Wanted]:
     ]
 
 
-def summarise_cells(
-    candidate: Evidence, baseline: Evidence, *, population: str, level: float, seed: int
-) -> dict[str, Measurement]:
-    """The candidate's own metrics over corrupted cells, by metric id: see `summary.summarise`.
+class MarginCells:
+    """The metrics over corrupted cells of a file, and their differences to the baseline that it was drawn by.
+
+    Both rest on the same calibration errors, which are worked out once.
+
+    Args:
+        candidate: evidence of the file, drawn by the baseline's margin.
+        baseline: evidence of the baseline.
+        level: of the intervals, two-sided.
+        seed: of the noise of calibration errors.
 
     Raises:
         RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
     """
-    sample = drawn(candidate, baseline)
-    scope = _scope(sample, population, level, seed)
-    return {found.metric: found for one in _wanted(sample) for found in _own(sample, one, scope)}
 
+    def __init__(self, candidate: Evidence, baseline: Evidence, *, level: float, seed: int) -> None:
+        self._sample = drawn(candidate, baseline)
+        self._level, self._seed = level, seed
+        self._parts = _wanted(self._sample)
+        self._eces = {one.ece: _ece(self._sample, one, level, seed) for one in self._parts if one.ece}
 
-def _own(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Measurement]:
-    part, size = one.part, _size(one)
-    change = part.candidate.right - part.baseline.right
-    value = _whole(sample.evidence, one.keys, "right") + part.mean(change)
-    rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), scope.level)
-    low, high = max(0.0, rate.low), min(1.0, rate.high)
-    fields = rate.fields() | {"low": low, "high": high}
-    out = [Measurement(metric=one.metric, unit=get(one.metric).unit, population=scope.who, details=size, **fields)]
-    if one.ece:
-        ece = _ece(sample, one, scope)
-        rows = len(one.part.rows)
-        details = {**size, "bins_used": float(ece.bins), "few_images": float(rows < 100 * BINS)}
-        out.append(
-            Measurement(
-                metric=one.ece, unit=get(one.ece).unit, population=scope.who, noise_floor=ece.noise_floor,
-                details=details, **ece.own.fields(),
-            )
-        )  # fmt: skip
-    if one.nll:
-        change = part.candidate.nll - part.baseline.nll
-        value = _whole(sample.evidence, one.keys, "nll") + part.mean(change)
-        loss = part.interval(value, part.mean_se(change, part.candidate.nll), scope.level)
-        out.append(
-            Measurement(metric=one.nll, unit=get(one.nll).unit, population=scope.who, details=size, **loss.fields())
-        )
-    return out
+    def own(self, images: str) -> dict[str, Measurement]:
+        """The candidate's own metrics by id; `images`: what the clean images stand for, in words."""
+        who = self._population(images)
+        return {found.metric: found for one in self._parts for found in self._own(one, who)}
 
+    def differences(self, images: str) -> dict[str, Comparison]:
+        """Paired differences by metric id, candidate minus baseline."""
+        who = self._population(images)
+        return {found.metric: found for one in self._parts for found in self._difference(one, who)}
 
-def compare_cells(
-    candidate: Evidence, baseline: Evidence, *, population: str, level: float, seed: int
-) -> dict[str, Comparison]:
-    """Paired differences over corrupted cells, candidate minus baseline, by metric id: see `comparison.compare`.
+    def _population(self, images: str) -> Population:
+        return fixed_benchmark(images, self._sample.benchmark, len(self._sample.frame.keys))
 
-    Raises:
-        RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
-    """
-    sample = drawn(candidate, baseline)
-    scope = _scope(sample, population, level, seed)
-    return {found.metric: found for one in _wanted(sample) for found in _difference(sample, one, scope)}
+    def _own(self, one: _Wanted, who: Population) -> Iterator[Measurement]:
+        part, size, level = one.part, _size(one), self._level
+        change = part.candidate.right - part.baseline.right
+        value = _whole(self._sample.evidence, one.keys, "right") + part.mean(change)
+        rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), level)
+        rate = replace(rate, low=max(0.0, rate.low), high=min(1.0, rate.high))
+        yield measurement(one.metric, rate, who, details=size)
+        if one.ece:
+            ece = self._eces[one.ece]
+            details = {**size, "bins_used": float(ece.bins), "few_images": float(len(part.rows) < 100 * BINS)}
+            yield measurement(one.ece, ece.own, who, noise_floor=ece.noise_floor, details=details)
+        if one.nll:
+            change = part.candidate.nll - part.baseline.nll
+            value = _whole(self._sample.evidence, one.keys, "nll") + part.mean(change)
+            loss = part.interval(value, part.mean_se(change, part.candidate.nll), level)
+            yield measurement(one.nll, loss, who, details=size)
+
+    def _difference(self, one: _Wanted, who: Population) -> Iterator[Comparison]:
+        part, baseline = one.part, self._sample.evidence
+
+        def compared(metric: str, interval: Interval, of_baseline: float) -> Comparison:
+            both = {"candidate": of_baseline + interval.estimate, "baseline": of_baseline}
+            return comparison(metric, interval, who, details=_size(one), **both)
+
+        yield compared(one.metric, _change(part, self._level), _whole(baseline, one.keys, "right"))
+        if one.ece:
+            ece = self._eces[one.ece]
+            yield compared(one.ece, ece.difference, ece.baseline)
+        if one.nll:
+            change = part.candidate.nll - part.baseline.nll
+            loss = part.interval(part.mean(change), part.mean_se(change), self._level, of=_PAIRED)
+            yield compared(one.nll, loss, _whole(baseline, one.keys, "nll"))
 
 
 def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.95) -> dict[Key, Interval]:
@@ -137,26 +140,6 @@ def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.9
 def _change(part: Part, level: float) -> Interval:
     change = part.candidate.right - part.baseline.right
     return part.interval(part.mean(change), part.rate_se(change), level, of=_PAIRED)
-
-
-def _difference(sample: Drawn, one: _Wanted, scope: _Scope) -> list[Comparison]:
-    part = one.part
-
-    def compared(metric: str, interval: Interval, of_baseline: float) -> Comparison:
-        return Comparison(
-            metric=metric, unit=get(metric).unit, population=scope.who, details=_size(one), baseline=of_baseline,
-            candidate=of_baseline + interval.estimate, **interval.fields(),
-        )  # fmt: skip
-
-    out = [compared(one.metric, _change(part, scope.level), _whole(sample.evidence, one.keys, "right"))]
-    if one.ece:
-        ece = _ece(sample, one, scope)
-        out.append(compared(one.ece, ece.difference, ece.baseline))
-    if one.nll:
-        change = part.candidate.nll - part.baseline.nll
-        loss = part.interval(part.mean(change), part.mean_se(change), scope.level, of=_PAIRED)
-        out.append(compared(one.nll, loss, _whole(sample.evidence, one.keys, "nll")))
-    return out
 
 
 def _size(one: _Wanted) -> dict[str, float]:
@@ -179,7 +162,7 @@ class _Ece:
     bins: int
 
 
-def _ece(sample: Drawn, one: _Wanted, scope: _Scope) -> _Ece:
+def _ece(sample: Drawn, one: _Wanted, level: float, seed: int) -> _Ece:
     """The candidate's ECE over a part, and its difference to the baseline's.
 
     Both ECEs of the sample err alike, so that their difference is sharp where each alone is not; the candidate's own is
@@ -194,16 +177,16 @@ def _ece(sample: Drawn, one: _Wanted, scope: _Scope) -> _Ece:
     values = [float(np.abs(side.sum(axis=0)).sum()) for side in sides]
 
     def moved(cov: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        noisy = np.abs(gaps + gaussian_noise(cov, REPLICATES, scope.seed))
+        noisy = np.abs(gaps + gaussian_noise(cov, REPLICATES, seed))
         return noisy[:, :BINS].sum(axis=1), noisy[:, BINS:].sum(axis=1)
 
     mine, theirs = moved(second + first)
-    difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), scope.level, of=_PAIRED)
+    difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), level, of=_PAIRED)
     whole = columns_of([sample.evidence.cells[key] for key in one.keys])
     baseline = ece_equal_mass(whole.confidence, whole.right)
     mine, theirs = moved(second)
     se = math.hypot(float((mine - theirs).std(ddof=1)), float(moved(first)[0].std(ddof=1)))
-    own = part.interval(max(0.0, baseline.value + difference.estimate), se, scope.level)
+    own = part.interval(max(0.0, baseline.value + difference.estimate), se, level)
     own = replace(own, low=max(0.0, own.low), high=min(1.0, own.high))
     return _Ece(own, difference, baseline.value, z_value(0.9) * se, int((sides[0] != 0.0).any(axis=0).sum()))
 
