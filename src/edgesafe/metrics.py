@@ -122,7 +122,7 @@ class MetricInfo:
     def rules(self) -> tuple[Rule, ...]:
         """The rules that this metric can be put under."""
         if self.paired or not self.comparable:
-            return (Rule.MAX,)
+            return (Rule.MIN,) if self.higher_is_better else (Rule.MAX,)
         if self.higher_is_better:
             return (Rule.MIN, Rule.MAX_DROP)
         return (Rule.MAX, Rule.MAX_INCREASE, Rule.MAX_RATIO)
@@ -223,7 +223,7 @@ _CATALOGUE = (
     Quantity("certified_accuracy.<set>", "Certified accuracy, <set>", _FRACTION, True, _IMAGES),
     Quantity("falsified.<set>", "Falsified, <set>", _FRACTION, False, _IMAGES),
     Quantity("unknown.<set>", "Neither certified nor falsified, <set>", _FRACTION, False, _IMAGES),
-    Quantity("certified_agreement.<set>", "Certified agreement, <set>", _FRACTION, True, _IMAGES),
+    Quantity("certified_agreement.<set>", "Certified agreement, <set>", _FRACTION, True, _IMAGES, paired=True),
     Quantity("certified_points.<set>", "Certified keypoints, <set>", _FRACTION, True, _IMAGES),
     Quantity("pck@<px>", "Keypoints within <px> px", _FRACTION, True, _IMAGES, _CORRUPTED),
     Quantity("error.mean_px", "Keypoint error, mean", Unit.PIXELS, False, _IMAGES, _CORRUPTED),

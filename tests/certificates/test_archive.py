@@ -19,6 +19,7 @@ from edgesafe.certificates.enumeration import Plan
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.summary import compare, curve, summarise
 from edgesafe.errors import DataError, EdgesafeError, IntegrityError, NonFiniteError, NothingEvaluated
+from edgesafe.metrics import Rule, get, info
 from edgesafe.records import Population, PopulationKind
 from edgesafe.records.certificates import Certificates, SetCertificates, Standing
 
@@ -190,15 +191,19 @@ def test_metrics_are_shares_of_all_images_with_wilsons_interval() -> None:
         reference = scipy.binomtest(k, len(one)).proportion_ci(0.95, method="wilson")
         number = found[f"certified_accuracy.{one.id}"]
         assert (number.low, number.high) == (pytest.approx(reference.low), pytest.approx(reference.high))
-        assert f"certified_agreement.{one.id}" not in found
 
 
-def test_agreement_is_a_metric_where_a_baseline_was_given() -> None:
+def test_agreement_is_compared_where_a_baseline_was_given() -> None:
     net, images = Net(3), pictures(30)
     base = certify_set(work(Net(), images), Plan(parse("brightness=9"), complete=True))
     one = certify_set(work(net, images), Plan(parse("brightness=9"), baseline=base))
-    found = summarise(Certificates((one,), ORIGIN), PEOPLE)["certified_agreement.brightness=9"]
-    assert found.estimate == float((one.agrees == 1).mean())
+    found = compare(Certificates((one,), ORIGIN), Certificates((base,), ORIGIN), PEOPLE)
+    number = found["certified_agreement.brightness=9"]
+    assert number.estimate == number.candidate == float((one.agrees == 1).mean())
+    assert number.low is not None
+    assert number.low < number.estimate
+    assert get(number.metric).rules() == (Rule.MIN,)
+    assert all(info(metric) is not None for metric in found)
 
 
 def test_differences_are_paired_over_images() -> None:

@@ -23,9 +23,9 @@ from edgesafe.errors import NonFiniteError
 from edgesafe.measure.columns import Column, Layout, pack, parse_header, unpack
 from edgesafe.records import Record
 from edgesafe.records.certificates import (
+    CertificateEngine,
     CertificateProvenance,
     Certificates,
-    Engine,
     SetCertificates,
     Standing,
     Witnesses,
@@ -64,7 +64,7 @@ class _Set(Record):
     sha256: str
     unit: str
     reach: float
-    engine: Engine
+    engine: CertificateEngine
     outwards: bool
     complete: bool
     rows: int = Field(ge=1)
@@ -175,7 +175,7 @@ def _validate(one: SetCertificates) -> None:
         raise NonFiniteError("NaN or infinity", where=f"certificates, {one.id}", fix="certify again")
     standing, witness, counts = one.standing, one.witness, one.answer_count
     falsified, certified = standing == Standing.FALSIFIED, standing == Standing.CERTIFIED
-    enumerated = one.engine is Engine.ENUMERATION
+    enumerated = one.engine is CertificateEngine.ENUMERATION
     ran_all = one.ran - one.members
     wrong: list[tuple[str, bool]] = [
         ("an index comes twice or falls", bool((np.diff(one.index) <= 0).any() or one.index[0] < 0)),

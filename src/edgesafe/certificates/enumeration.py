@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgesafe.certificates.sets import FiniteSet, Members
 from edgesafe.errors import IntegrityError, RefusedError
-from edgesafe.records.certificates import Engine, SetCertificates, Standing, Witnesses
+from edgesafe.records.certificates import CertificateEngine, SetCertificates, Standing, Witnesses
 
 __all__ = ["Classifier", "Images", "Plan", "enumerate_chunk", "margins", "visiting_order"]
 
@@ -91,7 +91,8 @@ class _Rows:
         finite, shape = plan.finite, images.pixels.shape[1:]
         none = np.empty(0, np.int64)
         return SetCertificates(
-            id=finite.id, sha256=finite.sha256, unit=finite.unit, reach=finite.reach(shape), engine=Engine.ENUMERATION,
+            id=finite.id, sha256=finite.sha256, unit=finite.unit, reach=finite.reach(shape),
+            engine=CertificateEngine.ENUMERATION,
             outwards=plan.outwards, complete=plan.complete, index=images.index, label=images.labels,
             prediction=self.prediction, standing=self.standing, margin=self.margin, distance=self.distance,
             witness=self.witness, members=self.members, ran=self.ran, agrees=self.agrees,

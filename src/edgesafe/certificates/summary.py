@@ -23,7 +23,7 @@ _SHARES = {
 
 
 def summarise(certificates: Certificates, population: Population, confidence: float = 0.95) -> dict[str, Measurement]:
-    """`certified_accuracy.<set>`, `falsified.<set>`, `unknown.<set>`, and `certified_agreement.<set>` if it was asked.
+    """`certified_accuracy.<set>`, `falsified.<set>`, `unknown.<set>`.
 
     Args:
         certificates: of one file.
@@ -34,8 +34,6 @@ def summarise(certificates: Certificates, population: Population, confidence: fl
     for one in certificates.sets:
         details = {"images_run": float(one.ran.sum()), "largest_set": float(one.members.max())}
         rates = {name: one.standing == standing for name, standing in _SHARES.items()}
-        if (one.agrees >= 0).all():
-            rates["certified_agreement"] = one.agrees == 1
         for name, rate in rates.items():
             metric = f"{name}.{one.id}"
             interval = wilson(int(rate.sum()), len(one), confidence)
@@ -48,7 +46,10 @@ def summarise(certificates: Certificates, population: Population, confidence: fl
 def compare(
     candidate: Certificates, baseline: Certificates, population: Population, confidence: float = 0.95
 ) -> dict[str, Comparison]:
-    """Paired differences, candidate minus baseline, of `certified_accuracy`, `falsified` and `unknown` of every set.
+    """Paired differences, candidate minus baseline, of every set's metrics; and `certified_agreement.<set>`.
+
+    Agreement is the share of images for which both files give the same answer, right or wrong, on every image of the
+    set and on the untouched one; it stands beside the baseline's agreement with itself, 1.
 
     Raises:
         IntegrityError: other test images, or a set of the same id that makes other images.
@@ -68,6 +69,10 @@ def compare(
             a, b = one.standing[here] == standing, other.standing[there] == standing
             interval = paired_difference(a, b, confidence, kind="rate")
             found[f"{name}.{one.id}"] = _comparison(f"{name}.{one.id}", interval, a, b, population)
+        if (one.agrees >= 0).all():
+            same, metric = one.agrees == 1, f"certified_agreement.{one.id}"
+            interval = wilson(int(same.sum()), len(one), confidence)
+            found[metric] = _comparison(metric, interval, same, np.ones_like(same), population)
     return found
 
 

@@ -1,4 +1,4 @@
-"""compress, report, gate, evaluate: the commands that make, show and judge studies."""
+"""compress, report, gate, evaluate, certify: the commands that make, show and judge studies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgesafe.recipe.recipe import Recipe
     from edgesafe.records import Verdict
 
-__all__ = ["compress", "evaluate", "gate", "report"]
+__all__ = ["certify", "compress", "evaluate", "gate", "report"]
 
 
 def compress(
@@ -216,4 +216,44 @@ def evaluate(
             _print_verdict(verdict)
 
     deliver(result, json, show)
+    return result.exit_code
+
+
+def certify(
+    target: Annotated[Path, typer.Argument(metavar="STUDY|MODEL.onnx", help="A finished study, or an ONNX file.")],
+    set_: Annotated[
+        list[str], typer.Option("--set", metavar="ID", help='For example "brightness=2"; may be repeated.')
+    ],
+    data: Annotated[str | None, typer.Option(help="Data set. None: the study's own.")] = None,
+    root: Annotated[str | None, typer.Option(help="Where the data lies.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="BASE", help="For a file: an ONNX file to compare with.")
+    ] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Of a study: only this variant; may be repeated.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Only the first so many test images.")] = None,
+    max_images: Annotated[int, typer.Option(min=1, help="Images that a set may make of one test image.")] = 10_000,
+    radius: Annotated[
+        bool, typer.Option(help="Run by rising range, which gives each image's radius; else extremes first.")
+    ] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Threads. 0: one per core.")] = 0,
+    out: Out = None,
+    fresh: Fresh = False,
+    json: Json = None,
+) -> int:
+    """Run every image of finite perturbation sets."""
+    from edgesafe import progress
+    from edgesafe.commands import certify, evaluate, printing, results
+    from edgesafe.recipe.sections import CertifySection
+
+    section = CertifySection(sets=tuple(set_), images=images, outwards=radius, max_images=max_images, workers=workers)
+    request = certify.Request(target, section, data, root, baseline, tuple(variant or ()))
+    say = progress.for_terminal()
+    if target.is_dir():
+        study = certify.certify_study(request, say)
+    else:
+        place = out or Path("export") / f"{target.stem}-certificates"
+        _start_over(fresh, place, say)
+        study = evaluate.evaluate(certify.evaluation(request), place, say)
+    result = results.of_study("certify", study)
+    deliver(result, json, partial(printing.print_certificates, study))
     return result.exit_code

@@ -36,7 +36,7 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import counts, export, measure, observe, prune, timing
+from edgesafe.stages import certify, counts, export, measure, observe, prune, timing
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.export import Exported, Order
 from edgesafe.stages.observe import Bench
@@ -70,6 +70,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     torch.set_num_threads(here.cores)
     judge.check(recipe.policy_file)
     bundle = data.load(recipe.data)
+    certify.check(recipe.certify, bundle.test.images.shape[1:])
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)
     with StudyWriter(out, _begun(recipe, bundle, here)) as study:
         study.put_samples(observe.samples(bench))
@@ -242,6 +243,8 @@ def _task(run: _Run, plan: VariantPlan) -> measure.Task:
         baseline=plan.baseline,
         policy=run.recipe.policy_file if plan.baseline is not None else None,
         counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),
+        certify=run.recipe.certify,
+        is_reference=plan.baseline is None,
     )
 
 

@@ -38,7 +38,7 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import counts, measure, observe, timing
+from edgesafe.stages import certify, counts, measure, observe, timing
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timing
 from edgesafe.study import naming, writer
@@ -62,7 +62,7 @@ class Request:
         data: data set, as a recipe's data.name.
         root: where it lies.
         statement: what is known of the model's input and output; the rest is detected.
-        overrides: KEY=VALUE of the sections data, evaluate, target.
+        overrides: KEY=VALUE of the sections data, evaluate, certify, target.
     """
 
     model: Path
@@ -110,6 +110,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     resolved = resolved.model_copy(update={"compress": (), "name": f"{naming.cleaned(request.model.stem)}-audit"})
     judge.check(resolved.policy_file)
     bundle = data.load(resolved.data)
+    certify.check(resolved.certify, bundle.test.images.shape[1:])
     here = host()
     known = _known(request.baseline)
     bench_ = _on_known(observe.prepare(bundle, resolved.evaluate, resolved.target, here), known)
@@ -240,6 +241,7 @@ class _Audit:
             baseline=_BASELINE if self._compared(variant) else None,
             policy=self.recipe.policy_file if candidate else None,
             counted=self._counted(variant, content, detected, classifier.batch),
+            certify=self.recipe.certify, is_reference=not candidate,
         )  # fmt: skip
         known = None
         if self.known is not None and not candidate:

@@ -11,7 +11,7 @@ from rich.table import Table
 from edgesafe.commands.results import in_words
 from edgesafe.display import number, terminal
 from edgesafe.recipe import shipped
-from edgesafe.records import Fact, InitResult, Measurement, Measurements, PopulationKind
+from edgesafe.records import Comparison, Fact, InitResult, Measurement, Measurements, PopulationKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COLUMNS",
     "cells",
+    "print_certificates",
     "print_facts",
     "print_init",
     "print_latency",
@@ -123,6 +124,30 @@ def _thousands(count: float) -> str:
     return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
+def print_certificates(study: Study) -> None:
+    """One line per variant and set that it was certified for."""
+    console = _console()
+    _line(console, f"{study.record.name} on {study.record.data.name}, every image run; shares of all test images, %")
+    table = _plain()
+    for name in ("variant", "set", "certified", "falsified", "same as baseline"):
+        table.add_column(name, justify="left" if name in ("variant", "set") else "right", no_wrap=True)
+    for measured in study.measurements().values():
+        for metric, value in measured.metrics.items():
+            kind, _, name = metric.partition(".")
+            if kind == "certified_accuracy":
+                falsified = measured.metrics.get(f"falsified.{name}")
+                same = measured.differences.get(f"certified_agreement.{name}")
+                rates = (_rate(each).removesuffix(" %") for each in (value, falsified, same))
+                table.add_row(measured.variant, name, *rates)
+    console.print(table)
+    _line(
+        console,
+        "± is half the 95 % interval. certified: right on the untouched image and on every image of the set, all of "
+        "them run through this file under this onnxruntime.",
+    )
+    _line(console, f"next: edgesafe report {study.root} --policy POLICY")
+
+
 def _temperature_hurts(measured: Measurements) -> bool:
     """Whether the calibrated file is less well calibrated than the plain one, on the test images."""
     metrics = measured.metrics
@@ -178,7 +203,7 @@ def _sampled(measured: Sequence[Measurements]) -> list[str]:
     return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
 
 
-def _rate(value: Measurement | None, decimals: int = 2) -> str:
+def _rate(value: Measurement | Comparison | None, decimals: int = 2) -> str:
     """A rate in percent, with half its interval: "91.73 ±0.54 %"."""
     if value is None:
         return _MISSING

@@ -18,7 +18,9 @@ from edgesafe.errors import NothingEvaluated
 from edgesafe.metrics import (
     Basis,
     Rule,
+    expand,
     info,
+    is_family,
     members,
 )
 from edgesafe.policy.limits import (
@@ -67,6 +69,15 @@ _WISHES = (
     _Wish("accuracy-drop", "accuracy", Rule.MAX_DROP, 0.01, "error", "paired with the baseline on the same images"),
     _Wish("mpc-drop", "mpc", Rule.MAX_DROP, 0.01, "error", "mean accuracy under corruption, on the same pixels"),
     _Wish("worst-corruption", "mpc.corruption.*", Rule.MAX_DROP, 0.03, "error", "no single corruption may suffer more"),
+    _Wish(
+        "certified-drop",
+        "certified_accuracy.*",
+        Rule.MAX_DROP,
+        0.01,
+        "error",
+        "right on every image of the set, on the same images",
+    ),
+    _Wish("falsified-increase", "falsified.*", Rule.MAX_INCREASE, 0.01, "error", "right, until the set is run"),
     _Wish("ece", "ece_em10_top1", Rule.MAX, 0.02, "error", "calibration error of the file as shipped"),
     _Wish("ece-increase", "ece_em10_top1", Rule.MAX_INCREASE, 0.005, "error", "and against the baseline"),
     _Wish("nll-increase", "nll", Rule.MAX_INCREASE, 0.02, "error", "a proper score: an ECE alone can be gamed"),
@@ -125,7 +136,8 @@ def init(study: StudyRecord, measurements: Mapping[str, Measurements]) -> str:
 
 def _block(wish: _Wish, base: Measurements, others: list[Measurements]) -> str:
     """One [[gate]], or "" where its metric was not measured."""
-    measured = [one.id for one in members(wish.metric) if one.id in base.metrics]
+    measured = list(expand(wish.metric, base.metrics)) if is_family(wish.metric) else [wish.metric]
+    measured = [metric for metric in measured if metric in base.metrics]
     if wish.metric in ("latency.ratio",):
         measured = [wish.metric] if any(wish.metric in one.metrics for one in others) else []
     if not measured:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from edgesafe.recipe import shipped
 from edgesafe.recipe.sections import (
     CORRUPTIONS,
+    CertifySection,
     CompressSection,
     DataSection,
     EvaluateSection,
@@ -43,6 +44,7 @@ class Recipe(Section):
     recover: RecoverSection = RecoverSection()
     export: ExportSection = ExportSection()
     evaluate: EvaluateSection = EvaluateSection()
+    certify: CertifySection = CertifySection()
     target: TargetSection = TargetSection()
 
     @model_validator(mode="after")
@@ -86,10 +88,11 @@ class Recipe(Section):
 
     @property
     def sha256(self) -> str:
-        """Identity of what will be computed: the name and the cache directory do not count."""
+        """Identity of what will be computed: the name, the cache directory and the number of threads do not count."""
         plain = self.resolved()
         plain.pop("name")
         plain["evaluate"].pop("cache_dir")
+        plain["certify"].pop("workers")
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

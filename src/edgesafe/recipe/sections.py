@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 __all__ = [
     "CORRUPTIONS",
     "BudgetSection",
+    "CertifySection",
     "CompressSection",
     "Criterion",
     "DataSection",
@@ -256,6 +257,17 @@ class EvaluateSection(Section):
         if self.mode == "full" and given:
             raise ValueError(f'{given[0]} goes with mode = "quick": a full evaluation measures everything')
         return self
+
+
+class CertifySection(Section):
+    """[certify]: finite sets of perturbed images that are run through each file, to the last one."""
+
+    sets: tuple[str, ...] = ()  #: ids such as "brightness=2" (docs/certificates.md); none: nothing is certified
+    images: int | None = Field(default=None, ge=1)  #: the first so many test images; None: all
+    outwards: bool = True  #: by rising distance: gives radii; false: extremes first, which finds violations sooner
+    max_images: int = Field(default=10_000, ge=1)  #: of a set, per test image; larger ones are refused
+    batch_size: int = Field(default=64, ge=1)
+    workers: int = Field(default=0, ge=0, le=1024)  #: threads, one image batch each; 0: one per core
 
 
 class TargetSection(Section):

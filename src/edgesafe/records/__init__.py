@@ -5,6 +5,14 @@ no NaN and no infinity is ever held. Everything here is JSON, except `Evidence` 
 """
 
 from edgesafe.records.base import Record
+from edgesafe.records.certificates import (
+    CertificateEngine,
+    CertificateProvenance,
+    Certificates,
+    SetCertificates,
+    Standing,
+    Witnesses,
+)
 from edgesafe.records.data import DataBundle, DataIdentity, ImageSet
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.inputs import InputRecord
@@ -61,6 +69,9 @@ __all__ = [
     "BaselineTraining",
     "BenchResult",
     "Cell",
+    "CertificateEngine",
+    "CertificateProvenance",
+    "Certificates",
     "CommandResult",
     "Comparison",
     "CorruptionIdentity",
@@ -102,6 +113,8 @@ __all__ = [
     "Sample",
     "SampleDesign",
     "SensitivityRow",
+    "SetCertificates",
+    "Standing",
     "StudyRecord",
     "StudyResult",
     "StudyRow",
@@ -114,4 +127,5 @@ __all__ = [
     "VariantRecord",
     "VariantStatus",
     "Verdict",
+    "Witnesses",
 ]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["CertificateProvenance", "Certificates", "Engine", "SetCertificates", "Standing", "Witnesses"]
+__all__ = ["CertificateEngine", "CertificateProvenance", "Certificates", "SetCertificates", "Standing", "Witnesses"]
 
 
 class Standing(IntEnum):
@@ -24,7 +24,7 @@ class Standing(IntEnum):
     WRONG = 3  #: wrong on the untouched image
 
 
-class Engine(StrEnum):
+class CertificateEngine(StrEnum):
     """How a set was decided."""
 
     ENUMERATION = "enumeration"  #: every image was run: covers the file, its rounding and its runtime
@@ -38,6 +38,7 @@ class CertificateProvenance(Record):
     test_sha256: str
     provider: str
     runtime: str  #: name and version: "onnxruntime 1.20.0"
+    input: str = ""  #: how pixels are handed to a file that edgesafe did not make; empty: as they are
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class SetCertificates:
     sha256: str
     unit: str
     reach: float
-    engine: Engine
+    engine: CertificateEngine
     outwards: bool
     complete: bool
     index: NDArray[np.int64]

@@ -123,6 +123,7 @@ class Measurements(Record):
     baseline: str | None = None  #: id of the baseline the differences are against
     onnx_sha256: str
     evidence_sha256: str
+    certificates_sha256: str | None = None  #: None: nothing was certified
     test_sha256: str
     corruptions: CorruptionIdentity | None = None  #: None: clean images only
     sample: Sample | None = None  #: None: no image was drawn at random

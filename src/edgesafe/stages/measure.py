@@ -17,12 +17,15 @@ from edgesafe.measure.inference import independence
 from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
+from edgesafe.recipe.sections import CertifySection
 from edgesafe.records import Evidence, Measurement, Measurements
-from edgesafe.stages import observe, sequential
+from edgesafe.stages import certify, observe, sequential
+from edgesafe.stages.certify import Certified
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.sequential.judge import Judge
 from edgesafe.study.checkpoints import Kept
+from edgesafe.study.study import MODEL
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["Metrics", "Task", "measure"]
@@ -45,6 +48,8 @@ class Task:
         baseline: id of what it is compared with; None: nothing.
         policy: measure until this policy is decided; None: all, or the budget.
         counted: metrics that do not come from images: sizes, latency.
+        certify: sets whose every image is run, too.
+        is_reference: other files will be compared with this one.
     """
 
     bench: Bench
@@ -54,6 +59,8 @@ class Task:
     baseline: str | None
     policy: Path | None = None
     counted: Metrics = field(default_factory=dict)
+    certify: CertifySection = field(default_factory=CertifySection)
+    is_reference: bool = False
 
     def reference(self) -> tuple[str, Evidence] | None:
         """Id and evidence of what the variant is compared with."""
@@ -76,9 +83,11 @@ def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = Non
     reference = task.reference()
     if known is None:
         _check(classifier, task)
-    evidence = known or _evidence(task, classifier, reference)
+    certified = _certified(task, classifier)
+    evidence = known or _evidence(task, classifier, reference, certified)
     written = task.study.put_file(task.variant, "evidence.npz", evidence_files.to_bytes(evidence))
     measured = _assembled(task, evidence, reference, written.sha256)
+    measured = certified.added_to(measured)
     task.study.put_measurements(_with(measured, task.counted, _other_files(task, evidence)))
 
 
@@ -98,7 +107,21 @@ def _check(classifier: OnnxClassifier, task: Task) -> None:
         )
 
 
-def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None) -> Evidence:
+def _certified(task: Task, classifier: OnnxClassifier) -> Certified:
+    """Before the evidence, so that a policy that ends the measuring may ask for it; on one thread per image batch."""
+    if not task.certify.sets:
+        return Certified()
+    order = certify.Order(
+        section=task.certify, test=task.bench.test, population=task.bench.population, study=task.study,
+        progress=task.progress, variant=task.variant, baseline=task.baseline, complete=task.is_reference,
+    )  # fmt: skip
+    onnx, provider, spec = task.study.file_bytes(task.variant, MODEL), classifier.providers[0], classifier.input_spec
+    return certify.certify(order, OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec))
+
+
+def _evidence(
+    task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None, certified: Certified
+) -> Evidence:
     bench, base = task.bench, reference[1] if reference is not None else None
     cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
     against = base.provenance.onnx_sha256 if base is not None else ""
@@ -108,14 +131,16 @@ def _evidence(task: Task, classifier: OnnxClassifier, reference: tuple[str, Evid
     if bench.section.mode == "full" or (base is None and task.policy is None):
         with task.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
             return observe.collect(classifier, bench, kept, advance)
-    decided = _decided(task, task.policy, reference) if task.policy is not None else None
+    decided = _decided(task, task.policy, reference, certified) if task.policy is not None else None
     looks = sequential.plan(bench, base, escalating=decided is not None)
     with task.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
         runner = sequential.ModelRunner(classifier, bench, advance)
         return sequential.collect(runner, bench, base, kept, decided)
 
 
-def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -> Callable[[Evidence], bool]:
+def _decided(
+    task: Task, policy: Path, reference: tuple[str, Evidence] | None, certified: Certified
+) -> Callable[[Evidence], bool]:
     """Asks the policy whether a sample is large enough."""
     names = [name for name in (task.baseline, task.variant) if name is not None]
     records = {name: task.study.variant(name) for name in names}
@@ -124,7 +149,7 @@ def _decided(task: Task, policy: Path, reference: tuple[str, Evidence] | None) -
     asks_for_others = asked.names(*(f".{suffix}" for suffix in _OTHER_FILES))
 
     def decided(evidence: Evidence) -> bool:
-        measured = _assembled(task, evidence, reference, "")
+        measured = certified.added_to(_assembled(task, evidence, reference, ""))
         return asked(_with(measured, task.counted, _other_files(task, evidence) if asks_for_others else {}))
 
     return decided

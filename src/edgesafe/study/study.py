@@ -28,6 +28,7 @@ from edgesafe.records import (
 from edgesafe.study.index import from_json, open_index
 
 __all__ = [
+    "CERTIFICATES",
     "EVIDENCE",
     "MEASUREMENTS",
     "MODEL",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
-SAMPLES, MODEL = "samples.png", "model.onnx"
+CERTIFICATES, SAMPLES, MODEL = "certificates.npz", "samples.png", "model.onnx"
 
 RECORD_LIMIT = 64_000_000  #: bytes of a JSON record: a study of thousands of variants has fewer
 _EVIDENCE_LIMIT = 8_000_000_000  # bytes: 50,000 images, 1,000 classes, 75 cells have 0.4 GB
@@ -140,6 +141,15 @@ class Variant:
         """
         return checked_bytes(self.folder / EVIDENCE, self.measurements.evidence_sha256, limit=_EVIDENCE_LIMIT)
 
+    def certificates_bytes(self) -> bytes | None:
+        """certificates.npz, compared with its recorded hash; None: it was not certified.
+
+        Raises:
+            IntegrityError: the file was changed, or cannot be read.
+        """
+        expected = self.measurements.certificates_sha256
+        return checked_bytes(self.folder / CERTIFICATES, expected, limit=_EVIDENCE_LIMIT) if expected else None
+
     def verify(self) -> None:
         """Compare every file with its recorded hash; a variant that is not done has none.
 
@@ -150,6 +160,8 @@ class Variant:
             return
         hashes = {EVIDENCE: self.measurements.evidence_sha256}
         hashes |= {artefact.file: artefact.sha256 for artefact in self.record.artefacts}
+        if self.measurements.certificates_sha256 is not None:
+            hashes[CERTIFICATES] = self.measurements.certificates_sha256
         for name, expected in hashes.items():
             path = self.folder / name
             try:

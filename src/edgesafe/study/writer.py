@@ -35,7 +35,7 @@ from edgesafe.records import (
 )
 from edgesafe.study import study as studies
 from edgesafe.study.index import bound, to_json
-from edgesafe.study.study import EVIDENCE, MEASUREMENTS, SAMPLES, STUDY, VARIANT, Variant
+from edgesafe.study.study import CERTIFICATES, EVIDENCE, MEASUREMENTS, SAMPLES, STUDY, VARIANT, Variant
 
 __all__ = ["REPRODUCIBLE", "Files", "StudyWriter", "set_aside"]
 
@@ -46,6 +46,7 @@ REPRODUCIBLE = (
     "model.calibrated.onnx",
     "model.int8.onnx",
     EVIDENCE,
+    CERTIFICATES,
 )
 """Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, not here."""
 
@@ -132,6 +133,10 @@ class StudyWriter:
     def evidence_bytes(self, variant_id: str) -> bytes:
         """evidence.npz of a measured variant, compared with its hash."""
         return self._variant(variant_id).evidence_bytes()
+
+    def certificates_bytes(self, variant_id: str) -> bytes | None:
+        """certificates.npz of a measured variant, compared with its hash; None: it was not certified."""
+        return self._variant(variant_id).certificates_bytes()
 
     def file_bytes(self, variant_id: str, name: str) -> bytes:
         """A file of a variant, compared with its hash."""

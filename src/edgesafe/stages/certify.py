@@ -1,0 +1,179 @@
+"""One file certified in a study: every image of the recipe's sets through it; then certificates.npz and its numbers.
+
+Shared by `edgesafe compress`, `evaluate` and `certify`; free of torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnxruntime
+
+from edgesafe.certificates import archive, summary
+from edgesafe.certificates.certification import Work, certify_set
+from edgesafe.certificates.enumeration import Images, Plan
+from edgesafe.certificates.faults import Shape
+from edgesafe.certificates.ids import parse
+from edgesafe.certificates.sets import FiniteSet, require_room
+from edgesafe.errors import UsageError
+from edgesafe.files import stage_key
+from edgesafe.measure.inference.inputs import OURS
+from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.progress import Progress
+from edgesafe.recipe.sections import CertifySection
+from edgesafe.records import (
+    CertificateProvenance,
+    Certificates,
+    Comparison,
+    ImageSet,
+    Measurement,
+    Measurements,
+    Population,
+    PopulationKind,
+    SetCertificates,
+)
+from edgesafe.study.checkpoints import Kept
+from edgesafe.study.study import CERTIFICATES
+from edgesafe.study.writer import StudyWriter
+
+__all__ = ["Certified", "Order", "certify", "check"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is certified, and what it is compared with.
+
+    Attributes:
+        section: the recipe's [certify].
+        test: the test images.
+        population: what the test images stand for, in words.
+        study: written to.
+        progress: told what happens.
+        variant: id.
+        baseline: id of a variant that was certified completely; None: nothing is compared.
+        complete: run every image, also after a violation, because other files will be compared with this one.
+    """
+
+    section: CertifySection
+    test: ImageSet
+    population: str
+    study: StudyWriter
+    progress: Progress
+    variant: str
+    baseline: str | None
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What certifying adds to measurements.json; as it stands: nothing was certified.
+
+    Attributes:
+        sha256: of certificates.npz.
+        metrics: see `certificates.summary.summarise`.
+        differences: paired, to the baseline's.
+    """
+
+    sha256: str | None = None
+    metrics: Mapping[str, Measurement] = field(default_factory=dict)
+    differences: Mapping[str, Comparison] = field(default_factory=dict)
+
+    def added_to(self, measured: Measurements) -> Measurements:
+        """The measurements with these numbers, in the place of older ones of the same sets."""
+        return measured.model_copy(
+            update={
+                "certificates_sha256": self.sha256,
+                "metrics": {**measured.metrics, **self.metrics},
+                "differences": {**measured.differences, **self.differences},
+            }
+        )
+
+
+def check(section: CertifySection, shape: Shape) -> tuple[FiniteSet, ...]:
+    """The sets of a recipe, before anything is computed.
+
+    Raises:
+        UsageError: an id that is no set, a set twice, or one that is too large.
+        DataError: a set that does not fit the images.
+    """
+    sets = tuple(parse(text) for text in section.sets)
+    ids = [finite.id for finite in sets]
+    twice = next((name for name in ids if ids.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError("stands twice", where=f"certify.sets, {twice}", fix="name every set once")
+    require_room(list(sets), shape, section.max_images)
+    return sets
+
+
+def certify(order: Order, file: OnnxClassifier, known: Certificates | None = None) -> Certified:
+    """Certify a file under every set of the recipe and write certificates.npz; finished chunks are not run again.
+
+    Args:
+        order: what to certify.
+        file: the file, on one thread.
+        known: certificates of the same file that stay where no set of the recipe takes their place.
+
+    Raises:
+        UsageError, DataError: see `check`.
+        IntegrityError, NothingEvaluated: the baseline was not certified for a set, completely, on the same images.
+        RefusedError: the file answers an image alone otherwise than in a batch.
+    """
+    section = order.section
+    if not section.sets:
+        return Certified()
+    test, base = order.test, _baseline(order)
+    sets = check(section, test.images.shape[1:])
+    n = len(test) if section.images is None else min(section.images, len(test))
+    images = Images(test.images[:n], test.labels[:n], np.arange(n, dtype=np.int64))
+    origin = CertificateProvenance(
+        onnx_sha256=file.sha256,
+        test_sha256=test.sha256,
+        provider=file.providers[0],
+        runtime=f"onnxruntime {onnxruntime.__version__}",
+        input="" if file.input_spec == OURS else str(file.input_spec),
+    )
+    found: dict[str, SetCertificates] = {one.id: one for one in known.sets} if known is not None else {}
+    for finite in sets:
+        reference = base.of(finite.id) if base is not None else None
+        if base is not None and reference is None:
+            raise UsageError(
+                f"'{order.baseline}' was not certified for it", where=finite.id, fix="certify the baseline, too"
+            )
+        if base is None and _is_same(known, origin, finite, order, n):
+            continue
+        plan = Plan(finite, section.outwards, order.complete, reference, section.batch_size)
+        key = stage_key(
+            origin=origin.model_dump(), set=finite.sha256, n=n, outwards=plan.outwards, complete=plan.complete,
+            baseline=base.provenance.onnx_sha256 if base is not None else "",
+        )  # fmt: skip
+        kept = Kept(order.study, order.variant, "certificates", key)
+        with order.progress.stage(f"certifying {finite.id}", n) as advance:
+            found[finite.id] = certify_set(Work(file, images, origin, kept, advance, section.workers), plan)
+    certificates = Certificates(tuple(found.values()), origin)
+    written = order.study.put_file(order.variant, CERTIFICATES, archive.to_bytes(certificates))
+    few = f"; the first {n:,} of them" if n < len(test) else ""
+    population = Population(kind=PopulationKind.IMAGES, description=order.population + few)
+    fresh = Certificates(tuple(found[finite.id] for finite in sets), origin)
+    differences = summary.compare(fresh, base, population) if base is not None else {}
+    return Certified(written.sha256, summary.summarise(fresh, population), differences)
+
+
+def _is_same(
+    known: Certificates | None, origin: CertificateProvenance, finite: FiniteSet, order: Order, n: int
+) -> bool:
+    """Whether the file was certified for that set before, on the same images, at least as completely."""
+    one = known.of(finite.id) if known is not None else None
+    if known is None or one is None or known.provenance != origin or one.sha256 != finite.sha256:
+        return False
+    return len(one) == n and one.outwards == order.section.outwards and one.complete >= order.complete
+
+
+def _baseline(order: Order) -> Certificates | None:
+    if order.baseline is None:
+        return None
+    data = order.study.certificates_bytes(order.baseline)
+    if data is None:
+        raise UsageError("has no certificates", where=order.baseline, fix="certify the whole study")
+    return archive.from_bytes(data)

@@ -1,0 +1,211 @@
+"""Certifying in a study and by itself: bound by hash, paired, resumable; bad input is one line with the right code."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesafe import cli
+from edgesafe.certificates import archive
+from edgesafe.commands import certify, compress, evaluate
+from edgesafe.errors import IntegrityError, UsageError
+from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.recipe import parsing, recipe
+from edgesafe.recipe.sections import CertifySection
+from edgesafe.records import Standing
+from edgesafe.study.study import Study, read
+
+DIGITS = ("data.test_images=80",)
+
+
+def certificates(study: Study, variant: str) -> archive.Certificates:
+    data = study[variant].certificates_bytes()
+    assert data is not None
+    return archive.from_bytes(data)
+
+
+def test_a_study_certifies_every_variant_and_compares_it_with_the_baseline(study: Path) -> None:
+    found = read(study)
+    base = certificates(found, "baseline-s0").sets[0]
+    assert base.complete
+    for variant in found.finished():
+        one = certificates(found, variant.id).sets[0]
+        assert one.id == "brightness=2"
+        assert len(one) == 80
+        assert variant.metrics["certified_accuracy.brightness=2"].estimate == float(
+            (one.standing == Standing.CERTIFIED).mean()
+        )
+        wrong = float((one.standing == Standing.WRONG).mean())
+        assert wrong == pytest.approx(1.0 - variant.metrics["accuracy"].estimate)  # no ties here
+        if variant.id != "baseline-s0":
+            assert variant.differences["certified_agreement.brightness=2"].estimate == float((one.agrees == 1).mean())
+            drop = variant.differences["certified_accuracy.brightness=2"]
+            assert drop.estimate == pytest.approx(drop.candidate - drop.baseline)
+
+
+def test_the_stored_verdicts_are_those_of_running_every_image_by_hand(study: Path, tiny: recipe.Recipe) -> None:
+    from edgesafe.data import sets
+
+    found = read(study)
+    test = sets.load(tiny.data).test
+    for variant in ("baseline-s0", "weight-r0.80-s0"):
+        one = certificates(found, variant).sets[0]
+        file = OnnxClassifier(found[variant].file_bytes("model.onnx"))
+        right = [
+            file.logits(np.clip(test.images.astype(int) + d, 0, 255).astype(np.uint8)).argmax(1) == test.labels
+            for d in range(-2, 3)
+        ]
+        assert ((one.standing == Standing.CERTIFIED) == np.logical_and.reduce(right)).all()
+        assert ((one.standing == Standing.WRONG) == ~right[2]).all()
+
+
+def test_certificates_are_bound_by_hash_and_by_the_digest(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    path = copy / "filter-r0.50-s0" / "certificates.npz"
+    data = bytearray(path.read_bytes())
+    data[-200] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(IntegrityError, match=r"certificates\.npz"):
+        read(copy).verify()
+    path.unlink()
+    with pytest.raises(IntegrityError, match=r"certificates\.npz"):
+        read(copy)["filter-r0.50-s0"].certificates_bytes()
+
+
+def test_certifying_a_finished_study_adds_sets_and_keeps_what_was_there(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    before = read(copy)
+    request = certify.Request(
+        copy, CertifySection(sets=("shift=1", "contrast=1%"), images=40), variants=("weight-r0.50-s0",)
+    )
+    after = certify.certify_study(request)
+    after.verify()
+    assert after.digest != before.digest
+    for variant in ("baseline-s0", "weight-r0.50-s0"):
+        assert [s.id for s in certificates(after, variant).sets] == ["brightness=2", "shift=1", "contrast=1%"]
+        kept, added = before[variant].metrics, after[variant].metrics
+        assert {k: v for k, v in added.items() if k in kept} == dict(kept)
+        assert added["certified_accuracy.shift=1"].n == 40
+    assert "certified_agreement.shift=1" in after["weight-r0.50-s0"].differences
+    assert "certified_accuracy.shift=1" not in after["filter-r0.50-s0"].metrics
+    again = certify.certify_study(request)
+    assert again.digest == after.digest
+
+
+def test_a_study_may_certify_nothing(tmp_path: Path) -> None:
+    quick = parsing.load(
+        None,
+        ["name=none", "data.train_images=200", "data.test_images=80", "train.epochs=2", "train.milestones=[1]",
+         "evaluate.corruptions=none", "evaluate.latency=false", "certify.sets=[]", "compress=[]"],
+    )  # fmt: skip
+    done = compress.compress(quick, tmp_path / "s")
+    assert done["baseline-s0"].certificates_bytes() is None
+    assert not [metric for metric in done["baseline-s0"].metrics if metric.startswith("certified")]
+
+
+def test_a_file_is_certified_by_itself_and_beside_a_baseline(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, base = study / "filter-r0.50-s0" / "model.onnx", study / "baseline-s0" / "model.onnx"
+    arguments = [
+        "certify",
+        str(model),
+        "--set",
+        "brightness=3",
+        "--set",
+        "dead-line",
+        "--data",
+        "digits",
+        "--images",
+        "30",
+    ]
+    assert cli.run([*arguments, "--baseline", str(base), "--out", str(tmp_path / "c")]) == 0
+    assert "dead-line" in capsys.readouterr().out
+    done = read(tmp_path / "c")["candidate-s0"]
+    assert done.metrics["certified_accuracy.dead-line"].n == 30
+    assert "certified_agreement.dead-line" in done.differences
+    assert cli.run([*arguments, "--out", str(tmp_path / "d"), "--no-radius", "--workers", "1"]) == 0
+    alone = read(tmp_path / "d")["candidate-s0"]
+    for metric in ("certified_accuracy.dead-line", "falsified.brightness=3"):
+        assert alone.metrics[metric].estimate == done.metrics[metric].estimate
+    assert not alone.differences
+
+
+def test_a_policy_gates_certificates(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tmp_path / "p.toml"
+    gates = [
+        ("certified_accuracy.brightness=2", "min", "1%"),
+        ("certified_accuracy.*", "max_drop", "99pp"),
+        ("falsified.brightness=2", "max", "99%"),
+        ("certified_agreement.brightness=2", "min", "1%"),
+    ]
+    text = 'schema = "edgesafe.policy/1"\n[data]\nmin_samples = 10\n'
+    text += "".join(f'[[gate]]\nid = "g{k}"\nmetric = "{m}"\n{rule} = "{v}"\n' for k, (m, rule, v) in enumerate(gates))
+    policy.write_text(text)
+    assert cli.run(["gate", str(study), "--policy", str(policy), "--variant", "weight-r0.50-s0"]) == 0
+    policy.write_text(text.replace("dead", "").replace("falsified.brightness=2", "falsified.dead-line"))
+    assert cli.run(["gate", str(study), "--policy", str(policy), "--variant", "weight-r0.50-s0"]) != 0  # not measured
+    capsys.readouterr()
+    assert cli.run(["policy", "init", str(study)]) == 0
+    proposed = capsys.readouterr().out
+    assert 'metric = "certified_accuracy.*"' in proposed
+    policy.write_text(proposed)
+    assert cli.run(["policy", "check", str(policy), str(study)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--set", "brightnes=2"], 4, "did you mean brightness=2"),
+        (["--set", "brightness=0.1"], 4, "25.5 levels, a tie"),
+        (["--set", "contrast=20%,brightness=25"], 4, "123,777 images of each image, the limit is 10,000"),
+        (["--set", "brightness=2", "--max-images", "4"], 4, "--max-images 5"),
+        (["--set", "occlusion=33"], 4, "does not fit"),
+        (["--set", "brightness=2", "--set", "brightness=2"], 4, "stands twice"),
+        (["--set", "brightness=2", "--data", "cifar10", "--root", "nowhere"], 4, ""),
+        (["--set", "brightness=2", "--variant", "nobody-s0"], 4, "nobody-s0"),
+        ([], 4, ""),
+    ],
+)
+def test_bad_input_is_one_line_with_the_right_code(
+    study: Path, arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = read(study).digest
+    assert cli.run(["certify", str(study), *arguments]) == code
+    shown = capsys.readouterr().err
+    if says:
+        assert says in shown
+        assert shown.strip().count("\n") == 0
+    assert read(study).digest == before
+
+
+def test_other_data_and_certificates_of_another_file_are_refused(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(study, copy)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=pixels, y_train=np.arange(600) % 10, x_test=pixels, y_test=np.arange(600) % 10)
+    section = CertifySection(sets=("brightness=1",))
+    with pytest.raises(IntegrityError, match="not the test images"):
+        certify.certify_study(certify.Request(copy, section, data="npz", root=str(tmp_path / "d.npz")))
+    (copy / "weight-r0.50-s0" / "certificates.npz").write_bytes(
+        (copy / "weight-r0.80-s0" / "certificates.npz").read_bytes()
+    )
+    with pytest.raises(IntegrityError, match=r"certificates\.npz"):
+        certify.certify_study(certify.Request(copy, section))
+    with pytest.raises(UsageError, match="no data set"):
+        certify.evaluation(certify.Request(study / "baseline-s0" / "model.onnx", section))
+
+
+def test_images_that_are_not_uint8_and_a_file_of_another_input_are_refused(study: Path, tmp_path: Path) -> None:
+    model = study / "baseline-s0" / "model.onnx"
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
+    labels = np.arange(200) % 10
+    for name, images in (("float", pixels / np.float32(255)), ("small", pixels)):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+        request = certify.Request(model, CertifySection(sets=("brightness=1",)), "npz", str(tmp_path / f"{name}.npz"))
+        with pytest.raises(UsageError, match=r"uint8|16, 16"):
+            evaluate.evaluate(certify.evaluation(request), tmp_path / name)
