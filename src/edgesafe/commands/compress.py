@@ -73,6 +73,8 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     certify.check(recipe.certify, bundle.test.images.shape[1:])
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)
     with StudyWriter(out, _begun(recipe, bundle, here)) as study:
+        for note in study.record.data.notes:
+            progress.note(f"data: {note}")
         study.put_samples(observe.samples(bench))
         run = _run(recipe, bundle, bench, study, progress)
         if left := [plan for plan in plans if not study.is_done(plan.id)]:

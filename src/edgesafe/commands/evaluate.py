@@ -135,6 +135,8 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
         variants=entries,
     )
     with writer.StudyWriter(out, record) as study:
+        for note in study.record.data.notes:
+            progress.note(f"data: {note}")
         audit = _Audit(resolved, bundle, bench_, study, progress, request, known)
         for variant, content in contents.items():
             if not study.is_done(variant):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from edgesafe.errors import DataError
 from edgesafe.records import ImageSet
 
-__all__ = ["image_set", "shuffled", "split"]
+__all__ = ["Repeats", "image_set", "repeats", "shuffled", "split"]
 
 
 def image_set(images: object, labels: object, *, num_classes: int, where: str) -> ImageSet:
@@ -68,6 +69,30 @@ def _sha256(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     digest.update(images.data)
     digest.update(labels.astype("<i8").tobytes())
     return "sha256:" + digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """How often the same pixels come twice.
+
+    Attributes:
+        distinct: different test images.
+        in_train: test images that are training or validation images, too.
+    """
+
+    distinct: int
+    in_train: int
+
+
+def repeats(train: ImageSet, validation: ImageSet, test: ImageSet) -> Repeats:
+    """Copies among the test images, and test images that were trained on, by hash of the pixels."""
+    seen = {_pixels(image) for part in (train, validation) for image in part.images}
+    tested = [_pixels(image) for image in test.images]
+    return Repeats(len(set(tested)), sum(key in seen for key in tested))
+
+
+def _pixels(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image.data, digest_size=16).digest()
 
 
 def shuffled(n: int) -> NDArray[np.int64]:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.data import arrays, files
+from edgesafe.data import arrays, files, folders
 from edgesafe.errors import DataError, EdgesafeError
 from edgesafe.recipe.sections import DataSection
 from edgesafe.records import DataBundle, DataIdentity, ImageSet
 
 __all__ = ["first", "identity", "load"]
 
+_MOST_CLASSES = 1 << 16  # evidence stores labels as uint16
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
@@ -35,6 +36,7 @@ class RawData:
     mean: tuple[float, ...] | None = None  #: None: computed from train
     std: tuple[float, ...] | None = None
     licence: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def load(section: DataSection) -> DataBundle:
@@ -53,6 +55,8 @@ def load(section: DataSection) -> DataBundle:
     k = len(raw.classes)
     if k < 2:
         raise DataError(f"{k} class", where=where, fix="a classifier needs at least two")
+    if k > _MOST_CLASSES:
+        raise DataError(f"{k:,} classes", where=where, fix=f"evidence holds at most {_MOST_CLASSES:,}")
     train = arrays.image_set(*raw.train, num_classes=k, where=f"{where}, train")
     test = arrays.image_set(*raw.test, num_classes=k, where=f"{where}, test")
     name = section.name
@@ -78,17 +82,24 @@ def load(section: DataSection) -> DataBundle:
             f"train, validation and test have different shapes: {sorted(shapes)}", where=where, fix="resize them"
         )
     mean, std = _normalisation(section, raw, train)
-    return DataBundle(name, raw.classes, mean, std, train, validation, test, raw.licence)
+    return DataBundle(name, raw.classes, mean, std, train, validation, test, raw.licence, raw.notes)
 
 
 def identity(bundle: DataBundle) -> DataIdentity:
-    """The record of a data set that goes into the study."""
+    """The record of a data set that goes into the study; copies and leaks are found here, and said in its notes."""
     h, w, c = bundle.test.images.shape[1:]
+    found, n = arrays.repeats(bundle.train, bundle.validation, bundle.test), len(bundle.test)
+    notes = list(bundle.notes)
+    if found.distinct < n:
+        notes.append(f"the {n:,} test images are {found.distinct:,} different ones: min_samples counts these")
+    if found.in_train:
+        notes.append(f"{found.in_train:,} of {n:,} test images are training or validation images, too")
     return DataIdentity(
         name=bundle.name, classes=bundle.classes, shape=(h, w, c),
         train_n=len(bundle.train), validation_n=len(bundle.validation), test_n=len(bundle.test),
         train_sha256=bundle.train.sha256, validation_sha256=bundle.validation.sha256, test_sha256=bundle.test.sha256,
         mean=bundle.mean, std=bundle.std,
+        test_distinct=found.distinct, test_in_train=found.in_train, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -200,23 +211,29 @@ def _npz(section: DataSection) -> RawData:
 
 
 def _imagefolder(section: DataSection) -> RawData:
-    root = Path(section.root)
-    size = section.args.get("size")
-    parts = {name: files.read_folder(root / name, size) for name in ("train", "test")}
+    root, args = Path(section.root), section.args
+    reading = folders.Reading.of(args)
+    places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}
+    others = folders.find_part(root, ("validation", "val", "valid"), args.get("validation"))
+    if others is not None and others not in places.values():
+        places["validation"] = others
+    parts = {name: folders.read_folder(place, reading) for name, place in places.items()}
     classes = parts["train"].classes
-    validation = files.read_folder(root / "validation", size) if (root / "validation").is_dir() else None
-    for name, part in (("test", parts["test"]), ("validation", validation)):
-        if part is not None and part.classes != classes:
+    for name, part in parts.items():
+        if part.classes != classes:
             odd = sorted(set(part.classes) ^ set(classes))
             raise DataError(
-                f"classes differ from train's: {odd[:5]}", where=str(root / name), fix="use the same class folders"
+                f"classes differ from train's: {odd[:5]}", where=str(places[name]), fix="use the same class folders"
             )
+    notes = [f"{name} images are those of {place.name}/" for name, place in places.items() if place.name != name]
+    validation = parts.get("validation")
     return RawData(
         train=(parts["train"].images, parts["train"].labels),
         test=(parts["test"].images, parts["test"].labels),
         classes=classes,
         validation=None if validation is None else (validation.images, validation.labels),
         hold_out=max(1, len(parts["train"].labels) // 10),
+        notes=(*notes, *(line for part in parts.values() for line in part.notes)),
     )
 
 
@@ -257,7 +274,7 @@ def _from_mapping(found: Mapping[str, Any], where: str) -> RawData:
             raise DataError(
                 "labels must be integers, at least one", where=f"{where}: y_train", fix="store class indices from 0"
             )
-        classes = tuple(str(k) for k in range(int(y_train.max()) + 1))
+        classes = _numbered(y_train, where)
     validation = (found["x_val"], found["y_val"]) if "x_val" in found and "y_val" in found else None
     return RawData(
         train=(found["x_train"], y_train),
@@ -266,6 +283,24 @@ def _from_mapping(found: Mapping[str, Any], where: str) -> RawData:
         validation=validation,
         hold_out=max(1, len(y_train) // 10),
     )
+
+
+def _numbered(labels: NDArray[Any], where: str) -> tuple[str, ...]:
+    """Names of classes that only their numbers are known of: each of 0..K-1 must have a training image.
+
+    Raises:
+        DataError: one has none, as with labels from 1 to K.
+    """
+    present = np.unique(labels)
+    k = int(present[-1]) + 1
+    if int(present[0]) >= 0 and len(present) != k:
+        least = next(number for number in range(len(present) + 1) if number not in set(present.tolist()))
+        raise DataError(
+            f"labels run from {int(present[0])} to {k - 1}, but none is {least}",
+            where=f"{where}: y_train",
+            fix="number the classes from 0 without gaps, or name all of them in an array 'classes'",
+        )
+    return tuple(str(number) for number in range(k))
 
 
 _LOADERS: Mapping[str, Callable[[DataSection], RawData]] = {

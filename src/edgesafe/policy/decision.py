@@ -131,7 +131,7 @@ def decide(
     hashes: dict[str, str] = {}
     judged: list[tuple[Subject, Policy]] = []
     for entry in entries:
-        one = subject(entry, measurements, variants, baseline)
+        one = subject(entry, measurements, variants, baseline, study.data)
         if one is None:
             results += _unmeasured(entry, gates)
             continue
@@ -235,7 +235,8 @@ def _items(one: Subject, gate: Gate, clause: Clause, policy: Policy, z: float) -
     infos = metrics_of(one, gate.metric)
     if not infos:
         return (Problem(gate.metric, GateStatus.MISSING, f"no metric of the family '{gate.metric}' was measured"),)
-    return tuple(valid(read(one, info, clause, z), policy.data.min_samples) for info in infos)
+    least = policy.data.min_samples
+    return tuple(valid(read(one, info, clause, z), least, one.distinct) for info in infos)
 
 
 def _corrected(entries: list[_Entry], policy: Policy) -> list[_Entry]:

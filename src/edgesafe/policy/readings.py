@@ -53,6 +53,7 @@ class Subject:
     baseline_id: str | None
     baseline: Measurements | None
     baseline_record: VariantRecord | None
+    distinct: float = 1.0  #: share of the test images that are different ones
 
 
 @dataclass(frozen=True)
@@ -351,12 +352,14 @@ def metrics_of(subject: Subject, metric: str) -> tuple[MetricInfo, ...]:
     return tuple(found for name in expand(metric, ids) if (found := info(name)) is not None)
 
 
-def valid(item: Reading | Problem, min_samples: int) -> Reading | Problem:
-    """Refuses to judge on fewer images than `min_samples`, or an ECE by a limit that a perfect model would break."""
+def valid(item: Reading | Problem, min_samples: int, distinct: float = 1.0) -> Reading | Problem:
+    """Refuses fewer different images than `min_samples`, and a limit of an ECE that a perfect model would break."""
     if isinstance(item, Problem):
         return item
-    if item.info.basis is Basis.IMAGES and item.n < min_samples:
-        reason = f"'{item.metric}' rests on {item.n:,} images, the policy asks for {min_samples:,}; evaluate more"
+    n = math.floor(item.n * distinct + 1e-9)
+    if item.info.basis is Basis.IMAGES and n < min_samples:
+        what = "images" if distinct == 1.0 else f"different images ({item.n:,} with copies)"
+        reason = f"'{item.metric}' rests on {n:,} {what}, the policy asks for {min_samples:,}; evaluate more"
         return Problem(item.metric, GateStatus.REFUSED, reason)
     if item.noise_floor is not None and item.limit < item.noise_floor:
         (limit, floor), unit = show((item.limit, item.noise_floor), item.unit, apart=item.noise_floor)

@@ -11,6 +11,7 @@ from edgesafe.policy.lock import corruption_sha256
 from edgesafe.policy.policy import Policy
 from edgesafe.policy.readings import Subject
 from edgesafe.records import (
+    DataIdentity,
     Measurements,
     StudyRecord,
     VariantEntry,
@@ -68,6 +69,7 @@ def subject(
     measurements: Mapping[str, Measurements],
     variants: Mapping[str, VariantRecord],
     baseline: str | None,
+    data: DataIdentity,
 ) -> Subject | None:
     """A candidate with its baseline: the one asked for, else the one it was measured against. None: not measured."""
     measured = measurements.get(entry.id)
@@ -81,6 +83,7 @@ def subject(
         baseline_id=base,
         baseline=measurements.get(base) if base is not None else None,
         baseline_record=variants.get(base) if base is not None else None,
+        distinct=1.0 if data.test_distinct is None else data.test_distinct / data.test_n,
     )
 
 

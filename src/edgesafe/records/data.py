@@ -44,6 +44,7 @@ class DataBundle:
     validation: ImageSet
     test: ImageSet
     licence: str = ""
+    notes: tuple[str, ...] = ()  #: what was skipped, changed or found odd while it was read
 
     @property
     def num_classes(self) -> int:
@@ -65,3 +66,6 @@ class DataIdentity(Record):
     test_sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    test_distinct: int | None = None  #: different test images; None: not counted
+    test_in_train: int | None = None  #: test images whose pixels are those of a training or validation image
+    notes: tuple[str, ...] = ()  #: what was skipped, changed or found odd while it was read

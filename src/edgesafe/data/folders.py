@@ -1,0 +1,274 @@
+"""Folders of images, one sub-folder per class, as cameras, notebooks and archives leave them.
+
+What is no image of the data set (`.ipynb_checkpoints`, `__MACOSX`, dot-files, notes) is skipped and said. Images are
+turned as their EXIF tag says, transparent pixels are shown over a stated background, and images of more than 8 bits a
+channel are refused by name, or scaled if that is asked for: clipping them would make them white.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+import struct
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edgesafe.data.files import memory_budget
+from edgesafe.errors import DataError
+from edgesafe.files import is_file, is_folder, read_bounded
+
+__all__ = ["Folder", "Reading", "find_part", "read_folder", "require_part"]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+_MOST_BYTES = 256 << 20  # of an image file
+_MOST_PIXELS = 64_000_000  # of an image: a camera's 50 megapixels, not a decompression bomb's
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of more than 8 bits a channel
+_DAMAGE = (
+    OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError, TypeError, KeyError,
+    IndexError, EOFError, OverflowError, MemoryError, struct.error, zlib.error, RuntimeError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Images of a folder with one sub-folder per class; `notes` say what was skipped or changed."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read: `data.args` of an imagefolder.
+
+    Attributes:
+        size: (H, W) to resize to (bilinear); None: all images must have one size already.
+        background: RGB colour under transparent pixels.
+        scale_deep: bring 16 bits a channel to 8 (divided by 257, rounded) instead of refusing them.
+    """
+
+    size: tuple[int, int] | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    scale_deep: bool = False
+
+    @classmethod
+    def of(cls, args: Mapping[str, Any]) -> Reading:
+        """From `data.args`: size, background, depth = "scale".
+
+        Raises:
+            DataError: an unknown or wrong value.
+        """
+        unknown = set(args) - {"size", "background", "depth", "train", "test", "validation"}
+        if unknown:
+            fix = "an imagefolder has size, background, depth, train, test, validation"
+            raise DataError(f"unknown key '{min(unknown)}'", where="data.args", fix=fix)
+        size, background, depth = args.get("size"), args.get("background", (255, 255, 255)), args.get("depth")
+        if size is not None and not _whole(size, 2, 8, 1 << 14):
+            fix = "give [height, width], at least 8 each"
+            raise DataError(f"{size!r} is not a size", where="data.args.size", fix=fix)
+        if not _whole(background, 3, 0, 255):
+            raise DataError(f"{background!r} is no colour", where="data.args.background", fix="give [255, 255, 255]")
+        if depth not in {None, "scale"}:
+            raise DataError(f"{depth!r} is unknown", where="data.args.depth", fix='write depth = "scale"')
+        return cls(tuple(size) if size is not None else None, tuple(background), depth == "scale")
+
+
+def _whole(value: object, count: int, low: int, high: int) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == count
+        and all(isinstance(v, int) and not isinstance(v, bool) and low <= v <= high for v in value)
+    )
+
+
+def find_part(root: Path, names: tuple[str, ...], stated: object = None) -> Path | None:
+    """The folder of a part (train, test, validation): the stated one, or the one of these names that is there.
+
+    Raises:
+        DataError: the stated one is not there, or two are.
+    """
+    if stated is not None:
+        if not isinstance(stated, str) or not is_folder(root / stated):
+            raise DataError(f"no folder {stated!r}", where=str(root), fix=f"there are: {_have(root)}")
+        return root / stated
+    there = [root / name for name in names if is_folder(root / name)]
+    if len(there) > 1:
+        both = " and ".join(path.name for path in there)
+        raise DataError(f"{both} are both there", where=str(root), fix=f'say which: data.args = {{{names[0]} = "…"}}')
+    return there[0] if there else None
+
+
+def require_part(root: Path, name: str, stated: object = None) -> Path:
+    """As `find_part`, for a part that must be there; near names are named.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if not is_folder(root):
+        raise DataError("no such folder", where=str(root), fix="an imagefolder has train/<class>/ and test/<class>/")
+    place = find_part(root, (name,), stated)
+    if place is not None:
+        return place
+    have = [path.name for path in root.iterdir() if is_folder(path)]
+    near = [other for other in have if other.lower() == name] or difflib.get_close_matches(name, have, 1, 0.7)
+    near = near or [other for other in have if name == "test" and other in {"val", "valid", "validation"}]
+    fix = f"there are: {_have(root)}" if have else "an imagefolder has train/<class>/ and test/<class>/"
+    if near:
+        fix = f"if '{near[0]}' is meant, say so: data.args = {{{name} = \"{near[0]}\"}}"
+    raise DataError(f"no folder '{name}'", where=str(root), fix=fix)
+
+
+def _have(root: Path) -> str:
+    return ", ".join(sorted(path.name for path in root.iterdir() if is_folder(path))[:12]) or "none"
+
+
+def _is_left_over(path: Path) -> bool:
+    """Whether a name is an editor's, a notebook's or an archive's, not the data set's."""
+    return path.name.startswith(".") or path.name in {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
+
+
+@dataclass
+class _Notes:
+    """What was met on the way."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    turned: int = 0
+    transparent: int = 0
+    scaled: int = 0
+
+    def lines(self, where: str, background: tuple[int, int, int]) -> tuple[str, ...]:
+        found = [f"{where}: {n:,} skipped that are no images of a class ({name})" for name, n in self.skipped.items()]
+        texts = (
+            (self.turned, "images turned as their EXIF tag says"),
+            (self.transparent, f"images with transparent pixels shown over RGB {background}"),
+            (self.scaled, "images of 16 bits a channel scaled to 8"),
+        )
+        return (*found, *(f"{where}: {n:,} {text}" for n, text in texts if n))
+
+
+def read_folder(root: Path, reading: Reading) -> Folder:
+    """Read `root/<class>/**/*.png|jpg|…` as RGB, classes in sorted order.
+
+    Raises:
+        DataError: no classes, two that differ in case only, an empty class, an image that cannot be read or has more
+            than 8 bits a channel, different sizes, or more images than memory holds.
+    """
+    notes = _Notes()
+    entries = sorted(root.iterdir())
+    notes.skipped.update(path.name for path in entries if _is_left_over(path))
+    classes = tuple(path.name for path in entries if is_folder(path) and not _is_left_over(path))
+    if not classes:
+        raise DataError("no class folders", where=str(root), fix="put the images of each class in a folder of its own")
+    alike = [name for name, n in Counter(name.casefold() for name in classes).items() if n > 1]
+    if alike:
+        same = " and ".join(name for name in classes if name.casefold() == alike[0])
+        raise DataError(f"classes {same} differ in case only", where=str(root), fix="merge or rename them")
+    paths = [(path, label) for label, name in enumerate(classes) for path in _images(root / name, notes)]
+    images: NDArray[np.uint8] | None = None
+    for k, (path, _) in enumerate(paths):
+        pixels = _read_image(path, reading, notes)
+        if images is None:
+            if len(paths) * pixels.nbytes > memory_budget():
+                fix = "resize them (data.args = {size = [224, 224]}), or give fewer"
+                raise DataError(f"{len(paths):,} images of {pixels.shape[:2]} do not fit", where=str(root), fix=fix)
+            images = np.empty((len(paths), *pixels.shape), np.uint8)
+        if pixels.shape != images.shape[1:]:
+            fix = "give one size, for example data.args = {size = [32, 32]}"
+            raise DataError(f"{pixels.shape[:2]} pixels, others {images.shape[1:3]}", where=str(path), fix=fix)
+        images[k] = pixels
+    if images is None:
+        raise DataError("no images", where=str(root), fix="put the images of each class in a folder of its own")
+    labels = np.asarray([label for _, label in paths], np.int64)
+    return Folder(images, labels, classes, notes.lines(root.name, reading.background))
+
+
+def _images(folder: Path, notes: _Notes) -> list[Path]:
+    """The image files of a class, sorted.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = []
+    for path in _walk(folder, notes):
+        if path.suffix.lower() in _SUFFIXES and is_file(path):
+            found.append(path)
+        else:
+            notes.skipped[f"*{path.suffix or path.name}"] += 1
+    if not found:
+        raise DataError("no images", where=str(folder), fix="remove the empty class or fill it")
+    return sorted(found)
+
+
+def _walk(folder: Path, notes: _Notes) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if _is_left_over(path):
+            notes.skipped[path.name if path.is_dir() else "dot-files and the like"] += 1
+        elif path.is_dir() and not path.is_symlink():
+            yield from _walk(path, notes)
+        else:
+            yield path
+
+
+def _read_image(path: Path, reading: Reading, notes: _Notes) -> NDArray[np.uint8]:
+    """RGB pixels, uint8 (H, W, 3)."""
+    content = read_bounded(path, _MOST_BYTES, "an image", DataError)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own warning of large images: the limit below is lower
+            image = Image.open(io.BytesIO(content))
+        with image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise DataError(f"has {image.width}x{image.height} pixels", where=str(path), fix="make it smaller")
+            rgb = _flat(_eight_bits(image, path, reading, notes), reading, notes)
+    except _DAMAGE as error:
+        raise DataError(
+            f"cannot be read as an image ({' '.join(str(error).split())[:200]})",
+            where=str(path),
+            fix="replace or remove the file",
+        ) from None
+    if reading.size is not None:
+        rgb = rgb.resize((reading.size[1], reading.size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(rgb, np.uint8)
+
+
+def _eight_bits(image: Image.Image, path: Path, reading: Reading, notes: _Notes) -> Image.Image:
+    """The image, turned as its EXIF tag says, at 8 bits a channel."""
+    deep_colour = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.mode in _DEEP or deep_colour:
+        if image.mode == "F" or not reading.scale_deep:
+            kind = "floating-point pixels" if image.mode == "F" else "more than 8 bits a channel"
+            fix = "convert it to 8 bits" + ("" if image.mode == "F" else ', or write data.args = {depth = "scale"}')
+            raise DataError(f"has {kind}", where=str(path), fix=fix)
+        notes.scaled += 1
+        if image.mode in _DEEP:
+            values = np.asarray(image).astype(np.int64)
+            if values.min() < 0 or values.max() > 65535:
+                raise DataError("has pixels beyond 16 bits", where=str(path), fix="convert it to 8 bits")
+            image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.getexif().get(0x0112, 1) != 1:
+        notes.turned += 1
+        image = ImageOps.exif_transpose(image)
+    return image
+
+
+def _flat(image: Image.Image, reading: Reading, notes: _Notes) -> Image.Image:
+    """RGB; what is transparent shows the background, not the colour that happens to be stored under it."""
+    if image.mode not in {"RGBA", "LA", "PA", "La", "RGBa"} and "transparency" not in image.info:
+        return image.convert("RGB")
+    coloured = image.convert("RGBA")
+    if coloured.getchannel("A").getextrema()[0] == 255:
+        return coloured.convert("RGB")
+    notes.transparent += 1
+    under = Image.new("RGBA", coloured.size, (*reading.background, 255))
+    return Image.alpha_composite(under, coloured).convert("RGB")
