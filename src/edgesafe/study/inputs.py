@@ -23,7 +23,8 @@ def input_hashes(*, weights: Mapping[str, str], arch: str, policy: Path | None =
         WeightsError, PolicyError: a file is not there.
     """
     found: dict[str, str] = {}
-    for name, path in weights.items():
+    for name, said in weights.items():
+        path = said if is_file(Path(said)) else said.partition("#")[0]  # FILE#KEY: the key stands in the recipe
         if not is_file(Path(path)):
             raise WeightsError(
                 "no such file", where=path, fix="check model.weights; the path is relative to where you run"
