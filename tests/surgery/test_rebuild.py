@@ -169,7 +169,7 @@ def test_load_variant_refuses(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match="hash"):
         load_variant(tmp_path)
     record = json.loads((tmp_path / "variant.json").read_text())
-    record["schema"] = "edgesafe.variant/2"
+    record["schema"] = "edgesafe.variant/99"
     (tmp_path / "variant.json").write_text(json.dumps(record))
     with pytest.raises(StoreError, match="version"):
         load_variant(tmp_path)

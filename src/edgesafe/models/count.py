@@ -1,24 +1,27 @@
 """Parameters and multiply-accumulates.
 
 Convention: one MAC is one multiplication with its addition. Counted are convolutions (transposed ones too) and linear
-layers, for one image; biases, BatchNorm (folded away at export), activations, pooling and additions are not. Zeros
-count: unstructured sparsity leaves the MACs as they are. ResNet-20 has 40.55 M, as in the literature (0.041 G).
+layers, for one image, as operations that ran (`F.conv2d` counts like `nn.Conv2d`), by the formulas of torch's own
+counter; biases, BatchNorm (folded away at export), activations, pooling, additions and batched products of activations
+(attention) are not. Zeros count: unstructured sparsity leaves the MACs as they are. ResNet-20 has 40.55 M, as in the
+literature (0.041 G).
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from edgesafe.errors import UsageError
 
-__all__ = ["macs", "nonzero_params", "params", "sparsity"]
+__all__ = ["macs", "macs_of", "nonzero_params", "params", "sparsity"]
 
-_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYERS = (torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm)
 
 
 def params(model: nn.Module) -> int:
@@ -31,6 +34,24 @@ def nonzero_params(model: nn.Module) -> int:
     return sum(int(torch.count_nonzero(p)) for p in model.parameters())
 
 
+def macs_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int:
+    """MACs of one call of an aten operation that gave `result`; 0 for what is not counted."""
+    if func.overloadpacket not in _LAYERS:
+        return 0
+    return int(flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)) // 2
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.total += macs_of(func, args, kwargs or {}, result)
+        return result
+
+
 def macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of one image through convolutions and linear layers (see the module's convention).
 
@@ -41,22 +62,12 @@ def macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     Raises:
         UsageError: the network does not take such an image, or holds nothing to count.
     """
-    total = 0
-
-    def count(module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        nonlocal total
-        total += _macs_of(module, _inputs[0], output)
-
     modes = [(module, module.training) for module in model.modules()]
-    hooks = [
-        module.register_forward_hook(count)
-        for module in model.modules()
-        if isinstance(module, (*_CONVS, *_TRANSPOSED, nn.Linear))
-    ]
     height, width, channels = input_shape
+    counter = _Counter()  # type: ignore[no-untyped-call]
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), counter:
             model(torch.zeros(1, channels, height, width))
     except RuntimeError as error:
         raise UsageError(
@@ -65,23 +76,11 @@ def macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
             fix="check the data set's image size and the architecture",
         ) from error
     finally:
-        for hook in hooks:
-            hook.remove()
         for module, mode in modes:
             module.training = mode
-    if total == 0:
-        raise UsageError("no convolution and no linear layer ran", where="model", fix="give a CNN built of modules")
-    return total
-
-
-def _macs_of(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """MACs of one call of one layer, batch 1."""
-    if isinstance(module, nn.Linear):
-        return y.numel() * module.in_features
-    if isinstance(module, _CONVS):
-        return y.numel() * math.prod(module.kernel_size) * module.in_channels // module.groups
-    assert isinstance(module, _TRANSPOSED)  # noqa: S101  - hooks are set on these three kinds only
-    return x.numel() * math.prod(module.kernel_size) * module.out_channels // module.groups
+    if counter.total == 0:
+        raise UsageError("no convolution and no linear layer ran", where="model", fix="give a CNN")
+    return counter.total
 
 
 def sparsity(model: nn.Module) -> float:

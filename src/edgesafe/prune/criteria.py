@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.recipe.sections import Criterion
 from edgesafe.surgery.propagation import Role, Slot
+from edgesafe.surgery.remove import tensors
 from edgesafe.surgery.units import ChannelGraph, Group
 
 __all__ = ["NEED_GRADIENTS", "Material", "gather", "score_group"]
@@ -44,7 +45,7 @@ class Material:
     """What scores are made of.
 
     Attributes:
-        weights: parameters by name.
+        weights: parameters and buffers (fixed filters) by name.
         gradients: criterion taylor: mean gradient of the loss; hessian: mean squared gradient; by parameter name.
         seed: of "random".
         comparable: scores will be ranked across layers, so each layer's weight norms are divided by their mean.
@@ -72,7 +73,7 @@ def gather(
         SurgeryError: gradients are needed and there is no data.
         NonFiniteError: a gradient is not finite.
     """
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    weights = {name: tensor.detach() for name, tensor in tensors(model).items()}
     if criterion not in NEED_GRADIENTS:
         return Material(weights, seed=seed, comparable=comparable)
     if batches is None:

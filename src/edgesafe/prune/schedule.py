@@ -10,6 +10,7 @@ from torch import nn
 
 from edgesafe.errors import NonFiniteError, SurgeryError, UsageError
 from edgesafe.prune.context import PruneContext, PruneOutcome, require_prunable
+from edgesafe.prune.plan import NothingRemovedError
 from edgesafe.prune.structured import prune_structured
 from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import LayerRecord, SurgeryRecord
@@ -64,9 +65,8 @@ def prune_in_steps(
         used = section if index == 0 else section.model_copy(update={"rewrite": False})
         try:
             outcome = prune_structured(current, used, part, context)
-        except SurgeryError as error:
-            last = index == steps - 1
-            if "nothing would be removed" not in error.what or (last and not outcomes):
+        except NothingRemovedError:
+            if index == steps - 1 and not outcomes:
                 raise
             continue
         outcomes.append(outcome)

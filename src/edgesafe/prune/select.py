@@ -84,6 +84,9 @@ def _choice(graph: ChannelGraph, group: Group, scores: Tensor, wanted: int, widt
     removed = tuple(sorted(best[kept:]))
     threshold = float(scores[best[kept - 1]])
     note = f"{cause} keeps {kept} of {len(best)} removable channel groups" if cause else ""
+    if len(best) == 1:
+        tie = group.units[0].tie
+        note = f"its channels can only go together{f' ({tie})' if tie else ''}, and then none would be left"
     return Choice(group, scores, removed, threshold, note)
 
 

@@ -62,6 +62,7 @@ class Atoms:
     parent: list[int] = field(default_factory=lambda: [0])
     frozen: dict[int, Reason] = field(default_factory=dict)
     flags: dict[int, set[Flag]] = field(default_factory=dict)
+    ties: dict[int, str] = field(default_factory=dict)  #: what joined an atom with others of its own tensor
 
     def new(self, count: int) -> Tensor:
         """`count` fresh atoms, int64 (count,)."""
@@ -89,13 +90,14 @@ class Atoms:
             if atom > 0:
                 self.flags.setdefault(atom, set()).add(flag)
 
-    def union(self, a: Tensor, b: Tensor, place: str) -> None:
+    def union(self, a: Tensor, b: Tensor, place: str, inside: str = "") -> None:
         """Merge `a` and `b` element by element; an atom that meets a fixed label is frozen.
 
         Args:
             a: int64, any shape.
             b: int64, expandable to the shape of `a`.
             place: where, for the reasons.
+            inside: what joins channels of one tensor ("a GroupNorm"), if that is what happens.
         """
         b = b.expand_as(a)
         a, b = squeeze_constant(a, b)
@@ -107,6 +109,8 @@ class Atoms:
             if x > 0 and y > 0:
                 root_x, root_y = self.root(x), self.root(y)
                 if root_x != root_y:
+                    if inside:
+                        self.ties.setdefault(x, f"{inside} at {place}")
                     self.parent[max(root_x, root_y)] = min(root_x, root_y)
             elif max(x, y) > 0:
                 padded = min(x, y) == PADDING
@@ -118,7 +122,7 @@ class Atoms:
         """Merge all labels that share an index along `dim`; one label for each index, int64 (labels.shape[dim],)."""
         rows = squeeze_others(labels, dim).movedim(dim, 0).flatten(1)
         if rows.shape[1] > 1:
-            self.union(rows, rows[:, :1], place)
+            self.union(rows, rows[:, :1], place, inside="an operation that mixes its channels")
         return rows[:, 0].clone()
 
     def frozen_roots(self) -> dict[int, Reason]:
@@ -127,6 +131,13 @@ class Atoms:
         for atom in sorted(self.frozen):
             reasons.setdefault(self.root(atom), self.frozen[atom])
         return reasons
+
+    def root_ties(self) -> dict[int, str]:
+        """By root, what joined several channels of one tensor; where several did, the first."""
+        ties: dict[int, str] = {}
+        for atom in sorted(self.ties):
+            ties.setdefault(self.root(atom), self.ties[atom])
+        return ties
 
     def root_flags(self) -> dict[int, frozenset[Flag]]:
         """Flags by root."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgesafe.surgery.labels import Cause, Flag
-from edgesafe.surgery.propagation import Role, Tracer, fixed, unknown
+from edgesafe.surgery.propagation import Role, Tracer, unknown
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
 
@@ -22,27 +22,27 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
     x, weight, bias = args[0], args[1], args[2]
     transposed, groups = bool(args[6]), int(args[8])
     name = tracer.names.get(id(weight))
-    if name is None or tracer.get(x) is None:
+    if name is None:
         unknown(tracer, "convolution (with a computed weight)", func, args, kwargs, result)
-        tracer.computed[tracer.place] = tracer.computed.get(tracer.place, 0) + _conv_macs(
-            weight, x, result, transposed=transposed
-        )
+        tracer.count_computed(_conv_macs(weight, x, result, transposed=transposed), result.shape[1], x.shape[1])
         return
     channels = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     if groups == 1:
         out = tracer.slot(name, out_dim, result.shape[1], Role.OUT)
         tracer.slot(name, in_dim, len(channels), Role.IN, channels)
-    elif transposed:
-        tracer.freeze(channels, Cause.UNKNOWN, "a grouped transposed convolution is not narrowed")
-        out = tracer.slot(name, 0, weight.shape[0], Role.IN, channels)
-        tracer.put(result, fixed(result))
-        tracer.count(name, _conv_macs(weight, x, result, transposed=True))
-        return
+    elif transposed:  # its rows are input channels: a group of them goes with the outputs of that group
+        rows = channels.view(groups, -1)
+        tracer.atoms.union(rows, rows[:, :1], tracer.place, inside="a grouped convolution")
+        tracer.slot(name, 0, len(channels), Role.OUT, channels)
+        tracer.groups[name] = groups
+        out = rows[:, :1].expand(groups, result.shape[1] // groups).reshape(-1)
     else:
         out = tracer.slot(name, 0, result.shape[1], Role.OUT)
         rows = torch.cat((channels.view(groups, -1), out.view(groups, -1)), dim=1)
-        tracer.atoms.union(rows, rows[:, -1:], tracer.place)
+        tracer.atoms.union(
+            rows, rows[:, -1:], tracer.place, inside="a grouped convolution" if groups < len(out) else ""
+        )
         tracer.groups[name] = groups
     _bias(tracer, bias, out)
     tracer.count(name, _conv_macs(weight, x, result, transposed=transposed))
@@ -50,9 +50,7 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
 
 
 def _conv_macs(weight: Tensor, x: Tensor, y: Tensor, *, transposed: bool) -> int:
-    """For one image."""
-    image = x if transposed else y
-    return (image.numel() // image.shape[0]) * math.prod(weight.shape[1:])
+    return (x if transposed else y).numel() * math.prod(weight.shape[1:])
 
 
 def _bias(tracer: Tracer, bias: Tensor | None, out: Tensor) -> None:
@@ -70,8 +68,9 @@ def matmul(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, A
     bias, x, weight = (args[0], args[1], args[2]) if name == "addmm" else (None, args[0], args[1])
     alias = tracer.transposed.get(id(weight))
     parameter = alias[1] if alias is not None else tracer.names.get(id(weight))
-    if parameter is None or tracer.get(x) is None:
-        unknown(tracer, f"{name} (of two activations)", func, args, kwargs, result)
+    if parameter is None:
+        unknown(tracer, f"{name} (with a computed weight)", func, args, kwargs, result)
+        tracer.count_computed(result.shape[0] * weight.shape[0] * weight.shape[1], result.shape[1], weight.shape[0])
         return
     features = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (0, 1) if alias is not None else (1, 0)
@@ -119,7 +118,7 @@ def layer_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
 
 
 def group_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
-    """A group of channels goes together, so that the other groups' statistics stay the same."""
+    """A group of channels goes together, so that the other groups' statistics stay the same; one group: a LayerNorm."""
     x, weight, bias, groups = args[0], args[1], args[2], int(args[6])
     labels = tracer.labels_of(x)
     parameter = None if weight is None else tracer.names.get(id(weight))
@@ -130,7 +129,10 @@ def group_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
         tracer.slot(parameter, 0, len(channels), Role.NORM, channels)
         if bias is not None:
             tracer.slot(tracer.names[id(bias)], 0, len(channels), Role.STATE, channels)
-        rows = channels.view(groups, -1)
-        tracer.atoms.union(rows, rows[:, :1], tracer.place)
-        tracer.groups[parameter] = groups
+        if groups == 1:
+            tracer.atoms.flag(channels, Flag.NORM)
+        else:
+            rows = channels.view(groups, -1)
+            tracer.atoms.union(rows, rows[:, :1], tracer.place, inside="a GroupNorm")
+            tracer.groups[parameter] = groups
     tracer.put(result[0], labels)

@@ -19,7 +19,7 @@ from edgesafe.surgery.labels import (
     Reason,
 )
 
-__all__ = ["Role", "Slot", "Trace", "Tracer", "fixed", "unknown"]
+__all__ = ["Computed", "Role", "Slot", "Trace", "Tracer", "fixed", "unknown"]
 
 
 class Role(StrEnum):
@@ -41,6 +41,21 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Computed:
+    """A layer with a computed weight: its channels stay.
+
+    Attributes:
+        macs: multiply-accumulates of one image.
+        out: output channels.
+        into: input channels.
+    """
+
+    macs: int
+    out: int
+    into: int
+
+
+@dataclass(frozen=True)
 class Trace:
     """What one forward pass showed.
 
@@ -53,7 +68,7 @@ class Trace:
         order: weights of convolutions and linear layers, in the order of their first call.
         outputs: shapes of the network's outputs.
         calls: calls by weight.
-        computed: multiply-accumulates of layers whose weight is not a parameter but computed, by place.
+        computed: layers whose weight is not a parameter but computed, by place.
     """
 
     atoms: Atoms
@@ -64,12 +79,12 @@ class Trace:
     order: tuple[str, ...]
     outputs: tuple[tuple[int, ...], ...]
     calls: Mapping[str, int]
-    computed: Mapping[str, int]
+    computed: Mapping[str, Computed]
 
     @property
     def macs_total(self) -> int:
         """Multiply-accumulates of one image through convolutions and linear layers."""
-        return sum(self.macs.values()) + sum(self.computed.values())
+        return sum(self.macs.values()) + sum(layer.macs for layer in self.computed.values())
 
 
 @dataclass
@@ -84,7 +99,9 @@ class Tracer:
     groups: dict[str, int] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
-    computed: dict[str, int] = field(default_factory=dict)
+    computed: dict[str, Computed] = field(default_factory=dict)
+    ran: int = 0  #: multiply-accumulates of all layers, counted without labels
+    drew: tuple[str, str] | None = None  #: where random numbers were drawn first, and by which operation
     labels: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: id -> (tensor kept alive, its labels)
     transposed: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  #: id -> (kept alive, parameter)
     stack: list[str] = field(default_factory=list)
@@ -137,6 +154,11 @@ class Tracer:
             if own and len(vector) == channels and torch.equal(vector.nonzero().flatten(), positions):
                 return name
         return None
+
+    def count_computed(self, macs: int, out: int, into: int) -> None:
+        """Add a call of a layer whose weight is computed."""
+        before = self.computed.get(self.place)
+        self.computed[self.place] = Computed(macs + (before.macs if before else 0), out, into)
 
     def count(self, weight: str, macs: int) -> None:
         """Add a layer's call."""

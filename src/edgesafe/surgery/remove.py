@@ -10,19 +10,24 @@ from torch import Tensor, nn
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery.propagation import Slot
 
-__all__ = ["owners", "remove", "set_tensors", "sync_module"]
+__all__ = ["owners", "remove", "set_tensors", "sync_module", "tensors"]
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
 def owners(model: nn.Module) -> dict[str, tuple[tuple[nn.Module, str], ...]]:
     """Every (module, attribute) that holds each parameter or buffer, by the tensor's first name."""
     first: dict[int, str] = {}
     found: dict[str, list[tuple[nn.Module, str]]] = {}
-    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, tensor in tensors:
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for name, tensor in named:
         path, _, attribute = name.rpartition(".")
         found.setdefault(first.setdefault(id(tensor), name), []).append((model.get_submodule(path), attribute))
     return {name: tuple(places) for name, places in found.items()}
@@ -35,7 +40,7 @@ def remove(model: nn.Module, keep: Mapping[Slot, tuple[int, ...]]) -> None:
         model: changed. Trainability flags stay; shared parameters stay shared.
         keep: indices that stay, by slot.
     """
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    state = tensors(model)
     new: dict[str, Tensor] = {}
     for slot, indices in keep.items():
         tensor = new.get(slot.tensor, state[slot.tensor].detach())
@@ -43,11 +48,11 @@ def remove(model: nn.Module, keep: Mapping[Slot, tuple[int, ...]]) -> None:
     set_tensors(model, new)
 
 
-def set_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def set_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
     """Put tensors of other shapes into a model, in place, and mend the attributes of the modules that hold them."""
     places = owners(model)
     touched: dict[int, tuple[nn.Module, dict[str, torch.Size]]] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in values.items():
         replacement: Tensor | None = None
         for module, attribute in places[name]:
             old = getattr(module, attribute)
@@ -89,7 +94,7 @@ def sync_module(module: nn.Module, before: Mapping[str, torch.Size]) -> None:
         module.normalized_shape = size
     elif isinstance(module, nn.GroupNorm) and size is not None:
         old = before.get("weight", torch.Size(size))
-        module.num_groups = _whole(module.num_groups * size[0], old[0])
+        module.num_groups = 1 if module.num_groups == 1 else _whole(module.num_groups * size[0], old[0])
         module.num_channels = size[0]
     elif isinstance(module, nn.PReLU) and size is not None:
         module.num_parameters = size[0]

@@ -54,6 +54,8 @@ _REDUCE = {
     "mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "prod", "norm", "linalg_vector_norm",
     "argmax", "any", "all", "std_mean", "var_mean",
 }  # fmt: skip
+_POOL3D = {"avg_pool3d", "max_pool3d", "max_pool3d_with_indices"}
+_LAYERS = {"convolution", "addmm", "mm"}
 _SOFTMAX = {"_softmax", "_log_softmax", "softmax", "log_softmax"}
 _FACTORY = {
     "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_empty",
@@ -75,9 +77,11 @@ def apply_rule(tracer: Tracer, func: Any, args: Args, kwargs: dict[str, Any], re
         SurgeryError: the forward depends on the data.
     """
     name = func.overloadpacket.__name__
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        tracer.drew = tracer.drew or (tracer.place, name)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     touched = any(id(tensor) in tracer.labels for tensor in tensors)
-    if not touched:
+    if not touched and name not in _LAYERS:
         _constants(tracer, name, func, args, result)
         return
     _refuse_data_dependence(tracer, name, func, args)
@@ -311,16 +315,15 @@ def _pad(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, 
 
 
 def _copy(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
-    target, source = tracer.labels_of(args[0]), tracer.labels_of(args[1])
-    tracer.freeze(target, Cause.UNKNOWN, "it is written in place (copy_)")
-    tracer.freeze(source, Cause.UNKNOWN, "it is written in place (copy_)")
-    tracer.put(result, target)
+    tracer.put(result, tracer.labels_of(args[1]).expand(args[1].shape).expand(result.shape))
 
 
-def _spatial(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
+def _spatial(tracer: Tracer, name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
     labels = tracer.labels_of(args[0])
     outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
     channels = 1 if labels.dim() == outputs[0].dim() and labels.dim() > 2 else 0
+    if set(varying_dims(labels)) - {channels} and name in _POOL3D:
+        tracer.freeze(labels, Cause.REDUCED, f"aten.{name} mixes neighbouring channels (as in LocalResponseNorm)")
     vector = tracer.atoms.tie(labels, channels, tracer.place)
     for output in outputs:
         shape = [1] * output.dim()
@@ -331,6 +334,8 @@ def _spatial(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[s
 def _reduce(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, Any], result: Any) -> None:
     labels = tracer.labels_of(args[0])
     chosen = args[1] if len(args) > 1 else kwargs.get("dim")
+    if name in {"linalg_vector_norm", "norm"}:  # the order comes first
+        chosen = args[2] if len(args) > 2 else kwargs.get("dim")
     if chosen is None or isinstance(chosen, (Tensor, bool)) or chosen == []:
         dims = set(range(labels.dim()))
     else:

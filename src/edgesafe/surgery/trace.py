@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edgesafe.errors import SurgeryError
+from edgesafe.errors import EdgesafeError, SurgeryError
+from edgesafe.models import count
+from edgesafe.surgery.aliases import Views
 from edgesafe.surgery.labels import Cause, Reason
 from edgesafe.surgery.propagation import Trace, Tracer, fixed
 from edgesafe.surgery.rules import apply_rule
@@ -27,13 +29,16 @@ __all__ = ["trace"]
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, tracer: Tracer, apply: Callable[..., None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.tracer, self.apply = tracer, apply
+        self.tracer, self.apply, self.views = tracer, apply, Views()
 
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.apply(self.tracer, func, args, dict(kwargs or {}), result)
+        given = dict(kwargs or {})
+        result = func(*args, **given)
+        self.tracer.ran += count.macs_of(func, args, given, result)
+        self.apply(self.tracer, func, args, given, result)
+        self.views.follow(self.tracer, func, args, given, result)
         return result
 
 
@@ -55,11 +60,19 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     for tensor in inputs:
         tracer.put(tensor, fixed(tensor))
     outputs = _run(model, inputs, tracer, apply_rule)
+    if tracer.drew is not None:
+        place, name = tracer.drew
+        raise SurgeryError(
+            f"the forward draws random numbers in eval mode (aten.{name})",
+            where=place,
+            fix="draw them only if self.training: F.dropout(x, p, self.training), nn.Dropout",
+        )
+    _freeze_unsaved(model, tracer)
     for output in outputs:
         labels = tracer.get(output)
         if labels is not None:
             tracer.atoms.freeze(labels, Reason(Cause.OUTPUT, "its channels are the network's outputs"))
-    return Trace(
+    found = Trace(
         atoms=tracer.atoms,
         slots=tracer.slots,
         roles=tracer.roles,
@@ -70,6 +83,27 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         calls=tracer.calls,
         computed=tracer.computed,
     )
+    if found.macs_total != tracer.ran:
+        raise SurgeryError(
+            f"{tracer.ran:,} multiply-accumulates ran in convolutions and linear layers, {found.macs_total:,} of them "
+            "were followed",
+            where="forward",
+            fix="please report the architecture: a layer ran on a tensor whose origin is not known",
+        )
+    return found
+
+
+def _freeze_unsaved(model: nn.Module, tracer: Tracer) -> None:
+    """A buffer that the weights file does not hold is as wide as the architecture says, so its channels stay."""
+    unsaved = {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in module._non_persistent_buffers_set
+    }
+    for slot, labels in tracer.slots.items():
+        if slot.tensor in unsaved:
+            text = f"{slot.tensor} is a buffer that is not saved (persistent = False)"
+            tracer.atoms.freeze(labels, Reason(Cause.COMPUTED, text))
 
 
 def _run(model: nn.Module, inputs: tuple[Tensor, ...], tracer: Tracer, apply: Callable[..., None]) -> list[Tensor]:
@@ -82,9 +116,12 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...], tracer: Tracer, apply: Ca
         model.eval()
         with torch.no_grad(), _Mode(tracer, apply):
             result = model(*inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except EdgesafeError:
+        raise
+    except Exception as error:  # a forward of others may raise anything
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise SurgeryError(
-            f"the network does not run on inputs of shape {[tuple(t.shape) for t in inputs]}: {error}",
+            f"the network does not run on inputs of shape {[tuple(t.shape) for t in inputs]}: {text}",
             where=tracer.place,
             fix="check input_shape, or give PruneContext.example_inputs",
         ) from error

@@ -24,11 +24,13 @@ class Unit:
         indices: the indices it owns, by slot.
         flags: what its channels take part in.
         reason: why it cannot be removed, or None.
+        tie: what joins several channels of one layer in it, or "".
     """
 
     indices: Mapping[Slot, tuple[int, ...]]
     flags: frozenset[Flag]
     reason: Reason | None
+    tie: str = ""
 
     def width(self, slot: Slot) -> int:
         """How many indices of `slot` it owns."""
@@ -146,7 +148,7 @@ def build(model: nn.Module, found: Trace) -> ChannelGraph:
     if not found.order:
         raise SurgeryError("no convolution and no linear layer ran", where="forward", fix="give a CNN")
     atoms = found.atoms
-    reasons, flags = atoms.frozen_roots(), atoms.root_flags()
+    reasons, flags, ties = atoms.frozen_roots(), atoms.root_flags(), atoms.root_ties()
     indices: dict[int, dict[Slot, list[int]]] = {}
     for slot, labels in found.slots.items():
         for index, label in enumerate(labels.tolist()):
@@ -157,6 +159,7 @@ def build(model: nn.Module, found: Trace) -> ChannelGraph:
             MappingProxyType({slot: tuple(own) for slot, own in slots.items()}),
             flags.get(root, frozenset()),
             reasons.get(root),
+            ties.get(root, ""),
         )
         for root, slots in indices.items()
     }

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.records import Proof
 from edgesafe.surgery.propagation import Role, Slot
+from edgesafe.surgery.remove import tensors
 from edgesafe.surgery.units import ChannelGraph, layer_name
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "example_batch",
     "prove_masked",
     "prove_removed",
+    "require_runs",
 ]
 
 TOLERANCE = 1e-5  #: relative, DESIGN section 5
@@ -122,7 +124,7 @@ def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
         inputs = tuple(t.double() if double and t.is_floating_point() else t for t in inputs)
         with _PartialNorms(_norm_ids(reference, norms)) if norms else nullcontext():
             expected = evaluate(reference, inputs)
-        worst = max(worst, _difference(_run(pruned, inputs), expected))
+        worst = max(worst, _difference(require_runs(pruned, inputs), expected))
     if worst > TOLERANCE:
         roles = surgery.graph.trace.roles
         layers = sorted({layer_name(slot.tensor) for slot in surgery.keep if roles[slot] == Role.OUT})
@@ -178,7 +180,7 @@ def prove_masked(
             for name, parameter in reference.named_parameters():
                 if name in masks:
                     parameter.mul_(masks[name])
-        worst = max(worst, _difference(_run(pruned, rows), evaluate(reference, rows)))
+        worst = max(worst, _difference(require_runs(pruned, rows), evaluate(reference, rows)))
     if worst > TOLERANCE:
         raise SurgeryError(
             f"the masked network differs by {worst:.2g} from the original times its masks", where="masks"
@@ -188,12 +190,17 @@ def prove_masked(
     )
 
 
-def _run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+def require_runs(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    """The outputs of a pruned network.
+
+    Raises:
+        ForwardError: it does not run.
+    """
     try:
         return evaluate(model, inputs)
-    except (RuntimeError, IndexError, ValueError) as error:
+    except Exception as error:  # a forward of others may raise anything
         raise ForwardError(
-            f"the pruned network does not run: {str(error).splitlines()[0]}",
+            f"the pruned network does not run: {(str(error).splitlines() or [type(error).__name__])[0]}",
             where="forward",
             fix="replace sizes written as numbers in the forward, such as x.view(-1, 1024), by x.flatten(1)",
         ) from error
@@ -218,7 +225,7 @@ def _difference(results: list[Tensor], expected: list[Tensor]) -> float:
 def _masked(surgery: Surgery) -> nn.Module:
     """A copy of the original with the cut input columns zeroed."""
     reference = copy.deepcopy(surgery.original)
-    parameters = dict(reference.named_parameters())
+    parameters = tensors(reference)
     with torch.no_grad():
         for slot, kept in surgery.keep.items():
             if surgery.graph.trace.roles[slot] != Role.IN:
@@ -234,8 +241,7 @@ def _masked(surgery: Surgery) -> nn.Module:
 
 def _prove_widths(surgery: Surgery) -> None:
     """The classifier keeps its rows; no narrowed layer is below the minimum."""
-    before = dict(surgery.original.named_parameters())
-    after = dict(surgery.pruned.named_parameters())
+    before, after = tensors(surgery.original), tensors(surgery.pruned)
     for layer in surgery.graph.layers:
         old, new = before[layer.weight].shape[layer.out.dim], after[layer.weight].shape[layer.out.dim]
         if layer.classifier and old != new:
@@ -282,7 +288,7 @@ def _norm_ids(model: nn.Module, norms: Mapping[str, tuple[int, ...]]) -> dict[in
 
 
 class _PartialNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes the named LayerNorms on the kept channels only; the others become zero."""
+    """Computes the named LayerNorms (and GroupNorms of one group) on the kept channels only; the others become zero."""
 
     def __init__(self, kept: Mapping[int, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -291,7 +297,16 @@ class _PartialNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func.overloadpacket.__name__ != "native_layer_norm" or id(args[2]) not in self.kept:
+        name = func.overloadpacket.__name__
+        if name == "native_group_norm" and id(args[1]) in self.kept:
+            x, weight, bias, n, _channels, size, groups, eps = args
+            kept = self.kept[id(weight)]
+            own = None if bias is None else bias[kept]
+            part, mean, rstd = func(x[:, kept].contiguous(), weight[kept], own, n, len(kept), size, groups, eps)
+            full = torch.zeros_like(x)
+            full[:, kept] = part
+            return full, mean, rstd
+        if name != "native_layer_norm" or id(args[2]) not in self.kept:
             return func(*args, **(kwargs or {}))
         x, _shape, weight, bias, eps = args
         kept = self.kept[id(weight)]

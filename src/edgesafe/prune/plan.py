@@ -1,0 +1,178 @@
+"""Deciding what goes: the groups in scope, their scores, the choice; and why nothing can go, where nothing can."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from edgesafe.errors import SurgeryError
+from edgesafe.prune.context import PruneContext
+from edgesafe.prune.criteria import gather, score_group
+from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
+from edgesafe.recipe.sections import CompressSection, Criterion, Method, Scope
+from edgesafe.surgery.units import ChannelGraph, Group, Layer
+
+__all__ = ["GLOBAL_METHODS", "NothingRemovedError", "Plan", "default_criterion", "make_plan", "reasons_of"]
+
+GLOBAL_METHODS = frozenset({Method.CHANNEL})  #: one ranking over the whole network; the others rank layer by layer
+
+
+class NothingRemovedError(SurgeryError):
+    """The ratio, rounded and limited, leaves every channel where it is."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided before anything is cut."""
+
+    scope: Scope
+    criterion: Criterion
+    widths: Widths
+    graph: ChannelGraph
+    groups: tuple[Group, ...]
+    scored: tuple[tuple[Group, Tensor], ...]
+    choices: tuple[Choice, ...]
+    broken: Mapping[Group, str]  #: groups whose removal the forward does not survive
+
+
+def default_criterion(section: CompressSection) -> Criterion:
+    """The section's criterion, or its method's own."""
+    own = {Method.FILTER: Criterion.L1, Method.CHANNEL: Criterion.BN_SCALE, Method.RANDOM: Criterion.RANDOM}
+    return section.criterion or own[section.method]
+
+
+def make_plan(
+    model: nn.Module,
+    graph: ChannelGraph,
+    section: CompressSection,
+    ratio: float,
+    context: PruneContext,
+    broken: Mapping[Group, str],
+) -> Plan:
+    """Decide which channels go.
+
+    Args:
+        model: not modified.
+        graph: of `model`.
+        section: method, scope, criterion, widths.
+        ratio: in (0, 1).
+        context: seed, rounding, gradient batches, the layers asked for.
+        broken: groups that are known not to survive, with the error.
+
+    Raises:
+        NothingRemovedError: the ratio, rounded and limited, leaves every channel.
+        SurgeryError: no group is in scope, or none has a score; it names the layer and the fix.
+    """
+    scope = section.scope or (Scope.INTERNAL if graph.residual else Scope.ALL)
+    criterion = default_criterion(section)
+    round_to = section.round_to if section.round_to is not None else context.round_to
+    widths = Widths(round_to, section.min_channels)
+    groups = tuple(g for g in _in_scope(graph, scope, context) if g not in broken and _asked_for(g, graph, context))
+    if scope is Scope.ALL and graph.padded and not section.rewrite:
+        raise SurgeryError(
+            "its channels meet zero-padded shortcut channels (option A), so not every layer can be narrowed",
+            where=graph.padded[0],
+            fix="set rewrite = true (exact 1x1 convolutions instead), or scope = internal",
+        )
+    if not groups:
+        raise _nothing(graph, scope, only=context.only is not None)
+    globally = section.method in GLOBAL_METHODS if section.ranking is None else section.ranking == "global"
+    material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
+    scored: list[tuple[Group, Tensor]] = []
+    for group in groups:
+        scores = score_group(graph, group, criterion, material)
+        if scores is not None:
+            scored.append((group, scores))
+    if not scored:
+        raise SurgeryError(
+            "no removable channel has a BatchNorm whose scale could be ranked",
+            where="model",
+            fix="use method = filter (weights), or set criterion = l1",
+        )
+    choose = choose_global if globally else choose_local
+    choices = choose(graph, scored, ratio, widths)
+    if not any(choice.removed for choice in choices):
+        raise _unchanged(choices, ratio, widths)
+    return Plan(scope, criterion, widths, graph, groups, tuple(scored), choices, broken)
+
+
+def _asked_for(group: Group, graph: ChannelGraph, context: PruneContext) -> bool:
+    """Whether `context.only` names one of the group's layers (or nothing)."""
+    if context.only is None:
+        return True
+    wanted = {graph.layer(name).out for name in context.only}
+    return bool(wanted & set(group.producers))
+
+
+def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple[Group, ...]:
+    if scope is Scope.ALL:
+        return graph.groups
+    if scope is Scope.INTERNAL:
+        return tuple(group for group in graph.groups if group.internal)
+    if not context.paper_layers:
+        raise SurgeryError(
+            "the benchmark study names no layers for this network", where="compress.scope", fix="use internal or all"
+        )
+    wanted = {graph.layer(name).weight for name in context.paper_layers}
+    chosen = tuple(g for g in graph.groups if any(slot.tensor in wanted for slot in g.producers))
+    reached = {slot.tensor for group in chosen for slot in group.producers}
+    for name in context.paper_layers:
+        layer = graph.layer(name)
+        if layer.weight not in reached:
+            raise SurgeryError(
+                f"a layer of scope paper cannot be narrowed: {reasons_of(layer)}",
+                where=name,
+                fix="use scope = internal",
+            )
+    return chosen
+
+
+def _nothing(graph: ChannelGraph, scope: Scope, *, only: bool) -> SurgeryError:
+    """Why no group is left."""
+    if graph.groups:
+        of = " of the layers asked for" if only else ""
+        return SurgeryError(
+            f"scope {scope.value}{of} holds no removable channels: additions or concatenations couple every layer",
+            where="compress.scope",
+            fix="set scope = all",
+        )
+    if graph.trace.computed:
+        return SurgeryError(
+            "no channel can be removed: a convolution uses a computed weight",
+            where=next(iter(graph.trace.computed)),
+            fix="store the weight as the layer's parameter (fold normalisation or parametrisation first)",
+        )
+    blocked = next((layer for layer in graph.layers if not layer.classifier and layer.reasons), None)
+    if blocked is None:
+        return SurgeryError(
+            "every layer's channels are the network's outputs", where=graph.layers[0].name, fix="give a deeper network"
+        )
+    return SurgeryError(
+        f"no channel can be removed: {reasons_of(blocked)}",
+        where=blocked.name,
+        fix="rewrite that operation with convolutions, additions and concatenations, or use method = weight",
+    )
+
+
+def _unchanged(choices: tuple[Choice, ...], ratio: float, widths: Widths) -> NothingRemovedError:
+    """Why every choice is empty."""
+    several = [c for c in choices if len(c.group.units) > 1] or list(choices)
+    choice = next((c for c in several if c.note), several[0])
+    if len(choice.group.units) == 1:
+        fix = "use method = weight, or leave that operation out of the network that is pruned"
+        return NothingRemovedError(f"nothing would be removed: {choice.note}", where=choice.group.name, fix=fix)
+    cause = choice.note or f"ratio {ratio} of {len(choice.group.units)} channels rounds to none"
+    fix = "raise the ratio"
+    if "round_to" in cause:
+        fix = f"lower round_to (now {widths.round_to}) or raise the ratio"
+    elif "min_channels" in cause:
+        fix = f"lower min_channels (now {widths.min_channels})"
+    return NothingRemovedError(f"nothing would be removed: {cause}", where=choice.group.name, fix=fix)
+
+
+def reasons_of(layer: Layer) -> str:
+    """The reasons of a layer in one clause, the most frequent first."""
+    counted = sorted(layer.reasons.items(), key=lambda item: -item[1])
+    return "; ".join(f"{count} channels: {reason.text}" for reason, count in counted) or "it has no channels of its own"
