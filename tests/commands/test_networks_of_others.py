@@ -100,7 +100,12 @@ def begin(network: str, name: str, out: Path, monkeypatch: pytest.MonkeyPatch, *
     ("name", "error", "what", "fix"),
     [
         ("softmax", RefusedError, "probabilities", "return the scores before the softmax"),
-        ("sigmoid", RefusedError, "without summing to 1", "return the scores before the sigmoid"),
+        (
+            "sigmoid",
+            RefusedError,
+            "not to 1: a sigmoid per class",
+            "export the network without its last sigmoid or scaling",
+        ),
         ("deformed", ParityError, "DeformConv, which opset 18 does not have", "set export.opset = 19"),
     ],
 )

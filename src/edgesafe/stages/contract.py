@@ -9,7 +9,7 @@ from torch import nn
 
 from edgesafe.deploy import export
 from edgesafe.errors import RefusedError
-from edgesafe.measure.inference.inputs import looks_like_probabilities
+from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.models.contract import require_classifier
 from edgesafe.models.external import is_external
 from edgesafe.recipe.sections import ExportSection, ModelSection
@@ -55,15 +55,9 @@ def _require_logits(model: nn.Module, images: torch.Tensor, scores: torch.Tensor
         both = torch.cat([scores, trial(images * 100)]).nan_to_num(nan=-1.0, posinf=2.0, neginf=-1.0)
     if bool((both == both[:1, :1]).all()):
         return  # a classifier that starts at zero
-    if looks_like_probabilities(both.double().numpy()):
+    if output_kind(both.numpy(), where=arch) == "probabilities":
         raise RefusedError(
             "its scores are probabilities (each row sums to 1), but training and calibration need logits",
             where=arch,
             fix="return the scores before the softmax",
-        )
-    if bool(((both >= 0) & (both <= 1)).all()):
-        raise RefusedError(
-            "its scores all lie in [0, 1] without summing to 1 (a sigmoid per class?), but training needs logits",
-            where=arch,
-            fix="return the scores before the sigmoid",
         )
