@@ -6,6 +6,7 @@ Multiply-accumulates are counted again by torch (`torch.utils.flop_counter`), on
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import surgery_nets as nets
@@ -257,6 +258,26 @@ def test_random_numbers_in_eval_mode_are_refused_by_place() -> None:
         pruned(Around(Dropping()).eval())
     assert raised.value.where == "middle"
     assert pruned(Around(nn.Dropout(0.3))).record.macs_after
+
+
+@pytest.mark.parametrize("draw", [torch.randn_like, torch.rand_like, lambda x: torch.randn(x.shape), torch.bernoulli])
+def test_every_way_to_draw_is_seen(draw: Callable[[Tensor], Tensor]) -> None:
+    class Noise(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + draw(torch.sigmoid(x))
+
+    with pytest.raises(SurgeryError, match="draws random numbers"):
+        pruned(Around(Noise()).eval())
+
+
+def test_attention_without_dropout_draws_nothing() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = x.flatten(2).transpose(1, 2)[:, None]
+            return F.scaled_dot_product_attention(tokens, tokens, tokens)[:, 0].transpose(1, 2).reshape(x.shape)
+
+    assert layers(pruned(nets.seeded(Around(Attention()))))["out"].out_after == 12
+    assert pruned(nets.seeded(Around(nn.RReLU()))).record.macs_after
 
 
 def test_whatever_a_forward_raises_is_one_line() -> None:

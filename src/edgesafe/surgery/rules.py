@@ -56,6 +56,10 @@ _REDUCE = {
 }  # fmt: skip
 _POOL3D = {"avg_pool3d", "max_pool3d", "max_pool3d_with_indices"}
 _LAYERS = {"convolution", "addmm", "mm"}
+_RANDOM = {  # torch's own tag is also on attention and RReLU, which draw nothing in eval mode
+    "bernoulli", "binomial", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "native_dropout", "normal",
+    "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random", "randperm", "uniform",
+}  # fmt: skip
 _SOFTMAX = {"_softmax", "_log_softmax", "softmax", "log_softmax"}
 _FACTORY = {
     "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros", "new_empty",
@@ -77,7 +81,7 @@ def apply_rule(tracer: Tracer, func: Any, args: Args, kwargs: dict[str, Any], re
         SurgeryError: the forward depends on the data.
     """
     name = func.overloadpacket.__name__
-    if torch.Tag.nondeterministic_seeded in func.tags:
+    if name.removesuffix("_") in _RANDOM and not (name == "native_dropout" and not args[2]):
         tracer.drew = tracer.drew or (tracer.place, name)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     touched = any(id(tensor) in tracer.labels for tensor in tensors)
