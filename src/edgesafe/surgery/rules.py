@@ -57,8 +57,9 @@ _REDUCE = {
 _POOL3D = {"avg_pool3d", "max_pool3d", "max_pool3d_with_indices"}
 _LAYERS = {"convolution", "addmm", "mm"}
 _RANDOM = {  # torch's own tag is also on attention and RReLU, which draw nothing in eval mode
-    "bernoulli", "binomial", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "native_dropout", "normal",
-    "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random", "randperm", "uniform",
+    "bernoulli", "binomial", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "native_dropout",
+    "normal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random",
+    "randperm", "uniform",
 }  # fmt: skip
 _SOFTMAX = {"_softmax", "_log_softmax", "softmax", "log_softmax"}
 _FACTORY = {

@@ -23,7 +23,7 @@ class Unit:
     Attributes:
         indices: the indices it owns, by slot.
         flags: what its channels take part in.
-        reason: why it cannot be removed, or None.
+        reason: why it cannot be removed, or None. All channels that stay for one reason are one unit.
         tie: what joins several channels of one layer in it, or "".
     """
 
@@ -150,20 +150,29 @@ def build(model: nn.Module, found: Trace) -> ChannelGraph:
     atoms = found.atoms
     reasons, flags, ties = atoms.frozen_roots(), atoms.root_flags(), atoms.root_ties()
     indices: dict[int, dict[Slot, list[int]]] = {}
+    representative: dict[Reason, int] = {}  # channels that stay for one reason are one unit: there may be millions
+    kept_flags: dict[int, frozenset[Flag]] = {}
     for slot, labels in found.slots.items():
         for index, label in enumerate(labels.tolist()):
-            if label > 0:
-                indices.setdefault(atoms.root(label), {}).setdefault(slot, []).append(index)
+            if label <= 0:
+                continue
+            root = atoms.root(label)
+            if root in reasons:
+                own = representative.setdefault(reasons[root], root)
+                if root in flags:
+                    kept_flags[own] = kept_flags.get(own, frozenset()) | flags[root]
+                root = own
+            indices.setdefault(root, {}).setdefault(slot, []).append(index)
     units = {
         root: Unit(
             MappingProxyType({slot: tuple(own) for slot, own in slots.items()}),
-            flags.get(root, frozenset()),
+            kept_flags.get(root, frozenset()) if root in reasons else flags.get(root, frozenset()),
             reasons.get(root),
             ties.get(root, ""),
         )
         for root, slots in indices.items()
     }
-    layers = tuple(_layer(model, weight, found, units) for weight in found.order)
+    layers = tuple(_layer(model, weight, found, reasons) for weight in found.order)
     return ChannelGraph(found, _groups(found, units), layers, tuple(units.values()))
 
 
@@ -182,12 +191,12 @@ def _groups(found: Trace, units: Mapping[int, Unit]) -> tuple[Group, ...]:
     )
 
 
-def _layer(model: nn.Module, weight: str, found: Trace, units: Mapping[int, Unit]) -> Layer:
+def _layer(model: nn.Module, weight: str, found: Trace, reasons: Mapping[int, Reason]) -> Layer:
     out = next(Slot(weight, d) for d in (0, 1) if found.roles.get(Slot(weight, d)) == Role.OUT)
     into = Slot(weight, 1 - out.dim)
     counted: dict[Reason, int] = {}
     for label in found.slots[out].tolist():
-        reason = units[found.atoms.root(label)].reason if label > 0 else None
+        reason = reasons.get(found.atoms.root(label)) if label > 0 else None
         if reason is not None:
             counted[reason] = counted.get(reason, 0) + 1
     path, _, attribute = weight.rpartition(".")
