@@ -73,6 +73,7 @@ class Study(study.Study):
         baseline: str | None = None,
         lock: str | Path | None = None,
         no_baseline: bool = False,
+        require_signature: str | Path | None = None,
         today: datetime.date | None = None,
     ) -> Verdict:
         """Decide it against a policy (the command `edgesafe gate`). Every file is compared with its hash first.
@@ -83,6 +84,7 @@ class Study(study.Study):
             baseline: id to compare with; None: for each variant the one that it was measured against.
             lock: a lock file that goes before the one that the policy names.
             no_baseline: leave out gates that compare, on purpose.
+            require_signature: public Ed25519 key (PEM file): the study must be signed by its owner.
             today: for waivers; None: the day in UTC.
 
         Returns:
@@ -94,7 +96,8 @@ class Study(study.Study):
         from edgesafe.commands import gate
 
         at = Path(lock) if lock is not None else None
-        return gate.judge(self, gate.Request(Path(policy), variants, baseline, at, no_baseline, today))
+        key = Path(require_signature) if require_signature is not None else None
+        return gate.judge(self, gate.Request(Path(policy), variants, baseline, at, no_baseline, key, today))
 
     def report(self, out: str | Path | None = None, policy: str | Path | None = None) -> Path:
         """Write index.html, report.md, results.csv and results.json (the command `edgesafe report`).
@@ -168,6 +171,7 @@ def evaluate(
     *,
     baseline: str | Path | None = None,
     policy: str | Path | None = None,
+    no_baseline: bool = False,
     budget: int | None = None,
     root: str | Path = "data",
     layout: str | None = None,
@@ -188,6 +192,7 @@ def evaluate(
         out: study directory; None: export/<name of the file>.
         baseline: what to compare with: an ONNX file, a study that measured it before, or a variant's directory.
         policy: measure more and more images until this policy is decided; the verdict is `study.gate(policy)`.
+        no_baseline: leave out the policy's gates that compare, on purpose.
         budget: corrupted images to measure at most (mode quick).
         root: where the data lies.
         layout: "nhwc" or "nchw"; None: detected.
@@ -216,7 +221,7 @@ def evaluate(
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
     items = tuple(_items({**asked, **(set or {})}, {}))
     compared = Path(baseline) if baseline is not None else None
-    request = evaluate.Request(path, compared, data, str(root), statement, items)
+    request = evaluate.Request(path, compared, data, str(root), statement, items, no_baseline)
     _set_aside(target, fresh)
     evaluate.evaluate(request, target, _progress(progress))
     return Study(target)
@@ -229,6 +234,7 @@ def gate(
     baseline: str | None = None,
     lock: str | Path | None = None,
     no_baseline: bool = False,
+    require_signature: str | Path | None = None,
     today: datetime.date | None = None,
 ) -> Verdict:
     """Decide a study against a policy (the command `edgesafe gate`); needs neither torch nor onnxruntime.
@@ -240,13 +246,17 @@ def gate(
         baseline: id to compare with; None: for each variant the one that it was measured against.
         lock: a lock file that goes before the one that the policy names.
         no_baseline: leave out gates that compare, on purpose.
+        require_signature: public Ed25519 key (PEM file): the study must be signed by its owner.
         today: for waivers; None: the day in UTC.
 
     Raises:
         EdgesafeError: see `edgesafe.errors`. A failed gate is a verdict, not an error.
     """
     opened = study if isinstance(study, Study) else Study(study)
-    return opened.gate(policy, *variants, baseline=baseline, lock=lock, no_baseline=no_baseline, today=today)
+    return opened.gate(
+        policy, *variants, baseline=baseline, lock=lock, no_baseline=no_baseline, require_signature=require_signature,
+        today=today,
+    )  # fmt: skip
 
 
 def load(variant: str | Path) -> nn.Module:

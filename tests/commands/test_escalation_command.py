@@ -16,6 +16,7 @@ from edgesafe import cli
 from edgesafe.commands import compress, evaluate, gate
 from edgesafe.errors import (
     EdgesafeError,
+    ExitCode,
     IntegrityError,
     PolicyError,
     RecipeError,
@@ -84,6 +85,25 @@ def test_a_foreign_file_against_a_study_until_it_is_decided(
     assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
     for page in ("index.html", "report.md"):
         assert "Measured on a sample of the corrupted images" in (tmp_path / "r" / page).read_text()
+
+
+def test_gates_that_compare_are_not_dropped_in_silence(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a baseline `evaluate` says at once what `gate` would say of its study; leaving out is asked for."""
+    file = measured / "weight-r0.30-s0" / "model.onnx"
+    both = tmp_path / "both.toml"
+    both.write_text(POLICY.format(accuracy="30pp", mpc="30pp") + '[[gate]]\nid="a"\nmetric="accuracy"\nmin="30%"\n')
+    command = ["evaluate", str(file), "--out", str(tmp_path / "o"), "--policy"]
+    assert cli.run([*command, str(both), *FLAGS]) == ExitCode.NOTHING_EVALUATED
+    said = capsys.readouterr().err
+    assert "accuracy-drop, mpc-drop" in said
+    assert "--no-baseline" in said
+    assert not (tmp_path / "o").exists()
+    assert cli.run([*command, str(both), "--no-baseline", *FLAGS]) == 0
+    assert "left out, no baseline asked for: accuracy-drop, mpc-drop" in capsys.readouterr().out
+    assert cli.run(["gate", str(tmp_path / "o"), "--policy", str(both)]) == ExitCode.NOTHING_EVALUATED
+    assert cli.run(["gate", str(tmp_path / "o"), "--policy", str(both), "--no-baseline"]) == 0
 
 
 def test_a_limit_that_is_surely_broken_fails(measured: Path, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Fresh", "Json", "Out", "Policy", "Root", "Set", "Study"]
+__all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set", "Study"]
 
 Study = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
+NoBaseline = Annotated[
+    bool, typer.Option("--no-baseline", help="Leave out the policy's gates that compare; a first run.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; a study that is there is moved aside.")]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="F", help="The result as JSON; -: on standard output, alone.")

@@ -1,4 +1,4 @@
-"""policy init, check, pin: policies written, checked and pinned from a study."""
+"""policy init, check, pin, and sign: what decides about a study, and who vouches for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgesafe.cli.streams import deliver, put
 from edgesafe.errors import ExitCode, UsageError
 from edgesafe.study.study import read
 
-__all__ = ["check", "init", "pin"]
+__all__ = ["check", "init", "pin", "sign"]
 
 
 def init(
@@ -46,6 +46,21 @@ def pin(
     from edgesafe.commands import policy
 
     return _text_out("policy pin", policy.pin(read(study), tuple(variant or ())), out, json)
+
+
+def sign(
+    study: Study,
+    key: Annotated[Path, typer.Option(metavar="KEY", help="Private Ed25519 key in PEM (openssl genpkey).")],
+    json: Json = None,
+) -> int:
+    """Sign a study as it is: gate --require-signature accepts nothing else."""
+    from edgesafe.commands import sign
+    from edgesafe.display import terminal
+    from edgesafe.records import FilesResult
+
+    written = str(sign.sign(read(study), key))
+    deliver(FilesResult(command="sign", files=(written,)), json, partial(put, f"{terminal(written)}\n"))
+    return ExitCode.DONE
 
 
 def _text_out(command: str, text: str, out: Path | None, json: str | None) -> int:

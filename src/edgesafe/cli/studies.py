@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgesafe.cli.needs import needs
-from edgesafe.cli.options import Data, Fresh, Json, Out, Policy, Root, Set, Study
+from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Root, Set, Study
 from edgesafe.cli.streams import TO_STDOUT, deliver
 from edgesafe.display import terminal
 from edgesafe.errors import ExitCode, RecipeError
@@ -123,9 +123,10 @@ def gate(
         str | None, typer.Option(help="Compare with this variant instead of the study's baseline.")
     ] = None,
     lock: Annotated[Path | None, typer.Option(help="edgesafe.lock: the baseline must be the pinned one.")] = None,
-    no_baseline: Annotated[
-        bool, typer.Option("--no-baseline", help="Leave out gates that compare; a first run.")
-    ] = False,
+    no_baseline: NoBaseline = False,
+    require_signature: Annotated[
+        Path | None, typer.Option(metavar="KEY.pub", help="The study must be signed by the owner of this Ed25519 key.")
+    ] = None,
     json: Annotated[
         str | None, typer.Option("--json", metavar="F", help="The verdict; -: on standard output, alone.")
     ] = None,
@@ -137,7 +138,7 @@ def gate(
     from edgesafe.commands import gate
     from edgesafe.policy.outputs import to_json as verdict_as_json
 
-    request = gate.Request(policy, tuple(variant or ()), baseline, lock, no_baseline)
+    request = gate.Request(policy, tuple(variant or ()), baseline, lock, no_baseline, signed_by=require_signature)
     verdict = gate.judge(read(study), request)
     outputs = {"junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     if json not in (None, TO_STDOUT):
@@ -170,6 +171,7 @@ def evaluate(
         str | None,
         typer.Option(metavar="P", help="Measure more and more images until this policy is decided, then decide."),
     ] = None,
+    no_baseline: NoBaseline = False,
     budget: Annotated[
         int | None, typer.Option(min=1000, help="Corrupted images to measure at most (mode quick).")
     ] = None,
@@ -200,14 +202,14 @@ def evaluate(
     overrides = (*given, *(set_ or ()))
     words = {"layout": layout, "outputs": outputs, "channels": channels}
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
-    request = evaluate.Request(model, baseline, data, root, statement, overrides)
+    request = evaluate.Request(model, baseline, data, root, statement, overrides, no_baseline)
     say = progress.for_terminal()
     _start_over(fresh, target, say)
     study = evaluate.evaluate(request, target, say)
     verdict = None
     if policy is not None:
         judged = tuple(one.id for one in study.values() if not one.entry.is_baseline)
-        verdict = gate.judge(study, gate.Request(Path(policy), judged, no_baseline=baseline is None))
+        verdict = gate.judge(study, gate.Request(Path(policy), judged, no_baseline=no_baseline))
     result = results.of_study("evaluate", study, verdict)
 
     def show() -> None:

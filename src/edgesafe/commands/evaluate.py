@@ -63,6 +63,7 @@ class Request:
         root: where it lies.
         statement: what is known of the model's input and output; the rest is detected.
         overrides: KEY=VALUE of the sections data, evaluate, certify, target.
+        no_baseline: gates of the policy that compare are left out on purpose.
     """
 
     model: Path
@@ -71,6 +72,7 @@ class Request:
     root: str = "data"
     statement: Statement = field(default_factory=Statement)
     overrides: tuple[str, ...] = ()
+    no_baseline: bool = False
 
 
 def stated(words: Mapping[str, str | None], numbers: Mapping[str, Sequence[float] | float | None]) -> Statement:
@@ -108,7 +110,7 @@ def evaluate(request: Request, out: Path, progress: Progress | None = None) -> S
     progress = progress or Silent()
     resolved = parsing.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
     resolved = resolved.model_copy(update={"compress": (), "name": f"{naming.cleaned(request.model.stem)}-audit"})
-    judge.check(resolved.policy_file)
+    judge.check(resolved.policy_file, compared=request.baseline is not None or request.no_baseline)
     bundle = data.load(resolved.data)
     certify.check(resolved.certify, bundle.test.images.shape[1:])
     here = host()
@@ -242,6 +244,7 @@ class _Audit:
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
             baseline=_BASELINE if self._compared(variant) else None,
             policy=self.recipe.policy_file if candidate else None,
+            no_baseline=self.request.no_baseline,
             counted=self._counted(variant, content, detected, classifier.batch),
             certify=self.recipe.certify, is_reference=not candidate,
         )  # fmt: skip

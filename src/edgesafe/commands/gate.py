@@ -19,6 +19,7 @@ from edgesafe.records import (
     Measurements,
     Verdict,
 )
+from edgesafe.study import signature
 from edgesafe.study.study import Study
 
 __all__ = ["Request", "judge", "text", "workflow_commands", "write"]
@@ -34,6 +35,7 @@ class Request:
         baseline: id to compare with; None: for each variant the one that it was measured against.
         lock: a lock file that goes before the one that the policy names.
         no_baseline: leave out gates that compare, on purpose.
+        signed_by: the study must carry a signature by the owner of this public key (a PEM file).
         today: for waivers; None: the day in UTC.
     """
 
@@ -42,6 +44,7 @@ class Request:
     baseline: str | None = None
     lock: Path | None = None
     no_baseline: bool = False
+    signed_by: Path | None = None
     today: datetime.date | None = None
 
 
@@ -49,10 +52,12 @@ def judge(study: Study, request: Request) -> Verdict:
     """Decide a study from its stored evidence: no inference, no torch. Every file is compared with its hash first.
 
     Raises:
-        EdgesafeError: policy or lock cannot be used; a file of the study was changed (IntegrityError).
+        EdgesafeError: policy, lock or key cannot be used; the study was changed or is not signed (IntegrityError).
     """
     path = shipped.find(Kind.POLICY, request.policy)
     policy = policies.load(path)
+    if request.signed_by is not None:
+        signature.require(study, request.signed_by)
     study.verify()
     measurements = study.measurements()
     if request.baseline is not None and request.baseline in measurements:

@@ -47,7 +47,7 @@ from edgesafe.records import (
     Verdict,
 )
 
-__all__ = ["Options", "decide"]
+__all__ = ["Options", "decide", "gates_that_compare"]
 
 _DECIDED = (GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE, GateStatus.WAIVED)
 _CODES = {
@@ -177,12 +177,21 @@ def _gates(policy: Policy, no_baseline: bool) -> tuple[list[tuple[Gate, Clause]]
     pairs = [(gate, clause) for gate in policy.gates for clause in gate.clauses]
     if not no_baseline:
         return pairs, []
-    needing = [p for p in pairs if p[1].rule.relative or any(one.paired for one in members(p[0].metric))]
-    kept = [pair for pair in pairs if pair not in needing]
+    kept = [pair for pair in pairs if not _compares(*pair)]
     if not kept:
         raise NothingEvaluated("every gate of the policy needs a baseline", fix="give one with --baseline")
-    names = ", ".join(dict.fromkeys(gate.id for gate, _ in needing))
-    return kept, [f"left out, no baseline asked for: {names}"] if needing else []
+    comparing = gates_that_compare(policy)
+    return kept, [f"left out, no baseline asked for: {', '.join(comparing)}"] if comparing else []
+
+
+def gates_that_compare(policy: Policy) -> tuple[str, ...]:
+    """Ids of the gates that need a baseline, in the order of the policy."""
+    ids = (gate.id for gate in policy.gates for clause in gate.clauses if _compares(gate, clause))
+    return tuple(dict.fromkeys(ids))
+
+
+def _compares(gate: Gate, clause: Clause) -> bool:
+    return clause.rule.relative or any(metric.paired for metric in members(gate.metric))
 
 
 def _unmeasured(entry: VariantEntry, gates: list[tuple[Gate, Clause]]) -> list[GateResult]:

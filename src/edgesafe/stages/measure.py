@@ -47,6 +47,7 @@ class Task:
         variant: id.
         baseline: id of what it is compared with; None: nothing.
         policy: measure until this policy is decided; None: all, or the budget.
+        no_baseline: gates of the policy that compare are left out on purpose.
         counted: metrics that do not come from images: sizes, latency.
         certify: sets whose every image is run, too.
         is_reference: other files will be compared with this one.
@@ -58,6 +59,7 @@ class Task:
     variant: str
     baseline: str | None
     policy: Path | None = None
+    no_baseline: bool = False
     counted: Metrics = field(default_factory=dict)
     certify: CertifySection = field(default_factory=CertifySection)
     is_reference: bool = False
@@ -145,7 +147,7 @@ def _decided(
     names = [name for name in (task.baseline, task.variant) if name is not None]
     records = {name: task.study.variant(name) for name in names}
     baseline = task.study.measurements(task.baseline) if task.baseline is not None else None
-    asked = Judge(*judge.load(policy), task.study.record, records, baseline, task.progress.note)
+    asked = Judge(*judge.load(policy), task.study.record, records, baseline, task.no_baseline, task.progress.note)
     asks_for_others = asked.names(*(f".{suffix}" for suffix in _OTHER_FILES))
 
     def decided(evidence: Evidence) -> bool:

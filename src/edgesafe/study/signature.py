@@ -7,17 +7,46 @@ cryptography is the `cryptography` package's (extra `edgesafe[sign]`); docs/trus
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgesafe.errors import IntegrityError, UsageError
+from edgesafe.errors import IntegrityError, StoreError, UsageError
+from edgesafe.files import is_file, read_bounded
+from edgesafe.study.study import Study
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["SIGNATURE", "sign", "verify"]
+__all__ = ["SIGNATURE", "read_key", "require", "sign", "verify"]
 
 SIGNATURE = "study.json.sig"
 _LENGTH = 64  # bytes of an Ed25519 signature
+_KEY_LIMIT = 100_000  # bytes of a PEM file
+
+
+def read_key(path: Path) -> bytes:
+    """The bytes of a key's file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    return read_bounded(path, _KEY_LIMIT, "a key in PEM", UsageError)
+
+
+def require(study: Study, key: Path) -> None:
+    """Refuse a study without a signature by the owner of a key over the very index that was read.
+
+    Args:
+        study: as it was read.
+        key: file of a public Ed25519 key in PEM.
+
+    Raises:
+        IntegrityError: not signed, by another key, or changed since.
+        UsageError: the key cannot be used.
+    """
+    path = study.root / SIGNATURE
+    found = read_bounded(path, _KEY_LIMIT, "a signature", StoreError) if is_file(path) else None
+    verify(study.index, found, read_key(key), where=str(key))
 
 
 def sign(index: bytes, key: bytes, *, where: str) -> bytes:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgesafe.errors import NothingEvaluated
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
-from edgesafe.policy.decision import Options, decide
+from edgesafe.policy.decision import Options, decide, gates_that_compare
 from edgesafe.policy.lock import Lock
 from edgesafe.policy.policy import Policy
 from edgesafe.records import (
@@ -34,14 +35,26 @@ def load(path: Path) -> tuple[Policy, Lock | None]:
     return policy, locks.for_policy(policy, path)
 
 
-def check(policy: Path | None) -> None:
-    """Refuses a policy that could not be judged by, before hours of measuring; None: there is none.
+def check(policy: Path | None, *, compared: bool = True) -> None:
+    """Refuses a policy that could not be judged by, before hours of measuring.
+
+    Args:
+        policy: its file; None: there is none.
+        compared: there is a baseline to compare with, or gates that compare are left out on purpose.
 
     Raises:
         PolicyError: it cannot be read, or is not one.
+        NothingEvaluated: it has gates that compare, and there is nothing to compare with.
     """
-    if policy is not None:
-        load(policy)
+    if policy is None:
+        return
+    comparing = gates_that_compare(load(policy)[0])
+    if comparing and not compared:
+        raise NothingEvaluated(
+            f"gates that compare with a baseline, and none is given: {', '.join(comparing)}",
+            where=str(policy),
+            fix="give --baseline BASE, or leave these gates out on purpose with --no-baseline",
+        )
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ class Judge:
         lock: the baseline that it pins, or None.
         study: lists the variant.
         records: variant.json of the variant and of its baseline.
-        baseline: the baseline's measurements; None: there is none, and gates that compare are left out.
+        baseline: the baseline's measurements; None: there is none.
+        no_baseline: gates that compare are left out on purpose.
         told: told what is still open after a look.
     """
 
@@ -62,6 +76,7 @@ class Judge:
     study: StudyRecord
     records: Mapping[str, VariantRecord]
     baseline: Measurements | None
+    no_baseline: bool
     told: Callable[[str], None]
 
     def __call__(self, measured: Measurements) -> bool:
@@ -102,7 +117,7 @@ class Judge:
             today=datetime.datetime.now(datetime.UTC).date(),
             options=Options(
                 variants=(measured.variant,),
-                no_baseline=self.baseline is None,
+                no_baseline=self.no_baseline,
                 lock=self.lock,
             ),
         )
