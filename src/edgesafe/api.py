@@ -97,7 +97,7 @@ class Study(study.Study):
 
         at = Path(lock) if lock is not None else None
         key = Path(require_signature) if require_signature is not None else None
-        return gate.judge(self, gate.Request(Path(policy), variants, baseline, at, no_baseline, key, today))
+        return gate.judge(self, gate.GateRequest(Path(policy), variants, baseline, at, no_baseline, key, today))
 
     def report(self, out: str | Path | None = None, policy: str | Path | None = None) -> Path:
         """Write index.html, report.md, results.csv and results.json (the command `edgesafe report`).
@@ -221,7 +221,7 @@ def evaluate(
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
     items = tuple(_items({**asked, **(set or {})}, {}))
     compared = Path(baseline) if baseline is not None else None
-    request = evaluate.Request(path, compared, data, str(root), statement, items, no_baseline)
+    request = evaluate.AuditRequest(path, compared, data, str(root), statement, items, no_baseline)
     _set_aside(target, fresh)
     evaluate.evaluate(request, target, _progress(progress))
     return Study(target)

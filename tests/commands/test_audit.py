@@ -47,7 +47,7 @@ def test_a_foreign_file_gives_the_numbers_of_our_own(
 ) -> None:
     bundle = sets.load(tiny.data)  # its mean and deviation are those of the images it trained on
     ours_file = study / "baseline-s0" / "model.onnx"
-    request = evaluate.Request(
+    request = evaluate.AuditRequest(
         foreign, ours_file, "digits", overrides=FEW, statement=evaluate.Statement(mean=bundle.mean, std=bundle.std)
     )
     done = evaluate.evaluate(request, tmp_path / "audit")
@@ -69,7 +69,9 @@ def test_wrong_statements_are_caught(foreign: Path, tmp_path: Path) -> None:
         ({"layout": "nhwc"}, {}, "nchw"),
         ({"outputs": "logits"}, {}, "probabilities"),
     ):
-        request = evaluate.Request(foreign, None, "digits", overrides=FEW, statement=evaluate.stated(words, numbers))
+        request = evaluate.AuditRequest(
+            foreign, None, "digits", overrides=FEW, statement=evaluate.stated(words, numbers)
+        )
         with pytest.raises(EdgesafeError, match=says):
             evaluate.evaluate(request, tmp_path / "a")
     for words, numbers, says in (
@@ -88,7 +90,7 @@ def test_a_classifier_of_other_classes_and_one_that_guesses(study: Path, tmp_pat
     np.savez(tmp_path / "d.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     model = study / "baseline-s0" / "model.onnx"
     settings = ("evaluate.corruptions=none", "data.validation=300")
-    request = evaluate.Request(model, None, "npz", str(tmp_path / "d.npz"), overrides=settings)
+    request = evaluate.AuditRequest(model, None, "npz", str(tmp_path / "d.npz"), overrides=settings)
     with pytest.raises(RefusedError, match="no better than guessing"):  # labels that have nothing to do with the pixels
         evaluate.evaluate(request, tmp_path / "a")
 
@@ -101,7 +103,7 @@ def test_files_that_cannot_be_audited(study: Path, tmp_path: Path) -> None:
     (tmp_path / "w").rename(tmp_path / "elsewhere")
     for path, says in ((junk, "not an ONNX file"), (outside, "no such file"), (tmp_path, "is a folder")):
         with pytest.raises(EdgesafeError, match=says):
-            evaluate.evaluate(evaluate.Request(path, None, "digits", overrides=FEW), tmp_path / "a")
+            evaluate.evaluate(evaluate.AuditRequest(path, None, "digits", overrides=FEW), tmp_path / "a")
         with pytest.raises(EdgesafeError, match=says):
             bench.bench(path, None, "host-1t", 64)
 
@@ -126,7 +128,7 @@ def test_corrupt_writes_the_layout_and_evaluates_from_it(study: Path, tmp_path: 
     stored = (*sets, f"evaluate.corruptions=dir:{out}")
     made = (*sets, 'evaluate.corruptions=["fog"]')
     values = [
-        evaluate.evaluate(evaluate.Request(model, None, "digits", overrides=o), tmp_path / n)["candidate-s0"]
+        evaluate.evaluate(evaluate.AuditRequest(model, None, "digits", overrides=o), tmp_path / n)["candidate-s0"]
         .metrics["mpc"]
         .estimate
         for n, o in (("stored", stored), ("made", made))

@@ -19,7 +19,7 @@ FEW = ("data.test_images=80", "evaluate.corruptions=none", "evaluate.latency=fal
 
 
 def audit(model: Path, out: Path, *more: str, **request: object) -> Study:
-    return evaluate.evaluate(evaluate.Request(model, None, "digits", overrides=(*FEW, *more), **request), out)  # type: ignore[arg-type]
+    return evaluate.evaluate(evaluate.AuditRequest(model, None, "digits", overrides=(*FEW, *more), **request), out)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def test_certifying_a_finished_study_adds_sets_and_keeps_what_was_there(study: P
     copy = tmp_path / "copy"
     shutil.copytree(study, copy)
     before = read(copy)
-    request = certify.Request(
+    request = certify.CertifyRequest(
         copy, CertifySection(sets=("shift=1", "contrast=1%"), images=40), variants=("weight-r0.50-s0",)
     )
     after = certify.certify_study(request)
@@ -190,14 +190,14 @@ def test_other_data_and_certificates_of_another_file_are_refused(study: Path, tm
     np.savez(tmp_path / "d.npz", x_train=pixels, y_train=np.arange(600) % 10, x_test=pixels, y_test=np.arange(600) % 10)
     section = CertifySection(sets=("brightness=1",))
     with pytest.raises(IntegrityError, match="not the test images"):
-        certify.certify_study(certify.Request(copy, section, data="npz", root=str(tmp_path / "d.npz")))
+        certify.certify_study(certify.CertifyRequest(copy, section, data="npz", root=str(tmp_path / "d.npz")))
     (copy / "weight-r0.50-s0" / "certificates.npz").write_bytes(
         (copy / "weight-r0.80-s0" / "certificates.npz").read_bytes()
     )
     with pytest.raises(IntegrityError, match=r"certificates\.npz"):
-        certify.certify_study(certify.Request(copy, section))
+        certify.certify_study(certify.CertifyRequest(copy, section))
     with pytest.raises(UsageError, match="no data set"):
-        certify.evaluation(certify.Request(study / "baseline-s0" / "model.onnx", section))
+        certify.evaluation(certify.CertifyRequest(study / "baseline-s0" / "model.onnx", section))
 
 
 def test_images_that_are_not_uint8_and_a_file_of_another_input_are_refused(study: Path, tmp_path: Path) -> None:
@@ -206,6 +206,8 @@ def test_images_that_are_not_uint8_and_a_file_of_another_input_are_refused(study
     labels = np.arange(200) % 10
     for name, images in (("float", pixels / np.float32(255)), ("small", pixels)):
         np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        request = certify.Request(model, CertifySection(sets=("brightness=1",)), "npz", str(tmp_path / f"{name}.npz"))
+        request = certify.CertifyRequest(
+            model, CertifySection(sets=("brightness=1",)), "npz", str(tmp_path / f"{name}.npz")
+        )
         with pytest.raises(UsageError, match=r"uint8|16, 16"):
             evaluate.evaluate(certify.evaluation(request), tmp_path / name)

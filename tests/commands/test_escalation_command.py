@@ -80,7 +80,7 @@ def test_a_foreign_file_against_a_study_until_it_is_decided(
     found = study["candidate-s0"].measurements
     assert found.differences["mpc"].method == "paired-margin-strata"
     assert study["baseline-s0"].evidence_bytes() == open_study(measured)["baseline-s0"].evidence_bytes()
-    verdict = gate.judge(open_study(out), gate.Request(rules))
+    verdict = gate.judge(open_study(out), gate.GateRequest(rules))
     assert verdict.exit_code == 0  # decided the same from what was stored
     assert cli.run(["report", str(out), "--out", str(tmp_path / "r"), "--policy", str(rules)]) == 0
     for page in ("index.html", "report.md"):
@@ -139,7 +139,7 @@ def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
     assert found.sample is not None
     assert found.sample.looks >= 1
     assert study.record.inputs["policy"].startswith("sha256:")
-    verdict = gate.judge(open_study(tmp_path / "s"), gate.Request(rules))
+    verdict = gate.judge(open_study(tmp_path / "s"), gate.GateRequest(rules))
     assert {r.status for r in verdict.gates} == {GateStatus.PASS}
     rules.write_text(rules.read_text() + "\n# changed\n")
     with pytest.raises(IntegrityError, match="policy"):
@@ -149,7 +149,7 @@ def test_compress_measures_until_the_policy_is_decided(tmp_path: Path) -> None:
 def test_looks_tighten_the_bounds(measured: Path, tmp_path: Path) -> None:
     """The same numbers, judged at one of five looks: each bound holds at 99 %, together 95 %."""
     rules = policy(tmp_path / "p.toml")
-    plain = gate.judge(open_study(measured), gate.Request(rules))
+    plain = gate.judge(open_study(measured), gate.GateRequest(rules))
     reader = open_study(measured)
     records, numbers = reader.records(), reader.measurements()
     one = "weight-r0.30-s0"
@@ -183,7 +183,7 @@ def test_refusals(
     measured: Path, tmp_path: Path, change: dict[str, Any], error: type[EdgesafeError], says: str
 ) -> None:
     (tmp_path / "nowhere").mkdir()
-    given = evaluate.Request(
+    given = evaluate.AuditRequest(
         model=measured / "weight-r0.30-s0" / "model.onnx", baseline=measured, data="digits",
         overrides=("data.test_images=300", "evaluate.latency=false", "evaluate.corruptions=['fog','gaussian_noise']",
                    "evaluate.severities=[1,5]"),
@@ -200,6 +200,6 @@ def test_a_variant_that_was_sampled_cannot_be_a_baseline(measured: Path, tmp_pat
     file, rules = measured / "weight-r0.30-s0" / "model.onnx", policy(tmp_path / "p.toml")
     command = ["evaluate", str(file), "--baseline", str(measured), "--policy", str(rules)]
     assert cli.run([*command, "--out", str(tmp_path / "o"), *FLAGS]) == 0
-    given = evaluate.Request(file, tmp_path / "o" / "candidate-s0", "digits", overrides=tuple(FLAGS[3::2]))
+    given = evaluate.AuditRequest(file, tmp_path / "o" / "candidate-s0", "digits", overrides=tuple(FLAGS[3::2]))
     with pytest.raises(RefusedError, match="another's margins"):
         evaluate.evaluate(given, tmp_path / "p")

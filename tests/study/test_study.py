@@ -266,7 +266,7 @@ def test_large_files_are_checked_when_they_are_read_and_before_a_verdict(mixed: 
     with pytest.raises(IntegrityError, match=name):
         found["good-s0"].evidence_bytes() if name == "evidence.npz" else found["good-s0"].file_bytes(name)
     with pytest.raises(IntegrityError, match=name):
-        gate.judge(found, gate.Request(policy))
+        gate.judge(found, gate.GateRequest(policy))
     path.unlink()
     with pytest.raises(IntegrityError, match=f"{name}: recorded, but"):
         found["good-s0"].verify()
@@ -310,7 +310,7 @@ def test_every_file_is_read_once(mixed: Path, policy: Path, monkeypatch: pytest.
         return content
 
     monkeypatch.setattr(study, "read_bounded", reading)
-    verdict = gate.judge(read(mixed), gate.Request(policy))
+    verdict = gate.judge(read(mixed), gate.GateRequest(policy))
     assert verdict.gates[0].estimate == 0.5
     assert verdict.exit_code == 1
     assert path.read_bytes() == better  # the attack took place
@@ -334,7 +334,7 @@ def test_beside_a_writer_nothing_passes_on_bytes_that_nobody_hashed(mixed: Path,
     try:
         while len(codes) < 40 or (len(set(codes)) < 2 and len(codes) < 4000):
             try:
-                codes.append(gate.judge(read(mixed), gate.Request(policy)).exit_code)
+                codes.append(gate.judge(read(mixed), gate.GateRequest(policy)).exit_code)
             except IntegrityError as error:
                 codes.append(error.exit_code)
     finally:

@@ -138,7 +138,7 @@ def gate(
     from edgesafe.commands import gate
     from edgesafe.policy.outputs import to_json as verdict_as_json
 
-    request = gate.Request(policy, tuple(variant or ()), baseline, lock, no_baseline, signed_by=require_signature)
+    request = gate.GateRequest(policy, tuple(variant or ()), baseline, lock, no_baseline, signed_by=require_signature)
     verdict = gate.judge(read(study), request)
     outputs = {"junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     if json not in (None, TO_STDOUT):
@@ -202,14 +202,14 @@ def evaluate(
     overrides = (*given, *(set_ or ()))
     words = {"layout": layout, "outputs": outputs, "channels": channels}
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
-    request = evaluate.Request(model, baseline, data, root, statement, overrides, no_baseline)
+    request = evaluate.AuditRequest(model, baseline, data, root, statement, overrides, no_baseline)
     say = progress.for_terminal()
     _start_over(fresh, target, say)
     study = evaluate.evaluate(request, target, say)
     verdict = None
     if policy is not None:
         judged = tuple(one.id for one in study.values() if not one.entry.is_baseline)
-        verdict = gate.judge(study, gate.Request(Path(policy), judged, no_baseline=no_baseline))
+        verdict = gate.judge(study, gate.GateRequest(Path(policy), judged, no_baseline=no_baseline))
     result = results.of_study("evaluate", study, verdict)
 
     def show() -> None:
@@ -248,7 +248,7 @@ def certify(
     from edgesafe.recipe.sections import CertifySection
 
     section = CertifySection(sets=tuple(set_), images=images, outwards=radius, max_images=max_images, workers=workers)
-    request = certify.Request(target, section, data, root, baseline, tuple(variant or ()))
+    request = certify.CertifyRequest(target, section, data, root, baseline, tuple(variant or ()))
     say = progress.for_terminal()
     if target.is_dir():
         study = certify.certify_study(request, say)

@@ -26,11 +26,11 @@ from edgesafe.study import study as studies
 from edgesafe.study.study import MODEL, Study, Variant
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["Request", "certify_study", "evaluation"]
+__all__ = ["CertifyRequest", "certify_study", "evaluation"]
 
 
 @dataclass(frozen=True)
-class Request:
+class CertifyRequest:
     """What the command line asks for.
 
     Attributes:
@@ -50,7 +50,7 @@ class Request:
     variants: tuple[str, ...] = ()
 
 
-def evaluation(request: Request) -> evaluate.Request:
+def evaluation(request: CertifyRequest) -> evaluate.AuditRequest:
     """The audit that certifies a file and measures nothing else but the clean test images.
 
     Raises:
@@ -62,10 +62,10 @@ def evaluation(request: Request) -> evaluate.Request:
     overrides = ["evaluate.corruptions=none", "evaluate.latency=false"]
     overrides += [f"certify.{key}={toml_value(value)}" for key, value in section.items()]
     root = request.root or "data"
-    return evaluate.Request(request.target, request.baseline, request.data, root, overrides=tuple(overrides))
+    return evaluate.AuditRequest(request.target, request.baseline, request.data, root, overrides=tuple(overrides))
 
 
-def certify_study(request: Request, progress: Progress | None = None) -> Study:
+def certify_study(request: CertifyRequest, progress: Progress | None = None) -> Study:
     """Certify variants of a finished study, baselines first, and add the numbers to their measurements.
 
     Raises:

@@ -46,14 +46,14 @@ from edgesafe.study.host import host
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import MODEL, STUDY, Study, read
 
-__all__ = ["Request", "Statement", "evaluate", "stated"]
+__all__ = ["AuditRequest", "Statement", "evaluate", "stated"]
 
 _NAMES = {Role.BASELINE: naming.baseline(0), Role.CANDIDATE: naming.candidate()}
 _BASELINE, _CANDIDATE = (name.id for name in _NAMES.values())
 
 
 @dataclass(frozen=True)
-class Request:
+class AuditRequest:
     """What the command line asks for.
 
     Attributes:
@@ -99,7 +99,7 @@ def stated(words: Mapping[str, str | None], numbers: Mapping[str, Sequence[float
     return Statement(**said)
 
 
-def evaluate(request: Request, out: Path, progress: Progress | None = None) -> Study:
+def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None) -> Study:
     """Measure an ONNX classifier, and compare it with a baseline if one is given.
 
     Raises:
@@ -221,7 +221,7 @@ class _Audit:
     bench: observe.Bench
     study: writer.StudyWriter
     progress: Progress
-    request: Request
+    request: AuditRequest
     known: _Known | None
 
     def run(self, variant: str, content: bytes) -> None:

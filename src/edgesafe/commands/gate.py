@@ -22,11 +22,11 @@ from edgesafe.records import (
 from edgesafe.study import signature
 from edgesafe.study.study import Study
 
-__all__ = ["Request", "judge", "text", "workflow_commands", "write"]
+__all__ = ["GateRequest", "judge", "text", "workflow_commands", "write"]
 
 
 @dataclass(frozen=True)
-class Request:
+class GateRequest:
     """How a study is decided.
 
     Attributes:
@@ -48,7 +48,7 @@ class Request:
     today: datetime.date | None = None
 
 
-def judge(study: Study, request: Request) -> Verdict:
+def judge(study: Study, request: GateRequest) -> Verdict:
     """Decide a study from its stored evidence: no inference, no torch. Every file is compared with its hash first.
 
     Raises:

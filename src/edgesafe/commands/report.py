@@ -37,7 +37,7 @@ def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
         raise UsageError(f"{error.name} is not installed", fix="pip install 'edgesafe[report]'") from None
     if policy is None:
         study.verify()
-    verdict = gate.judge(study, gate.Request(policy)) if policy is not None else None
+    verdict = gate.judge(study, gate.GateRequest(policy)) if policy is not None else None
     files = report.build(report.View(study, _Evidences(study), verdict, study.samples()))
     contents = {
         "index.html": files.html,

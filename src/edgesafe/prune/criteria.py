@@ -26,9 +26,9 @@ from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.recipe.sections import Criterion
-from edgesafe.surgery.propagation import Role, Slot
+from edgesafe.surgery.propagation import DimensionRole, Slot
 from edgesafe.surgery.remove import tensors
-from edgesafe.surgery.units import ChannelGraph, Group
+from edgesafe.surgery.units import ChannelGraph, ChannelGroup
 
 __all__ = ["NEED_GRADIENTS", "Material", "gather", "score_group"]
 
@@ -110,7 +110,7 @@ def _gradients(model: nn.Module, batches: Batches, *, squared: bool) -> dict[str
     return {name: total / count for name, total in sums.items()}
 
 
-def score_group(graph: ChannelGraph, group: Group, criterion: Criterion, material: Material) -> Tensor | None:
+def score_group(graph: ChannelGraph, group: ChannelGroup, criterion: Criterion, material: Material) -> Tensor | None:
     """Scores of a group's units, float64 (units,), or None where the criterion does not apply (no BatchNorm).
 
     Where several layers produce the same channels: taylor and hessian add up; weight norms are divided by each layer's
@@ -137,7 +137,7 @@ def score_group(graph: ChannelGraph, group: Group, criterion: Criterion, materia
     return torch.stack(layers).mean(0)
 
 
-def _layer_scores(slot: Slot, group: Group, criterion: Criterion, material: Material) -> Tensor:
+def _layer_scores(slot: Slot, group: ChannelGroup, criterion: Criterion, material: Material) -> Tensor:
     """Mean over the channels of each unit, float64 (units,)."""
     weights = _rows(material.weights[slot.tensor], slot.dim)
     if criterion in NEED_GRADIENTS:
@@ -193,9 +193,9 @@ _GRADIENT_SCORERS: Mapping[Criterion, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def _scales(graph: ChannelGraph, group: Group, weights: Mapping[str, Tensor]) -> Tensor | None:
+def _scales(graph: ChannelGraph, group: ChannelGroup, weights: Mapping[str, Tensor]) -> Tensor | None:
     """Mean |scale| over the BatchNorms on each unit's channels."""
-    slots = [s for s in group.units[0].indices if graph.trace.roles[s] == Role.SCALE]
+    slots = [s for s in group.units[0].indices if graph.trace.roles[s] == DimensionRole.SCALE]
     if not slots:
         return None
     return torch.stack(

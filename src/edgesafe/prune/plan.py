@@ -12,7 +12,7 @@ from edgesafe.prune.context import PruneContext
 from edgesafe.prune.criteria import gather, score_group
 from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
 from edgesafe.recipe.sections import CompressSection, Criterion, Method, Scope
-from edgesafe.surgery.units import ChannelGraph, Group, Layer
+from edgesafe.surgery.units import ChannelGraph, ChannelGroup, Layer
 
 __all__ = ["GLOBAL_METHODS", "NothingRemovedError", "Plan", "default_criterion", "make_plan", "reasons_of"]
 
@@ -31,10 +31,10 @@ class Plan:
     criterion: Criterion
     widths: Widths
     graph: ChannelGraph
-    groups: tuple[Group, ...]
-    scored: tuple[tuple[Group, Tensor], ...]
+    groups: tuple[ChannelGroup, ...]
+    scored: tuple[tuple[ChannelGroup, Tensor], ...]
     choices: tuple[Choice, ...]
-    broken: Mapping[Group, str]  #: groups whose removal the forward does not survive
+    broken: Mapping[ChannelGroup, str]  #: groups whose removal the forward does not survive
 
 
 def default_criterion(section: CompressSection) -> Criterion:
@@ -49,7 +49,7 @@ def make_plan(
     section: CompressSection,
     ratio: float,
     context: PruneContext,
-    broken: Mapping[Group, str],
+    broken: Mapping[ChannelGroup, str],
 ) -> Plan:
     """Decide which channels go.
 
@@ -80,7 +80,7 @@ def make_plan(
         raise _nothing(graph, scope, only=context.only is not None)
     globally = section.method in GLOBAL_METHODS if section.ranking is None else section.ranking == "global"
     material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
-    scored: list[tuple[Group, Tensor]] = []
+    scored: list[tuple[ChannelGroup, Tensor]] = []
     for group in groups:
         scores = score_group(graph, group, criterion, material)
         if scores is not None:
@@ -98,7 +98,7 @@ def make_plan(
     return Plan(scope, criterion, widths, graph, groups, tuple(scored), choices, broken)
 
 
-def _asked_for(group: Group, graph: ChannelGraph, context: PruneContext) -> bool:
+def _asked_for(group: ChannelGroup, graph: ChannelGraph, context: PruneContext) -> bool:
     """Whether `context.only` names one of the group's layers (or nothing)."""
     if context.only is None:
         return True
@@ -106,7 +106,7 @@ def _asked_for(group: Group, graph: ChannelGraph, context: PruneContext) -> bool
     return bool(wanted & set(group.producers))
 
 
-def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple[Group, ...]:
+def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple[ChannelGroup, ...]:
     if scope is Scope.ALL:
         return graph.groups
     if scope is Scope.INTERNAL:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgesafe.surgery.units import ChannelGraph, Group, Unit
+from edgesafe.surgery.units import ChannelGraph, ChannelGroup, ChannelUnit
 
 __all__ = ["MAX_REMOVED", "Choice", "Widths", "choose_global", "choose_local", "kept_units"]
 
@@ -40,27 +40,27 @@ class Choice:
         note: why less than asked was removed, or "".
     """
 
-    group: Group
+    group: ChannelGroup
     scores: Tensor
     removed: tuple[int, ...]
     threshold: float
     note: str
 
     @property
-    def units(self) -> tuple[Unit, ...]:
+    def units(self) -> tuple[ChannelUnit, ...]:
         """The units that go."""
         return tuple(self.group.units[i] for i in self.removed)
 
 
 def choose_local(
-    graph: ChannelGraph, scored: Sequence[tuple[Group, Tensor]], ratio: float, widths: Widths
+    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], ratio: float, widths: Widths
 ) -> tuple[Choice, ...]:
     """In each group, remove the share `ratio` of units with the lowest scores (half a unit is rounded up)."""
     return tuple(_choice(graph, group, scores, int(ratio * len(group.units) + 0.5), widths) for group, scores in scored)
 
 
 def choose_global(
-    graph: ChannelGraph, scored: Sequence[tuple[Group, Tensor]], ratio: float, widths: Widths
+    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], ratio: float, widths: Widths
 ) -> tuple[Choice, ...]:
     """Remove the share `ratio` of all units with the lowest scores: one threshold for the whole network.
 
@@ -77,7 +77,7 @@ def choose_global(
     )
 
 
-def _choice(graph: ChannelGraph, group: Group, scores: Tensor, wanted: int, widths: Widths) -> Choice:
+def _choice(graph: ChannelGraph, group: ChannelGroup, scores: Tensor, wanted: int, widths: Widths) -> Choice:
     """The lowest `wanted` scores go, as far as the widths allow."""
     best = torch.argsort(-scores, stable=True).tolist()
     kept, cause = kept_units(graph, group, best, len(best) - wanted, widths)
@@ -90,7 +90,9 @@ def _choice(graph: ChannelGraph, group: Group, scores: Tensor, wanted: int, widt
     return Choice(group, scores, removed, threshold, note)
 
 
-def kept_units(graph: ChannelGraph, group: Group, best: Sequence[int], wanted: int, widths: Widths) -> tuple[int, str]:
+def kept_units(
+    graph: ChannelGraph, group: ChannelGroup, best: Sequence[int], wanted: int, widths: Widths
+) -> tuple[int, str]:
     """The smallest number of units, at least `wanted`, that satisfies the widths; monotone in `wanted`.
 
     Args:

@@ -17,7 +17,7 @@ from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import Declined, Engine, EngineReason, Proof, SurgeryRecord
 from edgesafe.surgery.graph import cut
 from edgesafe.surgery.remove import remove
-from edgesafe.surgery.units import ChannelGraph, Group, channel_graph, keep_indices
+from edgesafe.surgery.units import ChannelGraph, ChannelGroup, channel_graph, keep_indices
 from edgesafe.surgery.verify import ForwardError, Surgery, evaluate, example_batch, prove_removed, require_runs
 
 __all__ = ["prune_structured"]
@@ -105,12 +105,14 @@ def _operate(
     return pruned, prove_removed(surgery), declined
 
 
-def _broken_groups(model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: tuple[Tensor, ...]) -> dict[Group, str]:
+def _broken_groups(
+    model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: tuple[Tensor, ...]
+) -> dict[ChannelGroup, str]:
     """Groups whose removal the forward does not survive, each with the error it causes.
 
     Halves are tried before single groups: of 100 groups, one that breaks is found in 14 forwards.
     """
-    broken: dict[Group, str] = {}
+    broken: dict[ChannelGroup, str] = {}
 
     def search(choices: Sequence[Choice]) -> None:
         keep = keep_indices(graph, tuple(unit for choice in choices for unit in choice.units))

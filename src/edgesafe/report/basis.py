@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edgesafe.display import clean, title
 from edgesafe.records import Comparison, Measurement, Unit
-from edgesafe.report.parts import Column, TablePart, Td
+from edgesafe.report.parts import Heading, TablePart, Td
 from edgesafe.report.view import Group, View
 
 __all__ = ["basis_table"]
@@ -40,7 +40,7 @@ def basis_table(view: View, groups: Sequence[Group]) -> TablePart | None:
     if not found:
         return None
     heads = ("Estimate", "Population: what it speaks of", "Rests on", "Interval", "Unit")
-    return TablePart("What each estimate is about", tuple(Column(h) for h in heads), found, "basis")
+    return TablePart("What each estimate is about", tuple(Heading(h) for h in heads), found, "basis")
 
 
 def _row(name: str, found: Sequence[Measurement | Comparison]) -> tuple[Td, ...] | None:

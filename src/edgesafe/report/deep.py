@@ -10,7 +10,7 @@ from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Declined, Engine, Evidence, Recovery, SurgeryRecord, VariantRecord
 from edgesafe.report import svg
 from edgesafe.report.figures import reliability_panel
-from edgesafe.report.parts import Column, TablePart, Td
+from edgesafe.report.parts import Heading, TablePart, Td
 from edgesafe.report.risk import Risk, RiskRow, risk_of
 from edgesafe.report.stats import cell_differences, reliability, tempered
 from edgesafe.report.svg import Panel
@@ -173,5 +173,10 @@ def _reliability(name: str, variant: VariantRecord, evidence: Evidence) -> tuple
                     Td(f"{found.bins.count[i]:,}"),
                 )
             )
-    heads = (Column("Bin"), Column("Mean confidence", "%"), Column("Accuracy", "%, 95 % interval"), Column("Images"))
+    heads = (
+        Heading("Bin"),
+        Heading("Mean confidence", "%"),
+        Heading("Accuracy", "%, 95 % interval"),
+        Heading("Images"),
+    )
     return panels, TablePart(f"Bins of equal mass, {clean(variant.id)}", heads, tuple(rows))

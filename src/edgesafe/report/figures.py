@@ -9,8 +9,8 @@ from edgesafe.records import Unit
 from edgesafe.report import svg
 from edgesafe.report.labels import label_points
 from edgesafe.report.parts import (
-    Column,
     FigurePart,
+    Heading,
     TablePart,
     Td,
 )
@@ -112,11 +112,11 @@ def pareto_figure(points: Sequence[Pareto], series_of: Sequence[str]) -> FigureP
         for p in points
     )
     heads = (
-        Column("Variant"),
-        Column("Accuracy", "%"),
-        Column("Latency ratio"),
-        Column("File to ship"),
-        Column("On the front"),
+        Heading("Variant"),
+        Heading("Accuracy", "%"),
+        Heading("Latency ratio"),
+        Heading("File to ship"),
+        Heading("On the front"),
     )
     return FigurePart(
         "fig-cost",

@@ -9,8 +9,8 @@ from edgesafe.display import ABSENT, MINUS, STATUS, WORST_FIRST, amount, clean, 
 from edgesafe.records import GateResult, GateStatus, Unit
 from edgesafe.report import svg
 from edgesafe.report.parts import (
-    Column,
     FigurePart,
+    Heading,
     TablePart,
     Td,
 )
@@ -153,7 +153,7 @@ def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePa
             )
         )
     heads = ("Variant", "Gate", "Verdict", "Estimate", "Rule", "Images or runs", "Message")
-    return TablePart("Every gate of every variant", tuple(Column(h) for h in heads), tuple(rows), "wide gates")
+    return TablePart("Every gate of every variant", tuple(Heading(h) for h in heads), tuple(rows), "wide gates")
 
 
 def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:

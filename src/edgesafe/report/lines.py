@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from edgesafe.display import ABSENT, clean, number, title
 from edgesafe.report import svg
 from edgesafe.report.parts import (
-    Column,
     FigurePart,
+    Heading,
     TablePart,
     Td,
 )
@@ -184,7 +184,7 @@ def ratio_figure(view: View, groups: Sequence[Group], all_series: Sequence[Serie
         panels.append(_panel(sheet, lines, _says(lines, metric)))
     table = TablePart(
         "Accuracy and calibration error by variant, in percent",
-        (Column("Variant"), *(Column(title(m), "%") for m, _ in wanted)),
+        (Heading("Variant"), *(Heading(title(m), "%") for m, _ in wanted)),
         tuple((Td(clean(g.label)), *(_cell(g.value(view, m)) for m, _ in wanted)) for g in (*base, *_of(ratio_series))),
     )
     return FigurePart(
@@ -244,7 +244,7 @@ def severity_figure(
         panels.append(_panel(sheet, lines, f"Method {name}, one line per severity. {_says(lines, metric)}"))
     table = TablePart(
         f"{title(metric)} by variant and severity, in percent",
-        (Column("Variant"), *(Column("clean" if k == 0 else f"severity {k}", "%") for k, _ in rows)),
+        (Heading("Variant"), *(Heading("clean" if k == 0 else f"severity {k}", "%") for k, _ in rows)),
         tuple((Td(clean(g.label)), *(_cell(g.value(view, m)) for _, m in rows)) for g in (*base, *_of(ratio_series))),
     )
     about = (
@@ -267,7 +267,7 @@ def profile_figure(view: View, groups: Sequence[Group]) -> FigurePart | None:
     """MPC and ECE against the severity, a line per variant: for audits, which have no ratio. None: nothing to show."""
     shown = groups[: len(svg.MARKERS)]
     panels: list[Panel] = []
-    columns: list[Column] = []
+    columns: list[Heading] = []
     rows = [[Td(clean(g.label))] for g in shown]
     for metric, clean_metric in (("mpc", "accuracy"), ("ece_em10_top1", "ece_em10_top1")):
         levels = severities(view, metric)
@@ -282,12 +282,12 @@ def profile_figure(view: View, groups: Sequence[Group]) -> FigurePart | None:
         heading = f"{title(metric)}, %"
         sheet = Sheet(f"profile-{len(panels)}", f"{title(metric)} by severity", heading, xlabel="severity (0: clean)")
         panels.append(_panel(sheet, lines, _says(lines, metric, "severity")))
-        columns += [Column(f"{title(metric)}, {f'severity {s}' if s else 'clean'}", "%") for s in (0, *levels)]
+        columns += [Heading(f"{title(metric)}, {f'severity {s}' if s else 'clean'}", "%") for s in (0, *levels)]
     if not panels:
         return None
     note = _spread_note(groups) + ("" if len(shown) == len(groups) else " The first seven variants are drawn.")
     table = TablePart(
-        "By severity, in percent", (Column("Variant"), *columns), tuple(tuple(r) for r in rows), "wide sticky"
+        "By severity, in percent", (Heading("Variant"), *columns), tuple(tuple(r) for r in rows), "wide sticky"
     )
     text = "One line per variant; severity 0 is the untouched test images. Pooled over all corruptions measured."
     return FigurePart("fig-profile", "Accuracy and calibration error by severity", text, tuple(panels), table, note)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edgesafe.report.svg import Panel
 
-__all__ = ["Column", "FigurePart", "TablePart", "Td"]
+__all__ = ["FigurePart", "Heading", "TablePart", "Td"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Td:
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """A column heading, with a second line for the unit."""
 
     text: str
@@ -32,7 +32,7 @@ class TablePart:
     """A table: the first cell of each row is its heading."""
 
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[Heading, ...]
     rows: tuple[tuple[Td, ...], ...]
     kind: str = ""
 

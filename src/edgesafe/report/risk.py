@@ -20,8 +20,8 @@ from edgesafe.measure.metrics.calibration import aurc
 from edgesafe.records import Cell, IntervalMethod, Measurement, Population, PopulationKind, Unit
 from edgesafe.report import svg
 from edgesafe.report.parts import (
-    Column,
     FigurePart,
+    Heading,
     TablePart,
     Td,
 )
@@ -187,12 +187,12 @@ def _says(row: RiskRow) -> str:
 def _table(rows: Sequence[RiskRow]) -> TablePart:
     """AURC and the risk at 80 % of every variant, with intervals and standard errors."""
     heads = (
-        Column("Variant"),
-        Column("AURC", "score"),
-        Column(f"Risk at {_PERCENT} coverage", "%"),
-        Column("Kept", "% of images"),
-        Column("Confidence threshold", "%"),
-        Column("Risk at full coverage", "%"),
+        Heading("Variant"),
+        Heading("AURC", "score"),
+        Heading(f"Risk at {_PERCENT} coverage", "%"),
+        Heading("Kept", "% of images"),
+        Heading("Confidence threshold", "%"),
+        Heading("Risk at full coverage", "%"),
     )
     return TablePart("Risk and coverage of each variant, clean test images", heads, tuple(_cells(r) for r in rows))
 

@@ -11,7 +11,7 @@ from edgesafe.records import (
     Unit,
     VariantRecord,
 )
-from edgesafe.report.parts import Column, TablePart, Td
+from edgesafe.report.parts import Heading, TablePart, Td
 from edgesafe.report.stats import CellDifference, shipped_bytes
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import estimate, speed
@@ -74,15 +74,15 @@ def _head_cells(group: Group, view: View) -> list[Td]:
     return cells
 
 
-def _heads(view: View) -> list[Column]:
+def _heads(view: View) -> list[Heading]:
     """Columns of `_head_cells`."""
-    return [Column("Variant"), *([Column("Gate")] if view.verdict is not None else [])]
+    return [Heading("Variant"), *([Heading("Gate")] if view.verdict is not None else [])]
 
 
 def quality_table(view: View, groups: Sequence[Group]) -> TablePart:
     """What each variant knows: accuracy, calibration, likelihood and robustness, each with its interval."""
     units = {"nll": "nats"}
-    columns = [*_heads(view), *(Column(title(m), units.get(m, "%")) for m in _SHOWN)]
+    columns = [*_heads(view), *(Heading(title(m), units.get(m, "%")) for m in _SHOWN)]
     rows = [(*_head_cells(g, view), *(_quality_cell(g, view, m) for m in _SHOWN)) for g in groups]
     return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
 
@@ -109,11 +109,16 @@ def cost_table(view: View, groups: Sequence[Group]) -> TablePart:
     """What each variant costs: time, storage, arithmetic."""
     columns = [
         *_heads(view),
-        Column("Latency, median", "ms"),
-        Column("Latency ratio", "to the baseline"),
-        Column("Speed"),
+        Heading("Latency, median", "ms"),
+        Heading("Latency ratio", "to the baseline"),
+        Heading("Speed"),
     ]
-    columns += [Column("ONNX file"), Column("Parameters"), Column("MACs"), Column("Sparsity", "of convolution weights")]
+    columns += [
+        Heading("ONNX file"),
+        Heading("Parameters"),
+        Heading("MACs"),
+        Heading("Sparsity", "of convolution weights"),
+    ]
     rows = []
     for g in groups:
         ratio = g.value(view, "latency.ratio")
@@ -149,9 +154,9 @@ def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
         if changed:
             row.append(_td(flips))
         rows.append(tuple(row))
-    flip_head = (Column("Flips", "% of images"),) if changed else ()
+    flip_head = (Heading("Flips", "% of images"),) if changed else ()
     units = {"nll": "nats", "brier": "score"}
-    heads = (Column("Variant"), *(Column(f"Δ {title(m)}", units.get(m, "pp")) for m in wanted), *flip_head)
+    heads = (Heading("Variant"), *(Heading(f"Δ {title(m)}", units.get(m, "pp")) for m in wanted), *flip_head)
     return TablePart(
         "Each variant minus the baseline, on the same images and the same corrupted pixels",
         heads,
@@ -192,7 +197,7 @@ def heat_table(name: str, cells: Sequence[CellDifference], order: Sequence[str])
     images = sorted({c.n for c in cells})
     many = f"{images[0]:,}" if len(images) == 1 else f"{images[0]:,} to {images[-1]:,}"
     caption = f"{name} (pp, {many} images per cell)"
-    return TablePart(caption, (Column("Corruption"), *(Column(str(s)) for s in levels)), tuple(rows), "heat")
+    return TablePart(caption, (Heading("Corruption"), *(Heading(str(s)) for s in levels)), tuple(rows), "heat")
 
 
 def _heat(cell: CellDifference) -> Td:
@@ -210,7 +215,7 @@ def layer_table(variant: VariantRecord) -> TablePart | None:
         return None
     rows = tuple(_layer_row(layer) for layer in variant.surgery.layers)
     heads = ("Layer", "Kind", "Out channels", "In channels", "Parameters", "Zero weights", "Kept", "Criterion", "Note")
-    return TablePart(f"Layers of {clean(variant.id)}", tuple(Column(h) for h in heads), rows, "wide layers")
+    return TablePart(f"Layers of {clean(variant.id)}", tuple(Heading(h) for h in heads), rows, "wide layers")
 
 
 def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
@@ -266,7 +271,7 @@ def provenance_table(view: View) -> TablePart:
         rest = Td("does not apply", kind="absent")
         rows.append((Td(clean(v.id)), Td("evidence"), rest, seen, rest))
     heads = ("Variant", "File", "Size", "SHA-256", "Parity")
-    return TablePart("Files and their hashes", tuple(Column(h) for h in heads), tuple(rows), "wide")
+    return TablePart("Files and their hashes", tuple(Heading(h) for h in heads), tuple(rows), "wide")
 
 
 def _parity(parity: Parity) -> str:
@@ -288,4 +293,4 @@ def unfinished_table(view: View) -> TablePart | None:
     )
     if not rows:
         return None
-    return TablePart("Variants without a result", (Column("Variant"), Column("Status"), Column("Reason")), rows)
+    return TablePart("Variants without a result", (Heading("Variant"), Heading("Status"), Heading("Reason")), rows)

@@ -8,8 +8,8 @@ from edgesafe.display import clean
 from edgesafe.records import LayerRecord, SurgeryRecord
 from edgesafe.report import svg
 from edgesafe.report.parts import (
-    Column,
     FigurePart,
+    Heading,
     TablePart,
     Td,
 )
@@ -77,8 +77,8 @@ def widths_figure(groups: Sequence[Group], series_of: Sequence[str]) -> FigurePa
             row.append(Td("no such layer", kind="absent") if layer is None else _cell(layer, _narrowed(surgery)))
         rows.append(tuple(row))
     heads = (
-        Column("Layer"),
-        *(Column(clean(g.label), "channels" if _narrowed(s) else "weights left") for g, s in found),
+        Heading("Layer"),
+        *(Heading(clean(g.label), "channels" if _narrowed(s) else "weights left") for g, s in found),
     )
     return FigurePart(
         "fig-widths",

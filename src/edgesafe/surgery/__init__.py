@@ -2,11 +2,11 @@
 
 from edgesafe.surgery.units import (
     ChannelGraph,
-    Group,
+    ChannelGroup,
+    ChannelUnit,
     Layer,
-    Unit,
     channel_graph,
     keep_indices,
 )
 
-__all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]
+__all__ = ["ChannelGraph", "ChannelGroup", "ChannelUnit", "Layer", "channel_graph", "keep_indices"]

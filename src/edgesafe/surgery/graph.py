@@ -21,18 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from edgesafe.records import Declined, EngineReason
-from edgesafe.surgery.propagation import Role, Slot
+from edgesafe.surgery.propagation import DimensionRole, Slot
 from edgesafe.surgery.remove import owners, remove
 from edgesafe.surgery.units import (
     ChannelGraph,
-    Group,
-    Unit,
+    ChannelGroup,
+    ChannelUnit,
     layer_name,
 )
 
 __all__ = ["MAX_INDICES", "Removal", "cut"]
 
-Removal = tuple[Group, tuple[Unit, ...]]  #: a group and those of its units that go
+Removal = tuple[ChannelGroup, tuple[ChannelUnit, ...]]  #: a group and those of its units that go
 
 #: Index objects that torch-pruning may create for one network, about five seconds' worth. On reshaped weights its lists
 #: multiply without end. A count, not a time, so that the same network always ends with the same engine.
@@ -121,7 +121,7 @@ class _Engine:
             self.graph: Any = torch_pruning.DependencyGraph()
             self.graph.build_dependency(model, example_inputs=inputs, verbose=False)
 
-    def indices(self, group: Group, units: Sequence[Unit]) -> dict[Slot, set[int]]:
+    def indices(self, group: ChannelGroup, units: Sequence[ChannelUnit]) -> dict[Slot, set[int]]:
         """What it would remove with the first producer's channels of these units, by slot."""
         removed: dict[Slot, set[int]] = {}
         with self._running(group.name):
@@ -132,12 +132,12 @@ class _Engine:
                     removed.setdefault(slot, set()).update(int(i) for i in indices)
         return removed
 
-    def remove(self, group: Group, units: Sequence[Unit]) -> None:
+    def remove(self, group: ChannelGroup, units: Sequence[ChannelUnit]) -> None:
         """Remove them, in place."""
         with self._running(group.name):
             self._group(group, units).prune()
 
-    def _group(self, group: Group, units: Sequence[Unit]) -> Any:
+    def _group(self, group: ChannelGroup, units: Sequence[ChannelUnit]) -> Any:
         root = group.producers[0]
         module = self.model.get_submodule(layer_name(root.tensor))
         indices = sorted(i for unit in units for i in unit.indices[root])
@@ -190,12 +190,17 @@ class _Engine:
 
 
 def _require_same_indices(
-    graph: ChannelGraph, group: Group, units: Sequence[Unit], theirs: Mapping[Slot, set[int]]
+    graph: ChannelGraph, group: ChannelGroup, units: Sequence[ChannelUnit], theirs: Mapping[Slot, set[int]]
 ) -> None:
     ours: dict[Slot, set[int]] = {}
     for unit in units:
         for slot, indices in unit.indices.items():
-            if graph.trace.roles[slot] in {Role.OUT, Role.IN, Role.SCALE, Role.NORM}:
+            if graph.trace.roles[slot] in {
+                DimensionRole.OUT,
+                DimensionRole.IN,
+                DimensionRole.SCALE,
+                DimensionRole.NORM,
+            }:
                 ours.setdefault(slot, set()).update(indices)
     for slot in sorted(ours.keys() | theirs.keys()):
         if ours.get(slot, set()) != theirs.get(slot, set()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from edgesafe.surgery.labels import Cause, Flag
-from edgesafe.surgery.propagation import Role, Tracer, unknown
+from edgesafe.surgery.propagation import DimensionRole, Tracer, unknown
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
 
@@ -29,16 +29,16 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
     channels = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
     if groups == 1:
-        out = tracer.slot(name, out_dim, result.shape[1], Role.OUT)
-        tracer.slot(name, in_dim, len(channels), Role.IN, channels)
+        out = tracer.slot(name, out_dim, result.shape[1], DimensionRole.OUT)
+        tracer.slot(name, in_dim, len(channels), DimensionRole.IN, channels)
     elif transposed:  # its rows are input channels: a group of them goes with the outputs of that group
         rows = channels.view(groups, -1)
         tracer.atoms.union(rows, rows[:, :1], tracer.place, inside="a grouped convolution")
-        tracer.slot(name, 0, len(channels), Role.OUT, channels)
+        tracer.slot(name, 0, len(channels), DimensionRole.OUT, channels)
         tracer.groups[name] = groups
         out = rows[:, :1].expand(groups, result.shape[1] // groups).reshape(-1)
     else:
-        out = tracer.slot(name, 0, result.shape[1], Role.OUT)
+        out = tracer.slot(name, 0, result.shape[1], DimensionRole.OUT)
         rows = torch.cat((channels.view(groups, -1), out.view(groups, -1)), dim=1)
         tracer.atoms.union(
             rows, rows[:, -1:], tracer.place, inside="a grouped convolution" if groups < len(out) else ""
@@ -60,7 +60,7 @@ def _bias(tracer: Tracer, bias: Tensor | None, out: Tensor) -> None:
     if name is None:
         tracer.freeze(out, Cause.COMPUTED, "its bias is computed")
     else:
-        tracer.slot(name, 0, len(out), Role.STATE, out)
+        tracer.slot(name, 0, len(out), DimensionRole.STATE, out)
 
 
 def matmul(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, Any], result: Any) -> None:
@@ -74,8 +74,8 @@ def matmul(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, A
         return
     features = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (0, 1) if alias is not None else (1, 0)
-    out = tracer.slot(parameter, out_dim, result.shape[1], Role.OUT)
-    tracer.slot(parameter, in_dim, len(features), Role.IN, features)
+    out = tracer.slot(parameter, out_dim, result.shape[1], DimensionRole.OUT)
+    tracer.slot(parameter, in_dim, len(features), DimensionRole.IN, features)
     _bias(tracer, bias, out)
     tracer.count(parameter, result.shape[0] * weight.shape[0] * weight.shape[1])
     tracer.put(result, out.view(1, -1).expand(result.shape))
@@ -87,7 +87,12 @@ def batch_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
     labels = tracer.labels_of(x)
     channels = tracer.atoms.tie(labels, 1, tracer.place)
     owned = False
-    for tensor, role in ((weight, Role.SCALE), (bias, Role.STATE), (mean, Role.STATE), (variance, Role.STATE)):
+    for tensor, role in (
+        (weight, DimensionRole.SCALE),
+        (bias, DimensionRole.STATE),
+        (mean, DimensionRole.STATE),
+        (variance, DimensionRole.STATE),
+    ):
         if tensor is None:
             continue
         parameter = tracer.names.get(id(tensor))
@@ -110,9 +115,9 @@ def layer_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
         tracer.freeze(labels, Cause.REDUCED, "a LayerNorm without one weight per channel")
     else:
         channels = tracer.atoms.tie(labels, x.dim() - 1, tracer.place)
-        tracer.slot(parameter, 0, len(channels), Role.NORM, channels)
+        tracer.slot(parameter, 0, len(channels), DimensionRole.NORM, channels)
         if bias is not None:
-            tracer.slot(tracer.names[id(bias)], 0, len(channels), Role.STATE, channels)
+            tracer.slot(tracer.names[id(bias)], 0, len(channels), DimensionRole.STATE, channels)
         tracer.atoms.flag(channels, Flag.NORM)
     tracer.put(result[0], labels)
 
@@ -126,9 +131,9 @@ def group_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
         tracer.freeze(labels, Cause.REDUCED, "a GroupNorm without weights")
     else:
         channels = tracer.atoms.tie(labels, 1, tracer.place)
-        tracer.slot(parameter, 0, len(channels), Role.NORM, channels)
+        tracer.slot(parameter, 0, len(channels), DimensionRole.NORM, channels)
         if bias is not None:
-            tracer.slot(tracer.names[id(bias)], 0, len(channels), Role.STATE, channels)
+            tracer.slot(tracer.names[id(bias)], 0, len(channels), DimensionRole.STATE, channels)
         if groups == 1:
             tracer.atoms.flag(channels, Flag.NORM)
         else:

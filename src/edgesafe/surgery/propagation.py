@@ -19,10 +19,10 @@ from edgesafe.surgery.labels import (
     Reason,
 )
 
-__all__ = ["Computed", "Role", "Slot", "Trace", "Tracer", "fixed", "unknown"]
+__all__ = ["Computed", "DimensionRole", "Slot", "Trace", "Tracer", "fixed", "unknown"]
 
 
-class Role(StrEnum):
+class DimensionRole(StrEnum):
     """What a dimension of a parameter stands for."""
 
     OUT = "out"  #: rows of a convolution or linear layer: its output channels
@@ -62,7 +62,7 @@ class Trace:
     Attributes:
         atoms: the forest.
         slots: label of each index, int64 (size,), by slot.
-        roles: a `Role` by slot.
+        roles: a `DimensionRole` by slot.
         groups: by weight of a grouped layer, its number of groups.
         macs: multiply-accumulates of one image, by weight.
         order: weights of convolutions and linear layers, in the order of their first call.
@@ -73,7 +73,7 @@ class Trace:
 
     atoms: Atoms
     slots: Mapping[Slot, Tensor]
-    roles: Mapping[Slot, Role]
+    roles: Mapping[Slot, DimensionRole]
     groups: Mapping[str, int]
     macs: Mapping[str, int]
     order: tuple[str, ...]
@@ -95,7 +95,7 @@ class Tracer:
     vectors: Mapping[str, Tensor]  #: one-dimensional parameters and buffers by name
     atoms: Atoms = field(default_factory=Atoms)
     slots: dict[Slot, Tensor] = field(default_factory=dict)
-    roles: dict[Slot, Role] = field(default_factory=dict)
+    roles: dict[Slot, DimensionRole] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     macs: dict[str, int] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
@@ -132,7 +132,7 @@ class Tracer:
         """Label an activation."""
         self.labels[id(tensor)] = (tensor, labels)
 
-    def slot(self, name: str, dim: int, size: int, role: Role, labels: Tensor | None = None) -> Tensor:
+    def slot(self, name: str, dim: int, size: int, role: DimensionRole, labels: Tensor | None = None) -> Tensor:
         """The labels of a parameter's dimension: fresh ones, `labels`, or, seen before, merged with `labels`."""
         key = Slot(name, dim)
         if key not in self.slots:
@@ -173,7 +173,7 @@ class Tracer:
             return None
         if len(long) != 1:
             return fixed(tensor)
-        atoms = self.slot(name, long[0], tensor.shape[long[0]], Role.STATE)
+        atoms = self.slot(name, long[0], tensor.shape[long[0]], DimensionRole.STATE)
         shape = [1] * tensor.dim()
         shape[long[0]] = -1
         return atoms.view(shape)

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery import layer_rules
 from edgesafe.surgery.labels import PADDING, Cause, Flag, varying_dims
-from edgesafe.surgery.propagation import Role, Tracer, fixed, unknown
+from edgesafe.surgery.propagation import DimensionRole, Tracer, fixed, unknown
 
 __all__ = ["apply_rule"]
 
@@ -269,7 +269,7 @@ def _selected_by_mask(tracer: Tracer, labels: Tensor, indices: Sequence[Tensor |
     if mask is None:
         return False
     channels = tracer.atoms.tie(labels, 1, tracer.place)
-    tracer.slot(mask, 0, len(channels), Role.STATE, channels)
+    tracer.slot(mask, 0, len(channels), DimensionRole.STATE, channels)
     return True
 
 

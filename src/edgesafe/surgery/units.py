@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery.labels import Cause, Flag, Reason
-from edgesafe.surgery.propagation import Role, Slot, Trace
+from edgesafe.surgery.propagation import DimensionRole, Slot, Trace
 from edgesafe.surgery.trace import trace
 
-__all__ = ["ChannelGraph", "Group", "Layer", "Unit", "channel_graph", "keep_indices"]
+__all__ = ["ChannelGraph", "ChannelGroup", "ChannelUnit", "Layer", "channel_graph", "keep_indices"]
 
 
 @dataclass(frozen=True, eq=False)
-class Unit:
+class ChannelUnit:
     """Channels that are kept or removed together.
 
     Attributes:
@@ -38,7 +38,7 @@ class Unit:
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class ChannelGroup:
     """Removable units with the same producing layers.
 
     Attributes:
@@ -47,7 +47,7 @@ class Group:
     """
 
     producers: tuple[Slot, ...]
-    units: tuple[Unit, ...]
+    units: tuple[ChannelUnit, ...]
 
     @property
     def name(self) -> str:
@@ -95,9 +95,9 @@ class ChannelGraph:
     """Everything that pruning needs to know of a network's structure."""
 
     trace: Trace
-    groups: tuple[Group, ...]
+    groups: tuple[ChannelGroup, ...]
     layers: tuple[Layer, ...]
-    units: tuple[Unit, ...]  #: all, also those that stay
+    units: tuple[ChannelUnit, ...]  #: all, also those that stay
 
     @property
     def residual(self) -> bool:
@@ -164,7 +164,7 @@ def build(model: nn.Module, found: Trace) -> ChannelGraph:
                 root = own
             indices.setdefault(root, {}).setdefault(slot, []).append(index)
     units = {
-        root: Unit(
+        root: ChannelUnit(
             MappingProxyType({slot: tuple(own) for slot, own in slots.items()}),
             kept_flags.get(root, frozenset()) if root in reasons else flags.get(root, frozenset()),
             reasons.get(root),
@@ -176,23 +176,26 @@ def build(model: nn.Module, found: Trace) -> ChannelGraph:
     return ChannelGraph(found, _groups(found, units), layers, tuple(units.values()))
 
 
-def _groups(found: Trace, units: Mapping[int, Unit]) -> tuple[Group, ...]:
+def _groups(found: Trace, units: Mapping[int, ChannelUnit]) -> tuple[ChannelGroup, ...]:
     rank = {weight: position for position, weight in enumerate(found.order)}
-    members: dict[tuple[Slot, ...], list[Unit]] = {}
+    members: dict[tuple[Slot, ...], list[ChannelUnit]] = {}
     for unit in units.values():
         producers = tuple(
-            sorted((s for s in unit.indices if found.roles[s] == Role.OUT), key=lambda s: rank.get(s.tensor, 0))
+            sorted(
+                (s for s in unit.indices if found.roles[s] == DimensionRole.OUT), key=lambda s: rank.get(s.tensor, 0)
+            )
         )
         if producers and unit.reason is None:
             members.setdefault(producers, []).append(unit)
     ordered = sorted(members.items(), key=lambda item: [rank.get(s.tensor, 0) for s in item[0]])
     return tuple(
-        Group(producers, tuple(sorted(own, key=lambda u: u.indices[producers[0]][0]))) for producers, own in ordered
+        ChannelGroup(producers, tuple(sorted(own, key=lambda u: u.indices[producers[0]][0])))
+        for producers, own in ordered
     )
 
 
 def _layer(model: nn.Module, weight: str, found: Trace, reasons: Mapping[int, Reason]) -> Layer:
-    out = next(Slot(weight, d) for d in (0, 1) if found.roles.get(Slot(weight, d)) == Role.OUT)
+    out = next(Slot(weight, d) for d in (0, 1) if found.roles.get(Slot(weight, d)) == DimensionRole.OUT)
     into = Slot(weight, 1 - out.dim)
     counted: dict[Reason, int] = {}
     for label in found.slots[out].tolist():
@@ -205,7 +208,7 @@ def _layer(model: nn.Module, weight: str, found: Trace, reasons: Mapping[int, Re
     return Layer(weight, kind, out, into if into in found.slots else None, counted, classifier)
 
 
-def keep_indices(graph: ChannelGraph, removed: tuple[Unit, ...]) -> dict[Slot, tuple[int, ...]]:
+def keep_indices(graph: ChannelGraph, removed: tuple[ChannelUnit, ...]) -> dict[Slot, tuple[int, ...]]:
     """What stays of each slot that loses something.
 
     Args:

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.records import Proof
-from edgesafe.surgery.propagation import Role, Slot
+from edgesafe.surgery.propagation import DimensionRole, Slot
 from edgesafe.surgery.remove import tensors
 from edgesafe.surgery.units import ChannelGraph, layer_name
 
@@ -127,7 +127,7 @@ def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
         worst = max(worst, _difference(require_runs(pruned, inputs), expected))
     if worst > TOLERANCE:
         roles = surgery.graph.trace.roles
-        layers = sorted({layer_name(slot.tensor) for slot in surgery.keep if roles[slot] == Role.OUT})
+        layers = sorted({layer_name(slot.tensor) for slot in surgery.keep if roles[slot] == DimensionRole.OUT})
         raise SurgeryError(
             f"the pruned network differs by {worst:.2g} (relative) from the original with those channels zeroed",
             where=", ".join(layers[:4]) + (", …" if len(layers) > 4 else ""),
@@ -228,7 +228,7 @@ def _masked(surgery: Surgery) -> nn.Module:
     parameters = tensors(reference)
     with torch.no_grad():
         for slot, kept in surgery.keep.items():
-            if surgery.graph.trace.roles[slot] != Role.IN:
+            if surgery.graph.trace.roles[slot] != DimensionRole.IN:
                 continue
             parameter = parameters[slot.tensor]
             mask = torch.zeros(parameter.shape[slot.dim], dtype=parameter.dtype)
@@ -256,7 +256,7 @@ def _prove_widths(surgery: Surgery) -> None:
 
 def _narrowest(surgery: Surgery) -> int:
     """Channels of the narrowest narrowed layer."""
-    widths = [len(kept) for slot, kept in surgery.keep.items() if surgery.graph.trace.roles[slot] == Role.OUT]
+    widths = [len(kept) for slot, kept in surgery.keep.items() if surgery.graph.trace.roles[slot] == DimensionRole.OUT]
     return min(widths) if widths else 0
 
 
@@ -278,7 +278,7 @@ def _kept_norms(surgery: Surgery) -> dict[str, tuple[int, ...]]:
     return {
         slot.tensor: kept
         for slot, kept in surgery.keep.items()
-        if surgery.graph.trace.roles[slot] == Role.NORM and slot.tensor not in groups
+        if surgery.graph.trace.roles[slot] == DimensionRole.NORM and slot.tensor not in groups
     }
 
 

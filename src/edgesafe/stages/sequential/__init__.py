@@ -10,7 +10,7 @@ wrong, every bound is held at 1 - (1 - confidence) / looks (Bonferroni), which t
 decides the same later. docs/sampling.md has the statistics. Free of torch.
 """
 
-from edgesafe.stages.sequential.looks import Look, Pool, plan, pool_of
+from edgesafe.stages.sequential.looks import ImagePool, Look, plan, pool_of
 from edgesafe.stages.sequential.sample import ModelRunner, Runner, StoredRunner, collect
 
-__all__ = ["Look", "ModelRunner", "Pool", "Runner", "StoredRunner", "collect", "plan", "pool_of"]
+__all__ = ["ImagePool", "Look", "ModelRunner", "Runner", "StoredRunner", "collect", "plan", "pool_of"]

@@ -13,7 +13,7 @@ from edgesafe.measure.sampling import draw
 from edgesafe.records import Evidence
 from edgesafe.stages.observe import Bench
 
-__all__ = ["Look", "Pool", "plan", "pool_of"]
+__all__ = ["ImagePool", "Look", "plan", "pool_of"]
 
 FIRST = 1_200  #: images of the first look: the pilot of 900, and some
 ESCALATED = 19_200  #: budget with a policy: an mPC difference within about ±0.15 pp if few answers change
@@ -51,7 +51,7 @@ def plan(bench: Bench, reference: Evidence | None, *, escalating: bool) -> tuple
 
 
 @dataclass(frozen=True)
-class Pool:
+class ImagePool:
     """What a sample is drawn from: the cells that the baseline saw, or those of the bench.
 
     Attributes:
@@ -72,13 +72,13 @@ class Pool:
         return sum(len(indices) for indices in self.cells.values())
 
 
-def pool_of(bench: Bench, reference: Evidence | None) -> Pool:
+def pool_of(bench: Bench, reference: Evidence | None) -> ImagePool:
     """The pool of a file that is compared with `reference`, or of one alone."""
     if reference is None:
-        return Pool(None, bench.cells, len(bench.test), margin=False)
+        return ImagePool(None, bench.cells, len(bench.test), margin=False)
     cells = {key: reference.cells[key].index for key in bench.cells}
     largest = max((len(indices) for indices in cells.values()), default=0)
     drawn = reference.provenance.sample
     benchmark = drawn.benchmark if drawn is not None and drawn.benchmark is not None else largest
     enough = sum(len(indices) for indices in cells.values()) >= draw.LEAST_UNITS
-    return Pool(reference, cells, benchmark, margin=bench.section.sampling == "margin" and enough)
+    return ImagePool(reference, cells, benchmark, margin=bench.section.sampling == "margin" and enough)

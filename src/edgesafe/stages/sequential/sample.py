@@ -22,7 +22,7 @@ from edgesafe.measure.sampling import draw
 from edgesafe.records import Cell, Evidence, Provenance, Sample, SampleDesign
 from edgesafe.stages import observe
 from edgesafe.stages.observe import Bench, Keeper
-from edgesafe.stages.sequential.looks import Look, Pool, plan, pool_of
+from edgesafe.stages.sequential.looks import ImagePool, Look, plan, pool_of
 
 __all__ = ["ModelRunner", "Runner", "StoredRunner", "collect"]
 
@@ -129,7 +129,7 @@ def collect(
 class _Sample:
     """What was seen so far, and what to see next."""
 
-    def __init__(self, runner: Runner, bench: Bench, pool: Pool, looks: int) -> None:
+    def __init__(self, runner: Runner, bench: Bench, pool: ImagePool, looks: int) -> None:
         self._runner, self._bench, self._pool = runner, bench, pool
         self._seed = bench.section.seed
         self._clean: Cell | None = None
