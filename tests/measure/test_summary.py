@@ -74,7 +74,7 @@ def test_every_number_says_how_it_was_got(full: Evidence, base: Evidence) -> Non
             else:
                 assert m.low is not None and m.high is not None and m.se is not None
                 assert m.low <= m.estimate <= m.high, metric
-            assert m.n >= 60 and m.method and m.population and m.confidence == 0.95
+            assert m.n >= 60 and m.method and m.population and m.interval_level == 0.95
             assert m.unit is {"nll": Unit.NATS, "brier": Unit.SCORE, "aurc": Unit.SCORE}.get(
                 metric.split(".")[0], Unit.FRACTION
             )

@@ -116,10 +116,10 @@ def test_a_certain_excess_fails_and_a_certain_gain_passes():
     assert only(judge("nll max_increase=0.1", diff("nll", 0.1, se=0.0))).status is GateStatus.PASS
 
 
-@pytest.mark.parametrize("confidence", [0.0, 1.0, 1.5])
-def test_a_confidence_must_be_one(confidence):
-    with pytest.raises(IntegrityError, match="confidence"):
-        judge("accuracy min='50%'", metric("accuracy", 0.9, low=0.8, high=0.95, confidence=confidence))
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5])
+def test_an_interval_level_must_be_one(level):
+    with pytest.raises(IntegrityError, match="interval level"):
+        judge("accuracy min='50%'", metric("accuracy", 0.9, low=0.8, high=0.95, interval_level=level))
 
 
 def test_a_family_under_a_minimum_tells_of_the_lowest_bound():

@@ -38,7 +38,7 @@ def test_the_schema_accepts_our_files_and_refuses_others(files: ReportFiles) -> 
     good = json.loads(files.json)
     validator.validate(good)
     for broken in (
-        {**good, "schema": "edgesafe.results/2"},
+        {**good, "schema": "edgesafe.results/3"},
         {**good, "extra": 1},
         {k: v for k, v in good.items() if k != "variants"},
         {**good, "variants": [{**good["variants"][0], "status": "perhaps"}]},
@@ -74,7 +74,7 @@ def test_csv_has_one_row_per_variant_and_metric(view: View, files: ReportFiles) 
             row["population"] == (source.population.description if source.population else "")
             and row["interval_method"] == source.method
         )
-        assert bool(row["confidence"]) == (source.low is not None)
+        assert bool(row["interval_level"]) == (source.low is not None)
 
 
 def test_refused_and_pending_variants_are_listed(small: View) -> None:

@@ -51,7 +51,7 @@ def compare(
     candidate: Evidence,
     baseline: Evidence,
     *,
-    confidence: float = 0.95,
+    interval_level: float = 0.95,
     seed: int = 0,
     drawn: MarginCells | None = None,
 ) -> dict[str, Comparison]:
@@ -65,7 +65,7 @@ def compare(
     Args:
         candidate: evidence of the file in question.
         baseline: evidence of what it is compared with.
-        confidence: of all intervals.
+        interval_level: of all intervals.
         seed: of all resampling.
         drawn: the corrupted cells, if they were drawn by the baseline's margin and are worked out already.
 
@@ -85,14 +85,14 @@ def compare(
             where="compare",
             fix="compare networks of the same task",
         )
-    out = _clean(candidate, baseline, confidence, seed)
+    out = _clean(candidate, baseline, interval_level, seed)
     if candidate.cells and (is_drawn(candidate) or is_drawn(baseline)):
-        drawn = drawn or MarginCells(candidate, baseline, level=confidence, seed=seed)
+        drawn = drawn or MarginCells(candidate, baseline, interval_level=interval_level, seed=seed)
         return out | drawn.differences(_IMAGES)
-    return out | _corrupted(candidate, baseline, confidence, seed)
+    return out | _corrupted(candidate, baseline, interval_level, seed)
 
 
-def _corrupted(candidate: Evidence, baseline: Evidence, confidence: float, seed: int) -> dict[str, Comparison]:
+def _corrupted(candidate: Evidence, baseline: Evidence, interval_level: float, seed: int) -> dict[str, Comparison]:
     out: dict[str, Comparison] = {}
     pairs: dict[tuple[str, int], tuple[Cell, Cell]] = {}
     for key, cell in candidate.cells.items():
@@ -104,18 +104,18 @@ def _corrupted(candidate: Evidence, baseline: Evidence, confidence: float, seed:
         pairs[key] = _common(cell, other)
     benchmark = benchmark_of(candidate)
     for (corruption, severity), (a, b) in sorted(pairs.items()):
-        interval = paired_difference(rightness(a), rightness(b), confidence, kind="rate")
+        interval = paired_difference(rightness(a), rightness(b), interval_level, kind="rate")
         values = (float(rightness(a).mean()), float(rightness(b).mean()))
         metric = f"accuracy.{corruption}.{severity}"
         out[metric] = comparison(metric, interval, _CLEAN_POPULATION, candidate=values[0], baseline=values[1])
     for pool in pools(pairs) if pairs else []:
         both = [pairs[key] for key in pool.keys]
         design = design_of([a.index for a, _ in both], benchmark)
-        out.update(_pool(pool, both, design, confidence, seed))
+        out.update(_pool(pool, both, design, interval_level, seed))
     return out
 
 
-def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidence: float = 0.95) -> Measurement:
+def flips(candidate: Evidence, baseline: Evidence, *, population: str, interval_level: float = 0.95) -> Measurement:
     """Share of clean images whose prediction changed, whether for better or worse.
 
     Raises:
@@ -123,12 +123,12 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, confidenc
     """
     same_pixels(candidate.provenance, baseline.provenance)
     a, b = _common(candidate.clean, baseline.clean)
-    found = _changed(a, b, confidence)
+    found = _changed(a, b, interval_level)
     return measurement("flips", found, Population(kind=PopulationKind.IMAGES, description=population))
 
 
-def _changed(a: Cell, b: Cell, confidence: float) -> Interval:
-    return wilson(int((a.prediction != b.prediction).sum()), len(a.index), confidence)
+def _changed(a: Cell, b: Cell, interval_level: float) -> Interval:
+    return wilson(int((a.prediction != b.prediction).sum()), len(a.index), interval_level)
 
 
 def same_pixels(candidate: Provenance, baseline: Provenance) -> None:
@@ -172,14 +172,14 @@ def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
     return take(a, i), take(b, j)
 
 
-def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> dict[str, Comparison]:
+def _clean(candidate: Evidence, baseline: Evidence, interval_level: float, seed: int) -> dict[str, Comparison]:
     a, b = _common(candidate.clean, baseline.clean)
     right = rightness(a), rightness(b)
     out: dict[str, Comparison] = {}
 
     def add(metric: str, pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
         kind: Literal["rate", "mean"] = "rate" if get(metric).unit is Unit.FRACTION else "mean"
-        interval = paired_difference(*pair, level, kind=kind)
+        interval = paired_difference(*pair, interval_level, kind=kind)
         values = (float(pair[0].mean()), float(pair[1].mean()))
         out[metric] = comparison(metric, interval, _CLEAN_POPULATION, candidate=values[0], baseline=values[1])
 
@@ -190,11 +190,13 @@ def _clean(candidate: Evidence, baseline: Evidence, level: float, seed: int) -> 
     add("high_conf_error@0.9", (over[0], over[1]))
     add("nll", (a.nll, b.nll))
     add("brier", (_brier(candidate, a), _brier(baseline, b)))
-    ece = paired_bootstrap_ece((a.confidence, right[0]), (b.confidence, right[1]), level=level, seed=seed)
+    ece = paired_bootstrap_ece(
+        (a.confidence, right[0]), (b.confidence, right[1]), interval_level=interval_level, seed=seed
+    )
     out["ece_em10_top1"] = comparison(
         "ece_em10_top1", ece.interval, _CLEAN_POPULATION, candidate=ece.candidate, baseline=ece.baseline
     )
-    changed = _changed(a, b, level)
+    changed = _changed(a, b, interval_level)
     out["flips"] = comparison("flips", changed, _CLEAN_POPULATION, candidate=changed.estimate, baseline=0.0)
     gained, lost = float((right[0] > right[1]).sum()), float((right[1] > right[0]).sum())
     out["accuracy"] = out["accuracy"].model_copy(
@@ -209,11 +211,11 @@ def _brier(evidence: Evidence, kept: Cell) -> NDArray[np.float64]:
 
 
 def _pool(
-    pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, level: float, seed: int
+    pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, interval_level: float, seed: int
 ) -> dict[str, Comparison]:
     who = population_of(_IMAGES, design)
     right = [rightness(a) for a, _ in both], [rightness(b) for _, b in both]
-    mean = paired_mean_over_cells(right[0], right[1], design, level, rate=True)
+    mean = paired_mean_over_cells(right[0], right[1], design, interval_level, rate=True)
     size = {"cells": float(len(both)), "images": float(design.images)}
     details = {**size, "se_new_images": mean.se_new_images}
     out = {
@@ -227,14 +229,16 @@ def _pool(
             (confidences[0], np.concatenate(right[0])),
             (confidences[1], np.concatenate(right[1])),
             design,
-            level=level,
+            interval_level=interval_level,
             seed=seed,
         )
         out[pool.ece] = comparison(
             pool.ece, ece.interval, who, candidate=ece.candidate, baseline=ece.baseline, details=size
         )
     if pool.nll:
-        loss = paired_mean_over_cells([a.nll for a, _ in both], [b.nll for _, b in both], design, level, rate=False)
+        loss = paired_mean_over_cells(
+            [a.nll for a, _ in both], [b.nll for _, b in both], design, interval_level, rate=False
+        )
         details = {**size, "se_new_images": loss.se_new_images}
         out[pool.nll] = comparison(
             pool.nll, loss.interval, who, candidate=loss.candidate, baseline=loss.baseline, details=details

@@ -50,7 +50,7 @@ class _Scope:
     """What all measurements of one call share."""
 
     images: str  #: what the clean images stand for, in words
-    confidence: float
+    interval_level: float
     seed: int
 
     @property
@@ -63,7 +63,7 @@ def summarise(
     evidence: Evidence,
     *,
     population: str,
-    confidence: float = 0.95,
+    interval_level: float = 0.95,
     seed: int = 0,
     baseline: Evidence | None = None,
     drawn: MarginCells | None = None,
@@ -77,7 +77,7 @@ def summarise(
     Args:
         evidence: of one file.
         population: what the clean test images stand for ("images like the CIFAR-10 test set").
-        confidence: of all intervals.
+        interval_level: of all intervals.
         seed: of all resampling: same evidence, same numbers.
         baseline: needed only where the corrupted cells are a sample by its margins (`margin.is_drawn`).
         drawn: those cells, if they are worked out already.
@@ -90,7 +90,7 @@ def summarise(
         DataError, NonFiniteError, RefusedError: evidence that no metric may rest on, or a sample by margins without
             the baseline that it was drawn by.
     """
-    scope = _Scope(population, confidence, seed)
+    scope = _Scope(population, interval_level, seed)
     out = _clean(evidence, scope)
     out.update(_report_only(evidence, scope))
     if evidence.cells and is_drawn(evidence):
@@ -100,7 +100,7 @@ def summarise(
                 where="evidence",
                 fix="give the baseline's evidence too",
             )
-        drawn = drawn or MarginCells(evidence, baseline, level=confidence, seed=seed)
+        drawn = drawn or MarginCells(evidence, baseline, interval_level=interval_level, seed=seed)
         out.update(drawn.own(population))
     elif evidence.cells:
         out.update(_corrupted(evidence, scope))
@@ -122,7 +122,9 @@ def measure(
     """
     if baseline is None:
         return summarise(evidence, population=population), {}
-    drawn = MarginCells(evidence, baseline, level=0.95, seed=0) if evidence.cells and is_drawn(evidence) else None
+    drawn = (
+        MarginCells(evidence, baseline, interval_level=0.95, seed=0) if evidence.cells and is_drawn(evidence) else None
+    )
     own = summarise(evidence, population=population, baseline=baseline, drawn=drawn)
     return own, compare(evidence, baseline, drawn=drawn)
 
@@ -131,22 +133,27 @@ def _clean(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     cell = evidence.clean
     if len(cell.index) < 2:
         raise NothingEvaluated(f"{len(cell.index)} clean image(s)", where="evidence", fix="measure at least 2")
-    right, n, level, who = cell.prediction == cell.label, len(cell.index), scope.confidence, scope.population
+    right, n, interval_level, who = (
+        cell.prediction == cell.label,
+        len(cell.index),
+        scope.interval_level,
+        scope.population,
+    )
     over = int(((cell.confidence > HIGH_CONFIDENCE) & ~right).sum())
-    brier = mean_interval(calibration.brier_rows(softmax64(evidence.logits), cell.label), level)
+    brier = mean_interval(calibration.brier_rows(softmax64(evidence.logits), cell.label), interval_level)
     return {
-        "accuracy": measurement("accuracy", wilson(int(right.sum()), n, level), who),
+        "accuracy": measurement("accuracy", wilson(int(right.sum()), n, interval_level), who),
         "ece_em10_top1": _ece("ece_em10_top1", cell, scope),
-        "nll": measurement("nll", mean_interval(cell.nll, level), who),
+        "nll": measurement("nll", mean_interval(cell.nll, interval_level), who),
         "brier": measurement("brier", brier, who),
-        "high_conf_error@0.9": measurement("high_conf_error@0.9", wilson(over, n, level), who),
+        "high_conf_error@0.9": measurement("high_conf_error@0.9", wilson(over, n, interval_level), who),
     }
 
 
 def _ece(metric: str, cell: Cell, scope: _Scope) -> Measurement:
     right = cell.prediction == cell.label
     result = calibration.ece_equal_mass(cell.confidence, right)
-    interval = bootstrap_ece(cell.confidence, right, level=scope.confidence, seed=scope.seed)
+    interval = bootstrap_ece(cell.confidence, right, interval_level=scope.interval_level, seed=scope.seed)
     return measurement(
         metric,
         replace(interval, estimate=result.value),
@@ -160,14 +167,16 @@ def _report_only(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     """Metrics for the eye. The largest bin error has no interval that covers as it says (see `reported`)."""
     cell = evidence.clean
     right = cell.prediction == cell.label
-    level, who = scope.confidence, scope.population
-    classwise = classwise_interval(softmax64(evidence.logits), cell.label, level=level, seed=scope.seed)
-    area = aurc_interval(cell.confidence, right, level=level)
+    interval_level, who = scope.interval_level, scope.population
+    classwise = classwise_interval(
+        softmax64(evidence.logits), cell.label, interval_level=interval_level, seed=scope.seed
+    )
+    area = aurc_interval(cell.confidence, right, interval_level=interval_level)
     return {
         "mce": Measurement(
             metric="mce",
             estimate=calibration.mce(cell.confidence, right),
-            confidence=level,
+            interval_level=interval_level,
             n=len(right),
             method=IntervalMethod.LARGEST_BIN,
             unit=get("mce").unit,
@@ -184,7 +193,7 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
     for (corruption, severity), cell in sorted(evidence.cells.items()):
         right = int((cell.prediction == cell.label).sum())
         metric = f"accuracy.{corruption}.{severity}"
-        interval = wilson(right, len(cell.index), scope.confidence)
+        interval = wilson(right, len(cell.index), scope.interval_level)
         out[metric] = measurement(metric, interval, scope.population)
     for pool in pools(evidence.cells):
         cells = [evidence.cells[key] for key in pool.keys]
@@ -196,7 +205,7 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
 def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> dict[str, Measurement]:
     who = population_of(scope.images, design)
     right = [(c.prediction == c.label).astype(np.float64) for c in cells]
-    found = mean_over_cells(right, design, scope.confidence)
+    found = mean_over_cells(right, design, scope.interval_level)
     mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
     size = {"cells": float(len(cells)), "images": float(design.images)}
     details = {**size, "se_new_images": found.se_new_images}
@@ -204,7 +213,7 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
     if pool.ece:
         confidence = np.concatenate([c.confidence for c in cells])
         correct = np.concatenate(right)
-        interval = ece_interval(confidence, correct, design, level=scope.confidence, seed=scope.seed)
+        interval = ece_interval(confidence, correct, design, interval_level=scope.interval_level, seed=scope.seed)
         result = calibration.ece_equal_mass(confidence, correct)
         out[pool.ece] = measurement(
             pool.ece,
@@ -214,14 +223,14 @@ def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> d
             details={**size, "bins_used": float(result.bins_used), "few_images": float(result.few_images)},
         )
     if pool.nll:
-        loss = mean_over_cells([c.nll for c in cells], design, scope.confidence)
+        loss = mean_over_cells([c.nll for c in cells], design, scope.interval_level)
         details = {**size, "se_new_images": loss.se_new_images}
         out[pool.nll] = measurement(pool.nll, loss.interval, who, details=details)
     return out
 
 
 def calibrated(
-    evidence: Evidence, value: float, *, population: str, confidence: float = 0.95, seed: int = 0
+    evidence: Evidence, value: float, *, population: str, interval_level: float = 0.95, seed: int = 0
 ) -> dict[str, Measurement]:
     """`ece_em10_top1.calibrated` and `nll.calibrated`: the clean set after temperature scaling.
 
@@ -229,15 +238,15 @@ def calibrated(
         evidence: of the file before calibration.
         value: the temperature, fitted on validation images (`temperature.fit`).
         population: see `summarise`.
-        confidence: of the intervals.
+        interval_level: of the intervals.
         seed: of the resampling.
 
     Raises:
         DataError: a temperature that is not positive.
         NothingEvaluated, NonFiniteError, RefusedError: see `summarise`.
     """
-    scope = _Scope(population, confidence, seed)
+    scope = _Scope(population, interval_level, seed)
     cell = cell_from_logits(temperature.apply(evidence.logits, value), evidence.clean.label, evidence.clean.index)
     ece = _ece("ece_em10_top1.calibrated", cell, scope)
-    loss = measurement("nll.calibrated", mean_interval(cell.nll, confidence), scope.population)
+    loss = measurement("nll.calibrated", mean_interval(cell.nll, interval_level), scope.population)
     return {ece.metric: ece, loss.metric: loss}

@@ -308,11 +308,11 @@ def _check(stored: Measurement | Comparison, one: MetricInfo, where: str) -> Non
         raise IntegrityError(
             f"'{one.id}' is in {stored.unit.value}, not in {one.unit.value}", where=where, fix="measure again"
         )
-    numbers = (stored.estimate, stored.low, stored.high, stored.se, stored.confidence)
+    numbers = (stored.estimate, stored.low, stored.high, stored.se, stored.interval_level)
     if any(number is not None and not math.isfinite(number) for number in numbers):
         raise NonFiniteError(f"'{one.id}' is not finite", where=where, fix="measure again")
-    if stored.n < 1 or (stored.se is not None and stored.se < 0) or not 0.0 < stored.confidence < 1.0:
-        raise IntegrityError(f"'{one.id}' has an impossible n, se or confidence", where=where, fix="measure again")
+    if stored.n < 1 or (stored.se is not None and stored.se < 0) or not 0.0 < stored.interval_level < 1.0:
+        raise IntegrityError(f"'{one.id}' has an impossible n, se or interval level", where=where, fix="measure again")
     if stored.low is not None and stored.high is not None and stored.low > stored.high:
         raise IntegrityError(f"the interval of '{one.id}' is upside down", where=where, fix="measure again")
 
@@ -320,7 +320,7 @@ def _check(stored: Measurement | Comparison, one: MetricInfo, where: str) -> Non
 def _spreads(stored: Measurement | Comparison) -> tuple[float, float] | None:
     """Spread below and above the estimate, per unit of z; None where the record holds no uncertainty."""
     if stored.low is not None and stored.high is not None:
-        z = NormalDist().inv_cdf((1.0 + stored.confidence) / 2.0)
+        z = NormalDist().inv_cdf((1.0 + stored.interval_level) / 2.0)
         below, above = (stored.estimate - stored.low) / z, (stored.high - stored.estimate) / z
         # The bootstrap interval of a biased estimator may lie wholly on one side of it: no certainty on the other side.
         if below < 0.0:

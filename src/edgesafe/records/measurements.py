@@ -85,10 +85,10 @@ class Measurement(Record):
 
     metric: str
     estimate: float
-    low: float | None = None  #: two-sided interval at `confidence`; None where the number is exact (sizes, MACs)
+    low: float | None = None  #: two-sided interval at `interval_level`; None where the number is exact (sizes, MACs)
     high: float | None = None
     se: float | None = None  #: standard error
-    confidence: float = 0.95
+    interval_level: float = 0.95
     n: int  #: images (or runs) it rests on
     method: IntervalMethod
     unit: Unit
@@ -105,7 +105,7 @@ class Comparison(Record):
     low: float | None = None
     high: float | None = None
     se: float | None = None
-    confidence: float = 0.95
+    interval_level: float = 0.95
     n: int
     method: IntervalMethod
     unit: Unit

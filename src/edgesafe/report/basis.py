@@ -48,8 +48,8 @@ def _row(name: str, found: Sequence[Measurement | Comparison]) -> tuple[Td, ...]
     if not found:
         return None
     exact = all(m.low is None and m.high is None for m in found)
-    confidence = sorted({m.confidence for m in found})
-    levels = " and ".join(f"{c * 100:g} %" for c in confidence)
+    levels_seen = sorted({m.interval_level for m in found})
+    levels = " and ".join(f"{c * 100:g} %" for c in levels_seen)
     methods = _several(m.method.replace("-", " ") for m in found)
     unit = found[0].unit.value
     if found[0].unit is Unit.FRACTION:

@@ -1,4 +1,4 @@
-"""The report for machines: results.json (schema edgesafe.results/1), results.csv, and report.md for pull requests."""
+"""The report for machines: results.json (schema edgesafe.results/2), results.csv, and report.md for pull requests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from edgesafe.report.words import interval, speed
 
 __all__ = ["RESULTS_SCHEMA", "ResultsFile", "VariantResult", "json_schema", "to_csv", "to_json", "to_markdown"]
 
-RESULTS_SCHEMA = "edgesafe.results/1"
+RESULTS_SCHEMA = "edgesafe.results/2"
 
 Derived = Mapping[str, Mapping[str, Measurement]]
 """By variant id and metric: what the page computes from stored evidence, of the seeds that it shows."""
@@ -65,7 +65,7 @@ class VariantResult(Record):
 class ResultsFile(Record):
     """results.json."""
 
-    schema_: Literal["edgesafe.results/1"] = Field(default="edgesafe.results/1", alias="schema")
+    schema_: Literal["edgesafe.results/2"] = Field(default="edgesafe.results/2", alias="schema")
     study: str
     edgesafe: str  #: version that ran the study
     recipe_sha256: str
@@ -155,7 +155,7 @@ CSV_COLUMNS = (
     "low",
     "high",
     "se",
-    "confidence",
+    "interval_level",
     "n",
     "unit",
     "interval_method",
@@ -201,7 +201,7 @@ def to_csv(view: View, groups: Sequence[Group], derived: Derived) -> str:
 def _csv_cells(kind: str, m: Measurement | Comparison) -> list[str | int]:
     """One number and how it was got; a number without an interval has no confidence."""
     numbers = ["" if x is None else repr(x) for x in (m.estimate, m.low, m.high, m.se)]
-    level = "" if m.low is None and m.high is None else repr(m.confidence)
+    level = "" if m.low is None and m.high is None else repr(m.interval_level)
     return [_guarded(m.metric), kind, *numbers, level, m.n, m.unit.value, _guarded(m.method)]
 
 

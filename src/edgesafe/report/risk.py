@@ -84,7 +84,7 @@ def risk_of(cell: Cell, view: View, variant: str) -> Risk:
         low=i.low,
         high=i.high,
         se=i.se,
-        confidence=i.confidence,
+        interval_level=i.interval_level,
         n=i.n,
         method=IntervalMethod.WILSON_KEPT,
         unit=Unit.FRACTION,

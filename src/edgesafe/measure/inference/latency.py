@@ -137,7 +137,7 @@ def _checked(samples: LatencySamples) -> NDArray[np.float64]:
 
 
 def summarise(
-    samples: LatencySamples, baseline_samples: LatencySamples | None = None, *, confidence: float = 0.95
+    samples: LatencySamples, baseline_samples: LatencySamples | None = None, *, interval_level: float = 0.95
 ) -> dict[str, Measurement]:
     """Median, 90th percentile, minimum, and the ratio to the baseline.
 
@@ -148,7 +148,7 @@ def summarise(
     Args:
         samples: of the candidate.
         baseline_samples: of the same `interleaved` call, or None.
-        confidence: of the intervals, two-sided.
+        interval_level: of the intervals, two-sided.
 
     Returns:
         `latency.p50_ms`, `latency.p90_ms`, `latency.min_ms`, and with a baseline `latency.ratio`.
@@ -164,10 +164,10 @@ def summarise(
 
     def add(metric: str, logs: NDArray[np.float64], details: dict[str, float]) -> None:
         centre, se = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs))
-        half = _half_width(confidence, len(logs) - 1) * se
+        half = _half_width(interval_level, len(logs) - 1) * se
         out[metric] = Measurement(
             metric=metric, estimate=math.exp(centre), low=math.exp(centre - half), high=math.exp(centre + half),
-            se=math.exp(centre) * se, confidence=confidence, n=t.size, method=IntervalMethod.SESSIONS,
+            se=math.exp(centre) * se, interval_level=interval_level, n=t.size, method=IntervalMethod.SESSIONS,
             unit=get(metric).unit, population=population, details={"sessions": float(len(logs)), **details},
         )  # fmt: skip
 
@@ -193,15 +193,15 @@ def summarise(
     return out
 
 
-def _half_width(confidence: float, degrees: int) -> float:
+def _half_width(interval_level: float, degrees: int) -> float:
     """Half width in standard errors: Student's, and wide enough for a gate.
 
     A gate turns the stored interval into one-sided bounds at 99 % with normal quantiles. Student's tails are heavier,
     so the interval is made as wide as that bound needs: 7 % more than Student's 95 % at 7 degrees of freedom.
     """
     normal = NormalDist()
-    at_the_gate = student_quantile(0.99, degrees) * z_value(confidence) / normal.inv_cdf(0.99)
-    return max(student_quantile(0.5 + confidence / 2.0, degrees), at_the_gate)
+    at_the_gate = student_quantile(0.99, degrees) * z_value(interval_level) / normal.inv_cdf(0.99)
+    return max(student_quantile(0.5 + interval_level / 2.0, degrees), at_the_gate)
 
 
 def student_quantile(p: float, degrees: int) -> float:

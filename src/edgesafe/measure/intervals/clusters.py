@@ -171,7 +171,7 @@ def gaussian_noise(cov: NDArray[np.float64], replicates: int, seed: int) -> NDAr
     return draws
 
 
-def folded_low(gaps: NDArray[np.float64], noise: NDArray[np.float64], confidence: float) -> float:
+def folded_low(gaps: NDArray[np.float64], noise: NDArray[np.float64], interval_level: float) -> float:
     """Lower end of an interval for a sum of absolute values, where the noise may be as large as the values.
 
     An ECE is a sum of |gap|, and noise only adds to it. The bootstrap is therefore inverted as a test: true gaps
@@ -181,13 +181,13 @@ def folded_low(gaps: NDArray[np.float64], noise: NDArray[np.float64], confidence
     Args:
         gaps: float64 (q,), observed signed gaps.
         noise: float64 (replicates, q), centred draws of their sampling error.
-        confidence: two-sided.
+        interval_level: two-sided.
 
     Returns:
         In [0, sum |gaps|].
     """
     total = float(np.abs(gaps).sum())
-    rank = (1.0 + confidence) / 2.0
+    rank = (1.0 + interval_level) / 2.0
 
     def upper(s: float) -> float:
         return float(np.quantile(np.abs(s * gaps + noise).sum(axis=1), rank))

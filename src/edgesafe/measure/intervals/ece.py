@@ -1,6 +1,6 @@
 """Intervals of calibration errors, their noise floor, and paired differences (those of rates and means: `bounds`).
 
-All intervals are two-sided at `confidence`. Which population an interval is about is the caller's to say: see
+All intervals are two-sided at `interval_level`. Which population an interval is about is the caller's to say: see
 `clusters`.
 """
 
@@ -85,10 +85,10 @@ def draw_counts(rng: np.random.Generator, n: int) -> NDArray[np.int64]:
 
 
 def _ece_from_noise(
-    gaps: NDArray[np.float64], noise: NDArray[np.float64], confidence: float, n: int, method: IntervalMethod
+    gaps: NDArray[np.float64], noise: NDArray[np.float64], interval_level: float, n: int, method: IntervalMethod
 ) -> Interval:
-    low, high, se = folded_interval(gaps, noise, confidence)
-    return Interval(float(np.abs(gaps).sum()), low, min(1.0, high), se, confidence, n, method)
+    low, high, se = folded_interval(gaps, noise, interval_level)
+    return Interval(float(np.abs(gaps).sum()), low, min(1.0, high), se, interval_level, n, method)
 
 
 def bootstrap_ece(
@@ -96,7 +96,7 @@ def bootstrap_ece(
     correct: NDArray[Any],
     bins: int = BINS,
     *,
-    level: float = 0.95,
+    interval_level: float = 0.95,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Interval:
@@ -110,7 +110,7 @@ def bootstrap_ece(
         confidence: (n,), in [0, 1].
         correct: bool or 0/1 (n,).
         bins: of the ECE.
-        level: two-sided confidence of the interval.
+        interval_level: two-sided of the interval.
         replicates: bootstrap samples.
         seed: of the resampling.
 
@@ -122,7 +122,7 @@ def bootstrap_ece(
     sampler = Resampler(c, k, bins)
     draws = np.stack([sampler.gaps(draw_counts(rng, len(c))) for _ in range(replicates)])
     gaps = sampler.gaps(np.ones(len(c), np.int64))
-    return _ece_from_noise(gaps, draws, level, len(c), IntervalMethod.BOOTSTRAP)
+    return _ece_from_noise(gaps, draws, interval_level, len(c), IntervalMethod.BOOTSTRAP)
 
 
 def ece_interval(
@@ -131,7 +131,7 @@ def ece_interval(
     design: Design,
     bins: int = BINS,
     *,
-    level: float = 0.95,
+    interval_level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
     """Interval of the ECE of rows pooled over cells, which share images.
@@ -144,7 +144,7 @@ def ece_interval(
         correct: float64 0/1 (rows,).
         design: of the rows.
         bins: of the ECE.
-        level: two-sided confidence.
+        interval_level: two-sided.
         seed: of the normal draws.
 
     Raises:
@@ -153,7 +153,7 @@ def ece_interval(
     c, k = check_pairs(confidence, correct, bins)
     rows = gap_rows(c, k, bins)
     noise = gaussian_noise(covariance(rows, design, design.by), REPLICATES, seed)
-    return _ece_from_noise(rows.sum(axis=0), noise, level, len(c), design.method)
+    return _ece_from_noise(rows.sum(axis=0), noise, interval_level, len(c), design.method)
 
 
 def ece_noise_floor(
@@ -204,7 +204,7 @@ def paired_bootstrap_ece(
     baseline: tuple[NDArray[Any], NDArray[Any]],
     bins: int = BINS,
     *,
-    level: float = 0.95,
+    interval_level: float = 0.95,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> PairedEce:
@@ -214,7 +214,7 @@ def paired_bootstrap_ece(
         candidate: (confidence, correct), each (n,).
         baseline: the same of the baseline.
         bins: of the ECE.
-        level: two-sided confidence.
+        interval_level: two-sided.
         replicates: bootstrap samples.
         seed: of the resampling.
 
@@ -231,7 +231,9 @@ def paired_bootstrap_ece(
     for r in range(replicates):
         counts = draw_counts(rng, n)
         draws[0][r], draws[1][r] = first.gaps(counts), second.gaps(counts)
-    return _paired_from_noise(gaps, (draws[0] - gaps[0], draws[1] - gaps[1]), level, n, IntervalMethod.PAIRED_BOOTSTRAP)
+    return _paired_from_noise(
+        gaps, (draws[0] - gaps[0], draws[1] - gaps[1]), interval_level, n, IntervalMethod.PAIRED_BOOTSTRAP
+    )
 
 
 def paired_ece(
@@ -240,7 +242,7 @@ def paired_ece(
     design: Design,
     bins: int = BINS,
     *,
-    level: float = 0.95,
+    interval_level: float = 0.95,
     seed: int = 0,
 ) -> PairedEce:
     """Difference of two ECEs of rows pooled over the same cells and images: see `ece_interval`.
@@ -254,7 +256,7 @@ def paired_ece(
     gaps = rows.sum(axis=0)
     noise = gaussian_noise(covariance(rows, design, design.by), REPLICATES, seed)
     both = (gaps[:bins], gaps[bins:]), (noise[:, :bins], noise[:, bins:])
-    return _paired_from_noise(*both, level, n, design.method.paired)
+    return _paired_from_noise(*both, interval_level, n, design.method.paired)
 
 
 def _same_length(a: NDArray[np.float64], b: NDArray[np.float64]) -> int:
@@ -266,7 +268,7 @@ def _same_length(a: NDArray[np.float64], b: NDArray[np.float64]) -> int:
 def _paired_from_noise(
     gaps: tuple[NDArray[np.float64], NDArray[np.float64]],
     noise: tuple[NDArray[np.float64], NDArray[np.float64]],
-    level: float,
+    interval_level: float,
     n: int,
     method: IntervalMethod,
 ) -> PairedEce:
@@ -280,15 +282,15 @@ def _paired_from_noise(
     values = float(np.abs(gaps[0]).sum()), float(np.abs(gaps[1]).sum())
     estimate, se = values[0] - values[1], float((sums[0] - sums[1]).std(ddof=1))
     if se == 0.0:  # the same predictions: nothing differs, whatever the images
-        return PairedEce(Interval(estimate, estimate, estimate, se, level, n, method), *values)
+        return PairedEce(Interval(estimate, estimate, estimate, se, interval_level, n, method), *values)
     (low_a, high_a, se_a), (low_b, high_b, se_b) = (
-        folded_interval(g, e, level) for g, e in zip(gaps, centred, strict=True)
+        folded_interval(g, e, interval_level) for g, e in zip(gaps, centred, strict=True)
     )
     spread = se_a * se_b
     r = float(np.clip((se_a**2 + se_b**2 - se**2) / (2.0 * spread), -1.0, 1.0)) if spread > 0.0 else 0.0
     below = _combined(values[0] - low_a, high_b - values[1], r)
     above = _combined(high_a - values[0], values[1] - low_b, r)
-    return PairedEce(Interval(estimate, estimate - below, estimate + above, se, level, n, method), *values)
+    return PairedEce(Interval(estimate, estimate - below, estimate + above, se, interval_level, n, method), *values)
 
 
 def _combined(a: float, b: float, r: float) -> float:

@@ -31,7 +31,7 @@ def classwise_interval(
     labels: NDArray[Any],
     bins: int = CLASSWISE_BINS,
     *,
-    level: float = 0.95,
+    interval_level: float = 0.95,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Interval:
@@ -41,7 +41,7 @@ def classwise_interval(
         probs: (n, K), rows sum to 1.
         labels: integers (n,) in [0, K).
         bins: per class.
-        level: two-sided confidence.
+        interval_level: two-sided.
         replicates: bootstrap samples of rows, the same for all classes, whose gaps are not independent.
         seed: of the resampling.
 
@@ -61,11 +61,11 @@ def classwise_interval(
         gaps.append(rows.sum(axis=0))
         draws.append((counts @ rows.astype(np.float32)).astype(np.float64))
     observed = np.concatenate(gaps)
-    low, high, se = folded_interval(observed, np.concatenate(draws, axis=1), level)
-    return Interval(float(np.abs(observed).sum()), low, min(1.0, high), se, level, n, IntervalMethod.BOOTSTRAP)
+    low, high, se = folded_interval(observed, np.concatenate(draws, axis=1), interval_level)
+    return Interval(float(np.abs(observed).sum()), low, min(1.0, high), se, interval_level, n, IntervalMethod.BOOTSTRAP)
 
 
-def aurc_interval(confidence: NDArray[Any], correct: NDArray[Any], *, level: float = 0.95) -> Interval:
+def aurc_interval(confidence: NDArray[Any], correct: NDArray[Any], *, interval_level: float = 0.95) -> Interval:
     """Interval of `aurc` over independent images: exact jackknife standard error, normal in log AURC.
 
     Where there are no errors, or nothing but errors, nothing varies: the ends are then the least and the largest area
@@ -74,7 +74,7 @@ def aurc_interval(confidence: NDArray[Any], correct: NDArray[Any], *, level: flo
     Args:
         confidence: (n,), in [0, 1].
         correct: bool or 0/1 (n,), n >= 2.
-        level: two-sided confidence.
+        interval_level: two-sided.
 
     Raises:
         NothingEvaluated, DataError, NonFiniteError, RefusedError: see `check_pairs`; one image.
@@ -85,13 +85,15 @@ def aurc_interval(confidence: NDArray[Any], correct: NDArray[Any], *, level: flo
         raise NothingEvaluated("1 image has no spread", where="aurc", fix="give at least 2 images")
     area, se = aurc(c, k), _jackknife_error(c, k)
     if wrong in (0, n):
-        rate = wilson(wrong, n, level)
+        rate = wilson(wrong, n, interval_level)
         low = rate.low + (1.0 - rate.low) * math.log1p(-rate.low) if rate.low < 1.0 else 1.0
         high = rate.high * (1.0 - math.log(rate.high))
     else:
-        factor = math.exp(z_value(level) * se / area)
+        factor = math.exp(z_value(interval_level) * se / area)
         low, high = area / factor, area * factor
-    return Interval(area, min(low, area), max(area, min(1.0, high)), se, level, n, IntervalMethod.JACKKNIFE_LOG)
+    return Interval(
+        area, min(low, area), max(area, min(1.0, high)), se, interval_level, n, IntervalMethod.JACKKNIFE_LOG
+    )
 
 
 def _jackknife_error(c: NDArray[np.float64], k: NDArray[np.float64]) -> float:

@@ -97,7 +97,7 @@ def risk_steps(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskSteps:
 
 
 def risk_at_coverage(
-    confidence: NDArray[Any], correct: NDArray[Any], coverage: float = COVERAGE, level: float = 0.95
+    confidence: NDArray[Any], correct: NDArray[Any], coverage: float = COVERAGE, interval_level: float = 0.95
 ) -> SelectiveRisk:
     """The share of errors among the most confident images, at least `coverage` of all, with Wilson's interval.
 
@@ -105,7 +105,7 @@ def risk_at_coverage(
         confidence: (n,), in [0, 1].
         correct: bool or 0/1 (n,).
         coverage: in (0, 1].
-        level: two-sided confidence of the interval.
+        interval_level: two-sided of the interval.
 
     Raises:
         NothingEvaluated, DataError, NonFiniteError, RefusedError: see `calibration.check_pairs`; a coverage outside its
@@ -113,5 +113,5 @@ def risk_at_coverage(
     """
     steps = risk_steps(confidence, correct)
     at = steps.reaching(coverage)
-    interval = wilson(int(steps.wrong[at]), int(steps.kept[at]), level)
+    interval = wilson(int(steps.wrong[at]), int(steps.kept[at]), interval_level)
     return SelectiveRisk(float(steps.threshold[at]), float(steps.coverage[at]), interval)

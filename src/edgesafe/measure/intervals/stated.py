@@ -30,7 +30,7 @@ def measurement(
     """
     i = interval
     return Measurement(
-        metric=metric, estimate=i.estimate, low=i.low, high=i.high, se=i.se, confidence=i.confidence, n=i.n,
+        metric=metric, estimate=i.estimate, low=i.low, high=i.high, se=i.se, interval_level=i.interval_level, n=i.n,
         method=i.method, unit=get(metric).unit, population=population, noise_floor=noise_floor,
         details=dict(details or {}),
     )  # fmt: skip
@@ -48,7 +48,7 @@ def comparison(
     """A paired difference, and the two values that are compared: see `measurement`."""
     i = interval
     return Comparison(
-        metric=metric, estimate=i.estimate, low=i.low, high=i.high, se=i.se, confidence=i.confidence, n=i.n,
+        metric=metric, estimate=i.estimate, low=i.low, high=i.high, se=i.se, interval_level=i.interval_level, n=i.n,
         method=i.method, unit=get(metric).unit, population=population, candidate=candidate, baseline=baseline,
         details=dict(details or {}),
     )  # fmt: skip

@@ -209,11 +209,11 @@ class Part:
         return self._second_stage(rows), first * (self._beyond / self._units)
 
     def interval(
-        self, estimate: float, se: float, level: float, *, of: IntervalMethod = IntervalMethod.MARGIN_STRATA
+        self, estimate: float, se: float, interval_level: float, *, of: IntervalMethod = IntervalMethod.MARGIN_STRATA
     ) -> Interval:
         """Normal interval of an estimate."""
-        half = z_value(level) * se
-        return Interval(estimate, estimate - half, estimate + half, se, level, len(self.rows), of)
+        half = z_value(interval_level) * se
+        return Interval(estimate, estimate - half, estimate + half, se, interval_level, len(self.rows), of)
 
     def _first_stage(self, values: NDArray[np.float64]) -> float:
         """Variance that the baseline's own sample of the benchmark adds; spread between cells counts: cautious."""

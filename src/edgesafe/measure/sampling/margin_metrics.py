@@ -68,18 +68,18 @@ class MarginCells:
     Args:
         candidate: evidence of the file, drawn by the baseline's margin.
         baseline: evidence of the baseline.
-        level: of the intervals, two-sided.
+        interval_level: of the intervals, two-sided.
         seed: of the noise of calibration errors.
 
     Raises:
         RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
     """
 
-    def __init__(self, candidate: Evidence, baseline: Evidence, *, level: float, seed: int) -> None:
+    def __init__(self, candidate: Evidence, baseline: Evidence, *, interval_level: float, seed: int) -> None:
         self._sample = drawn(candidate, baseline)
-        self._level, self._seed = level, seed
+        self._level, self._seed = interval_level, seed
         self._parts = _wanted(self._sample)
-        self._eces = {one.ece: _ece(self._sample, one, level, seed) for one in self._parts if one.ece}
+        self._eces = {one.ece: _ece(self._sample, one, interval_level, seed) for one in self._parts if one.ece}
 
     def own(self, images: str) -> dict[str, Measurement]:
         """The candidate's own metrics by id; `images`: what the clean images stand for, in words."""
@@ -95,10 +95,10 @@ class MarginCells:
         return fixed_benchmark(images, self._sample.benchmark, len(self._sample.frame.keys))
 
     def _own(self, one: _Wanted, who: Population) -> Iterator[Measurement]:
-        part, size, level = one.part, _size(one), self._level
+        part, size, interval_level = one.part, _size(one), self._level
         change = part.candidate.right - part.baseline.right
         value = _whole(self._sample.evidence, one.keys, "right") + part.mean(change)
-        rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), level)
+        rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), interval_level)
         rate = replace(rate, low=max(0.0, rate.low), high=min(1.0, rate.high))
         yield measurement(one.metric, rate, who, details=size)
         if one.ece:
@@ -108,7 +108,7 @@ class MarginCells:
         if one.nll:
             change = part.candidate.nll - part.baseline.nll
             value = _whole(self._sample.evidence, one.keys, "nll") + part.mean(change)
-            loss = part.interval(value, part.mean_se(change, part.candidate.nll), level)
+            loss = part.interval(value, part.mean_se(change, part.candidate.nll), interval_level)
             yield measurement(one.nll, loss, who, details=size)
 
     def _difference(self, one: _Wanted, who: Population) -> Iterator[Comparison]:
@@ -128,18 +128,18 @@ class MarginCells:
             yield compared(one.nll, loss, _whole(baseline, one.keys, "nll"))
 
 
-def cell_differences(candidate: Evidence, baseline: Evidence, level: float = 0.95) -> dict[Key, Interval]:
+def cell_differences(candidate: Evidence, baseline: Evidence, interval_level: float = 0.95) -> dict[Key, Interval]:
     """Paired accuracy differences of the cells of which at least 2 units were drawn.
 
     Raises:
         RefusedError, IntegrityError, NothingEvaluated: see `margin.drawn`.
     """
-    return {key: _change(part, level) for key, part in _cells(drawn(candidate, baseline))}
+    return {key: _change(part, interval_level) for key, part in _cells(drawn(candidate, baseline))}
 
 
-def _change(part: Part, level: float) -> Interval:
+def _change(part: Part, interval_level: float) -> Interval:
     change = part.candidate.right - part.baseline.right
-    return part.interval(part.mean(change), part.rate_se(change), level, of=_PAIRED)
+    return part.interval(part.mean(change), part.rate_se(change), interval_level, of=_PAIRED)
 
 
 def _size(one: _Wanted) -> dict[str, float]:
@@ -162,7 +162,7 @@ class _Ece:
     bins: int
 
 
-def _ece(sample: Drawn, one: _Wanted, level: float, seed: int) -> _Ece:
+def _ece(sample: Drawn, one: _Wanted, interval_level: float, seed: int) -> _Ece:
     """The candidate's ECE over a part, and its difference to the baseline's.
 
     Both ECEs of the sample err alike, so that their difference is sharp where each alone is not; the candidate's own is
@@ -181,12 +181,12 @@ def _ece(sample: Drawn, one: _Wanted, level: float, seed: int) -> _Ece:
         return noisy[:, :BINS].sum(axis=1), noisy[:, BINS:].sum(axis=1)
 
     mine, theirs = moved(second + first)
-    difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), level, of=_PAIRED)
+    difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), interval_level, of=_PAIRED)
     whole = columns_of([sample.evidence.cells[key] for key in one.keys])
     baseline = ece_equal_mass(whole.confidence, whole.right)
     mine, theirs = moved(second)
     se = math.hypot(float((mine - theirs).std(ddof=1)), float(moved(first)[0].std(ddof=1)))
-    own = part.interval(max(0.0, baseline.value + difference.estimate), se, level)
+    own = part.interval(max(0.0, baseline.value + difference.estimate), se, interval_level)
     own = replace(own, low=max(0.0, own.low), high=min(1.0, own.high))
     return _Ece(own, difference, baseline.value, z_value(0.9) * se, int((sides[0] != 0.0).any(axis=0).sum()))
 
