@@ -33,7 +33,12 @@ def with_every_option(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def audited(with_every_option: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of its files, audited against its baseline."""
     out = tmp_path_factory.mktemp("audit") / "a"
-    few = ("data.test_images=80", "evaluate.images_per_cell=20", "evaluate.latency_runs=64", "evaluate.corruptions=fog")
+    few = (
+        "data.test_images=80",
+        "evaluate.images_per_cell=20",
+        "evaluate.latency_runs=64",
+        'evaluate.corruptions=["fog"]',
+    )
     files = (with_every_option / name / "model.onnx" for name in ("weight-r0.50-s0", "baseline-s0"))
     evaluate.evaluate(evaluate.AuditRequest(*files, "digits", overrides=few), out)
     return out
