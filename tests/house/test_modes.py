@@ -158,6 +158,17 @@ def test_a_known_start_is_not_scored_again() -> None:
     assert best.value == 0.25
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler, about itself
+def test_compiled_kernels_learn_alike_and_a_missing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = trained(Mode(compiled=True), epochs=1)[1]
+    assert compiled == pytest.approx(trained(Mode(), epochs=1)[1], rel=1e-3)
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("/nowhere",))
+    monkeypatch.setattr("torch._inductor.config.fx_graph_cache", False)
+    with pytest.raises(UsageError, match=r"set compile = false"):
+        trained(Mode(compiled=True), epochs=1, batch_size=20)
+
+
 @GPU
 @pytest.mark.parametrize("precision", list(mode.Precision))
 def test_a_gpu_repeats_itself_and_agrees_with_the_cpu(precision: mode.Precision) -> None:

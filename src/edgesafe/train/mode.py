@@ -66,8 +66,26 @@ class Mode:
         return x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
 
     def compile(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network's forward function; of batches of one size only, if it is compiled."""
-        return torch.compile(model, dynamic=False) if self.compiled else model
+        """The network's forward function; of batches of one size only, if it is compiled.
+
+        That function raises UsageError where torch.compile does not get through: no compiler, or an operation it
+        does not know.
+        """
+        if not self.compiled:
+            return model
+        from torch._dynamo.exc import TorchDynamoException  # a second and a half that few need
+
+        made = torch.compile(model, dynamic=False)
+
+        def forward(x: Tensor) -> Tensor:
+            try:
+                logits: Tensor = made(x)
+            except TorchDynamoException as error:
+                reason = str(error).strip().splitlines()[0]
+                raise UsageError(f"torch.compile: {reason}", where="compile", fix="set compile = false") from error
+            return logits
+
+        return forward
 
 
 def choose(section: ModeSection) -> Mode:
