@@ -150,6 +150,13 @@ def test_a_mode_says_all_that_the_weights_depend_on() -> None:
     )
 
 
+def test_images_that_may_not_be_written_are_trained_on_without_a_word() -> None:
+    kept = images()
+    kept.images.setflags(write=False)
+    kept.labels.setflags(write=False)
+    loop.fit(net(), kept, NORMAL, plan(epochs=1))  # warnings are errors
+
+
 def test_a_known_start_is_not_scored_again() -> None:
     nowhere = Mock(**{"get.return_value": None})
     asked: list[nn.Module] = []

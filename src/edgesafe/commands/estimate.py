@@ -23,7 +23,7 @@ from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import Method, RecoverSection
 from edgesafe.records import DataBundle, Estimate
 from edgesafe.stages.observe import Bench
-from edgesafe.train.augmentation import Normalisation
+from edgesafe.train.augmentation import Normalisation, shared
 
 __all__ = ["announce", "estimate"]
 
@@ -95,11 +95,11 @@ def _speed(model: nn.Module, bundle: DataBundle, bench: Bench, batch_size: int) 
     """On this machine, with all cores."""
     normalise = Normalisation(bundle.mean, bundle.std)
     model.eval()
-    x = normalise(torch.from_numpy(bundle.validation.images[:_TIMED]))
+    x = normalise(shared(bundle.validation.images[:_TIMED]))
     with torch.no_grad():
         infer = _seconds(lambda: model(x)) / len(x)
     batch = data.first(bundle.train, batch_size)
-    images, labels = normalise(torch.from_numpy(batch.images)), torch.from_numpy(batch.labels)
+    images, labels = normalise(shared(batch.images)), shared(batch.labels)
     model.train()
 
     def step() -> None:

@@ -14,7 +14,7 @@ from edgesafe.models.contract import require_classifier
 from edgesafe.models.external import is_external
 from edgesafe.recipe.sections import ExportSection, ModelSection
 from edgesafe.records import DataBundle
-from edgesafe.train.augmentation import Normalisation
+from edgesafe.train.augmentation import Normalisation, shared
 
 __all__ = ["check"]
 
@@ -34,7 +34,7 @@ def check(model: nn.Module, origin: ModelSection, bundle: DataBundle, section: E
         EdgesafeError: what is wrong with it, where, and what a network must do.
     """
     normalise = Normalisation(bundle.mean, bundle.std)
-    images = normalise(torch.from_numpy(bundle.train.images[:_IMAGES]))
+    images = normalise(shared(bundle.train.images[:_IMAGES]))
     with torch.random.fork_rng(devices=[]):
         scores = require_classifier(model, images, bundle.num_classes, origin.arch)
         _require_logits(model, images, scores, origin.arch)

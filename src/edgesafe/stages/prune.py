@@ -19,7 +19,7 @@ from edgesafe.recipe.sections import CompressSection, ExportSection, TargetSecti
 from edgesafe.records import DataBundle
 from edgesafe.stages import timing
 from edgesafe.stages.timing import Timing
-from edgesafe.train.augmentation import Normalisation
+from edgesafe.train.augmentation import Normalisation, shared
 
 __all__ = ["Between", "cut", "gradient_batches", "latency_ms"]
 
@@ -69,7 +69,7 @@ def cut(
 def gradient_batches(bundle: DataBundle, normalise: Normalisation) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """A few normalised training batches: images float32 (n, C, H, W), labels int64 (n,)."""
     train = data.first(bundle.train, _GRADIENT_IMAGES)
-    images, labels = torch.from_numpy(train.images), torch.from_numpy(train.labels)
+    images, labels = shared(train.images), shared(train.labels)
     for start in range(0, len(train), 64):
         yield normalise(images[start : start + 64]), labels[start : start + 64]
 

@@ -6,17 +6,20 @@ Random numbers are drawn on the CPU, whatever the device, so that every device s
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from edgesafe.train.mode import Mode
 
-__all__ = ["FitPlan", "Normalisation", "crop", "draw", "epoch_draws", "epoch_seed", "generator"]
+__all__ = ["FitPlan", "Normalisation", "crop", "draw", "epoch_draws", "epoch_seed", "generator", "shared"]
 
 
 _PAD = 4  # of the random crop, as in He et al. 2015 and the benchmark study
@@ -66,6 +69,13 @@ class FitPlan:
         """Sizes of an epoch's batches of n images; a last one of one image is left out: BatchNorm cannot use it."""
         rest = n % self.batch_size
         return (self.batch_size,) * (n // self.batch_size) + ((rest,) if rest > 1 else ())
+
+
+def shared(array: NDArray[Any]) -> Tensor:
+    """A tensor over an array's memory, which may be read-only: nothing here writes into images or labels."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
 
 
 def epoch_seed(seed: int, epoch: int, purpose: str) -> int:

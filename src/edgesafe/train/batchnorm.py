@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from edgesafe.records import ImageSet
-from edgesafe.train.augmentation import FitPlan, Normalisation, crop, draw, generator
+from edgesafe.train.augmentation import FitPlan, Normalisation, crop, draw, generator, shared
 from edgesafe.train.mode import Mode, placed
 
 __all__ = ["BATCHNORMS", "reestimate_batchnorm"]
@@ -51,7 +51,7 @@ def reestimate_batchnorm(
         layer.train()
     mode = view.mode if view is not None else Mode()
     with placed(model, mode), torch.no_grad():
-        x = torch.from_numpy(data.images[:images]).to(mode.device)
+        x = shared(data.images[:images]).to(mode.device)
         for start in range(0, len(x), batch_size):
             part = x[start : start + batch_size]
             if view is not None and view.augment:

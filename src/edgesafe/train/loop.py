@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
-from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epoch_seed
+from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epoch_seed, shared
 from edgesafe.train.checkpoints import Checkpoints, _tensors, _weights
 from edgesafe.train.mode import Mode, placed
 from edgesafe.train.steps import Examples, Replayed, Step
@@ -163,7 +163,7 @@ class Training:
 
 
 def _examples(data: ImageSet, mode: Mode) -> Examples:
-    return Examples(torch.from_numpy(data.images).to(mode.device), torch.from_numpy(data.labels).to(mode.device))
+    return Examples(shared(data.images).to(mode.device), shared(data.labels).to(mode.device))
 
 
 def _reproducible(mode: Mode) -> AbstractContextManager[None]:
