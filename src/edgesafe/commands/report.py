@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from edgesafe.certificates import archive
 from edgesafe.commands import gate
 from edgesafe.errors import UsageError
 from edgesafe.files import atomic_write
@@ -38,7 +39,12 @@ def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
     if policy is None:
         study.verify()
     verdict = gate.judge(study, gate.GateRequest(policy)) if policy is not None else None
-    files = report.build(report.View(study, _Evidences(study), verdict, study.samples()))
+    certificates = {
+        one.id: archive.from_bytes(content)
+        for one in study.finished()
+        if (content := one.certificates_bytes()) is not None
+    }
+    files = report.build(report.View(study, _Evidences(study), verdict, study.samples(), certificates))
     contents = {
         "index.html": files.html,
         "report.md": files.markdown,

@@ -14,6 +14,7 @@ from edgesafe.records import Verdict
 from edgesafe.report import figures, lines, tables
 from edgesafe.report.basis import basis_table
 from edgesafe.report.cautions import sampled_note, temperature_caution
+from edgesafe.report.certificates import certificates_part
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
 from edgesafe.report.head import (
@@ -182,6 +183,7 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "best_rule": BEST_RULE,
         "compressed": sum(not g.is_baseline for g in everything),
         "forest": forest(view, groups),
+        "certificates": certificates_part(view, groups),
         "quality": tables.quality_table(view, groups),
         "cost_table": tables.cost_table(view, groups),
         "differences": tables.differences_table(view, groups),
@@ -220,6 +222,7 @@ def _detailed(view: View, deep: Sequence[Deep], detail: Detail, names: Sequence[
         "heat": [d.heat for d in deep if d.group.key in detail.keys and d.heat is not None],
         "layers": [d for d in deep if d.group.key in detail.layers and d.layers is not None],
         "samples": samples_uri(view) if detail.samples else "",
+        "witnesses": detail.samples,
         "left_out": detail.left_out,
     }
 

@@ -10,6 +10,7 @@ from math import isfinite, sqrt
 from edgesafe.display import worst
 from edgesafe.errors import NonFiniteError, StoreError
 from edgesafe.records import (
+    Certificates,
     Comparison,
     Evidence,
     GateStatus,
@@ -35,12 +36,14 @@ class View:
         evidence: by variant id; each is asked for a bounded number of times and not kept.
         verdict: of the gate, or None: then the page says how to run it.
         samples: PNG bytes of a contact sheet (corruptions x severities of one test image), or None.
+        certificates: by variant id, of those that were certified.
     """
 
     study: Study
     evidence: Mapping[str, Evidence] = field(default_factory=dict)
     verdict: Verdict | None = None
     samples: bytes | None = None
+    certificates: Mapping[str, Certificates] = field(default_factory=dict)
 
     @cached_property
     def variants(self) -> tuple[VariantRecord, ...]:

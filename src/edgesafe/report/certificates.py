@@ -1,0 +1,220 @@
+"""The certificates section: a table of the study, a curve per set with a range, a few witnesses, and what it covers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edgesafe.certificates import summary
+from edgesafe.display import clean, number
+from edgesafe.records import SetCertificates
+from edgesafe.report import svg
+from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.svg import Panel
+from edgesafe.report.view import Group, Value, View
+from edgesafe.report.words import estimate
+
+__all__ = ["CertificatesPart", "Picture", "certificates_part"]
+
+_SHOWN = 3  # witnesses of a set
+_LARGEST = 64  # pixels: the page stays small
+_LINES = svg.SERIES_COLOURS
+_NONE = Td("", kind="absent")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is answered rightly, and beside it one of its set that is not."""
+
+    clean: str  #: data: address of a PNG
+    changed: str
+    text: str
+
+
+@dataclass(frozen=True)
+class CertificatesPart:
+    """What the page shows of certificates.
+
+    Attributes:
+        table: one row per variant and set.
+        curves: certified accuracy against range; None: no set has one.
+        pictures: witnesses.
+        covers: sentences on what a certificate is about, and on what it is not.
+    """
+
+    table: TablePart
+    curves: FigurePart | None
+    pictures: tuple[Picture, ...]
+    covers: tuple[str, ...]
+
+
+def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart | None:
+    """The section, or None where nothing was certified."""
+    ids = _set_ids(view)
+    if not ids:
+        return None
+    found = {group.key: view.certificates.get(group.first.id) for group in groups}
+    by_set: dict[str, list[tuple[Group, SetCertificates]]] = {name: [] for name in ids}
+    for group in groups:
+        certificates = found[group.key]
+        for one in certificates.sets if certificates is not None else ():
+            by_set.setdefault(one.id, []).append((group, one))
+    pictures = tuple(picture for rows in by_set.values() for picture in _pictures(rows))
+    return CertificatesPart(_table(view, groups, ids), _curves(by_set), pictures, _covers(view))
+
+
+def _set_ids(view: View) -> list[str]:
+    """Every set that a variant was certified for, in the order of the first that has it."""
+    metrics = (metric for measured in view.measurements.values() for metric in measured.metrics)
+    prefix = "certified_accuracy."
+    return list(dict.fromkeys(metric.removeprefix(prefix) for metric in metrics if metric.startswith(prefix)))
+
+
+# ----------------------------------------------------------------------------------------------------------- table
+
+
+def _td(value: Value | None, *, signed: bool = False) -> Td:
+    if value is None:
+        return _NONE
+    return Td(number(value.estimate, value.unit, signed=signed), estimate(value, signed=signed))
+
+
+def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart:
+    columns = (
+        Column("Variant"),
+        Column("Set"),
+        Column("Certified", "% of images"),
+        Column("Against the baseline", "pp, paired"),
+        Column("Falsified", "% of images"),
+        Column("Same answers as the baseline", "% of images"),
+    )
+    rows = tuple(
+        (
+            Td(clean(group.label)),
+            Td(name),
+            _td(group.value(view, f"certified_accuracy.{name}")),
+            _td(group.difference(view, f"certified_accuracy.{name}"), signed=True),
+            _td(group.value(view, f"falsified.{name}")),
+            _td(group.difference(view, f"certified_agreement.{name}")),
+        )
+        for name in ids
+        for group in groups
+        if group.value(view, f"certified_accuracy.{name}") is not None
+    )
+    return TablePart("Certificates: every image of each set was run", columns, rows)
+
+
+# ---------------------------------------------------------------------------------------------------------- curves
+
+
+def _curves(by_set: dict[str, list[tuple[Group, SetCertificates]]]) -> FigurePart | None:
+    """One panel per set that has a range: a step line per variant."""
+    drawn = {
+        name: [(group, one) for group, one in rows if one.unit and one.outwards][:_LINES]
+        for name, rows in by_set.items()
+    }
+    drawn = {name: rows for name, rows in drawn.items() if rows}
+    if not drawn:
+        return None
+    return FigurePart(
+        "fig-radius",
+        "Certified accuracy against range",
+        "The share of all test images that stay right on every image of the set up to a range. It begins near the "
+        "accuracy and ends at the certified accuracy of the whole set. A higher line is better.",
+        tuple(_panel(f"radius-{k}", name, rows) for k, (name, rows) in enumerate(drawn.items())),
+        _numbers(drawn),
+        f"Each variant's first seed; at most {_LINES} variants.",
+    )
+
+
+def _panel(panel: str, name: str, rows: Sequence[tuple[Group, SetCertificates]]) -> Panel:
+    width, height = 420, 264
+    with svg.frame(width, height) as figure:
+        ax = svg.axes(figure, (48, 40, 116, 40))
+        ends = []
+        for k, (group, one) in enumerate(rows):
+            places, share = summary.curve(one)
+            ax.step(places, 100 * share, where="post", color=svg.series(k), linewidth=2.0)
+            ends.append((clean(group.label), svg.series(k), float(100 * share[-1])))
+        reach = max(one.reach for _, one in rows)
+        ax.set_xlim(0, reach)
+        ax.locator_params(axis="both", nbins=5)
+        low, high = ax.get_ylim()
+        places_ = svg.spread_labels([end for _, _, end in ends], 15 / (height - 80) * (high - low))
+        for (label, colour, end), y in zip(ends, places_, strict=True):
+            ax.annotate(
+                label,
+                xy=(reach, end),
+                xytext=(1.04 * reach, y),
+                va="center",
+                color=svg.INK,
+                fontsize=12,
+                annotation_clip=False,
+                arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 3},
+            )
+        ax.set_xlabel(f"range, {rows[0][1].unit}", color=svg.MUTED, fontsize=12)
+        svg.heading(ax, f"{name}: certified, %", 40 / 260, 1.08)
+        said = " ".join(f"{label}: {end:.2f} % at the whole range." for label, _, end in ends)
+        return svg.draw(figure, panel, f"Certified accuracy against range, {name}", said)
+
+
+def _numbers(drawn: dict[str, list[tuple[Group, SetCertificates]]]) -> TablePart:
+    """The curves at quarters of the range."""
+    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+    columns = (Column("Variant"), Column("Set"), *(Column(f"{100 * s:g} %", "of the range") for s in shares))
+    rows = []
+    for name, pairs in drawn.items():
+        for group, one in pairs:
+            places, share = summary.curve(one)
+            at = [int(np.searchsorted(places, s * one.reach + 1e-9, side="right")) - 1 for s in shares]
+            rows.append((Td(clean(group.label)), Td(name), *(Td(f"{100 * share[k]:.2f}") for k in at)))
+    return TablePart("Certified accuracy, % of images, up to a share of the range", columns, tuple(rows))
+
+
+# -------------------------------------------------------------------------------------------------------- pictures
+
+
+def _pictures(rows: Sequence[tuple[Group, SetCertificates]]) -> list[Picture]:
+    """The witnesses nearest to the untouched image, of the first variant that has any."""
+    for group, one in rows:
+        shown = one.witnesses
+        if not len(shown.row) or max(shown.clean.shape[1:3]) > _LARGEST:
+            continue
+        return [
+            Picture(
+                _png(shown.clean[k]),
+                _png(shown.changed[k]),
+                f"{clean(group.label)}, test image {int(one.index[shown.row[k]])} of class "
+                f"{int(one.label[shown.row[k]])}; {clean(shown.text[k])}: taken for class {int(shown.prediction[k])}",
+            )
+            for k in range(min(_SHOWN, len(shown.row)))
+        ]
+    return []
+
+
+def _png(image: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+# ----------------------------------------------------------------------------------------------------------- words
+
+
+def _covers(view: View) -> tuple[str, ...]:
+    origin = next((c.provenance for c in view.certificates.values()), None)
+    where = f"{origin.runtime}, {origin.provider}" if origin is not None else "onnxruntime"
+    return (
+        "Certified: for this image and this very file the answer is right on the untouched image and on every 8-bit "
+        f"image that the set makes. All of them were run ({where}); nothing is sampled or bounded.",
+        "Falsified: right on the untouched image, wrong on at least one image of the set, which was run again alone.",
+        "Not covered: other files, runtimes and processors, other rounding of the same operation, a change of light "
+        "together with noise or another fault, changes before the pixels are stored, and images that were not tested.",
+        "All test images are the denominator: certified, falsified and wrong on the untouched image add up to 100 %.",
+    )
