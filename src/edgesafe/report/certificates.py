@@ -15,7 +15,7 @@ from edgesafe.certificates import summary
 from edgesafe.display import clean, number
 from edgesafe.records import SetCertificates
 from edgesafe.report import svg
-from edgesafe.report.parts import Column, FigurePart, TablePart, Td
+from edgesafe.report.parts import FigurePart, Heading, TablePart, Td
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import estimate
@@ -87,12 +87,12 @@ def _td(value: Value | None, *, signed: bool = False) -> Td:
 
 def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart:
     columns = (
-        Column("Variant"),
-        Column("Set"),
-        Column("Certified", "% of images"),
-        Column("Against the baseline", "pp, paired"),
-        Column("Falsified", "% of images"),
-        Column("Same answers as the baseline", "% of images"),
+        Heading("Variant"),
+        Heading("Set"),
+        Heading("Certified", "% of images"),
+        Heading("Against the baseline", "pp, paired"),
+        Heading("Falsified", "% of images"),
+        Heading("Same answers as the baseline", "% of images"),
     )
     rows = tuple(
         (
@@ -167,7 +167,7 @@ def _panel(panel: str, name: str, rows: Sequence[tuple[Group, SetCertificates]])
 def _numbers(drawn: dict[str, list[tuple[Group, SetCertificates]]]) -> TablePart:
     """The curves at quarters of the range."""
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
-    columns = (Column("Variant"), Column("Set"), *(Column(f"{100 * s:g} %", "of the range") for s in shares))
+    columns = (Heading("Variant"), Heading("Set"), *(Heading(f"{100 * s:g} %", "of the range") for s in shares))
     rows = []
     for name, pairs in drawn.items():
         for group, one in pairs:
