@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from edgesafe.api import Study, compress, evaluate, gate, load
+from edgesafe.api import Study, certify, compress, evaluate, gate, load
 from edgesafe.errors import (
     DataError,
     EdgesafeError,
@@ -70,6 +70,7 @@ __all__ = [
     "Verdict",
     "WeightsError",
     "__version__",
+    "certify",
     "compress",
     "evaluate",
     "gate",

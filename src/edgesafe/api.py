@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgesafe.recipe.recipe import Recipe
 
-__all__ = ["Study", "compress", "evaluate", "gate", "load"]
+__all__ = ["Study", "certify", "compress", "evaluate", "gate", "load"]
 
 
 class Study(study.Study):
@@ -225,6 +225,56 @@ def evaluate(
     _set_aside(target, fresh)
     evaluate.evaluate(request, target, _progress(progress))
     return Study(target)
+
+
+def certify(
+    path: str | Path,
+    *sets: str,
+    data: str | None = None,
+    root: str | Path | None = None,
+    out: str | Path | None = None,
+    baseline: str | Path | None = None,
+    variants: Sequence[str] = (),
+    images: int | None = None,
+    max_images: int = 10_000,
+    fresh: bool = False,
+    progress: Progress | bool | None = None,
+) -> Study:
+    """Run every image of finite perturbation sets (the command `edgesafe certify`; docs/certificates.md).
+
+    Args:
+        path: a finished study, which gets the certificates, or an ONNX file.
+        *sets: ids such as "brightness=2" or "jpeg=50..95".
+        data: data set, as a recipe's data.name; None: the study's own.
+        root: where it lies; None: where the study's recipe says, or "data".
+        out: for a file: study directory; None: export/<name of the file>-certificates.
+        baseline: for a file: what to compare with.
+        variants: of a study: certify these and their baselines only; none: all.
+        images: only the first so many test images; None: all.
+        max_images: a set may make so many images of one test image.
+        fresh: for a file: start over; a study that is there is moved aside.
+        progress: as in `compress`.
+
+    Returns:
+        The study, or one with the variant `candidate-s0`, and `baseline-s0` if one is given.
+
+    Raises:
+        EdgesafeError: see `edgesafe.errors`.
+    """
+    from edgesafe.commands import certify, evaluate
+    from edgesafe.recipe.sections import CertifySection
+
+    target, compared = Path(path), Path(baseline) if baseline is not None else None
+    section = CertifySection(sets=sets, images=images, max_images=max_images)
+    place = str(root) if root is not None else None
+    request = certify.CertifyRequest(target, section, data, place, compared, tuple(variants))
+    if target.is_dir():
+        certify.certify_study(request, _progress(progress))
+        return Study(target)
+    made = Path(out) if out is not None else Path("export") / f"{naming.cleaned(target.stem)}-certificates"
+    _set_aside(made, fresh)
+    evaluate.evaluate(certify.evaluation(request), made, _progress(progress))
+    return Study(made)
 
 
 def gate(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgesafe
 from edgesafe import cli
 from edgesafe.certificates import archive
 from edgesafe.commands import certify, compress, evaluate
@@ -91,7 +92,7 @@ def test_certifying_a_finished_study_adds_sets_and_keeps_what_was_there(study: P
         assert added["certified_accuracy.shift=1"].n == 40
     assert "certified_agreement.shift=1" in after["weight-r0.50-s0"].differences
     assert "certified_accuracy.shift=1" not in after["filter-r0.50-s0"].metrics
-    again = certify.certify_study(request)
+    again = edgesafe.certify(copy, "shift=1", "contrast=1%", images=40, variants=["weight-r0.50-s0"])
     assert again.digest == after.digest
 
 
