@@ -202,3 +202,23 @@ def test_a_study_passes_only_with_the_original_bytes(
     assert judged() in REFUSALS
     os.mkfifo(path)
     assert judged() in REFUSALS
+
+
+def test_no_output_replaces_what_was_read(study: Path, judged: Callable[[], int], tmp_path: Path) -> None:
+    copy, rules = tmp_path / "s", tmp_path / "p.toml"
+    before = {path: path.read_bytes() for path in (*copy.rglob("*.json"), rules)}
+    outputs = (copy / "study.json", copy / "baseline-s0" / "variant.json", copy / "new.json", rules)
+    for option in ("--json", "--junit", "--markdown", "--openmetrics"):
+        for output in outputs:
+            arguments = ["gate", str(copy), "--policy", str(rules), option, str(output)]
+            assert cli.run(arguments) == ExitCode.USAGE, (option, output)
+    model = copy / "baseline-s0" / "model.onnx"
+    content = model.read_bytes()
+    assert cli.run(["bench", str(model), "--runs", "64", "--json", str(model)]) == ExitCode.USAGE
+    page = ["report", str(copy), "--out", str(tmp_path / "r"), "--json"]
+    assert cli.run([*page, str(copy / "study.json")]) == ExitCode.USAGE
+    assert cli.run(["gate", str(copy), "--policy", str(rules), "--json", "/dev/null"]) == ExitCode.DONE
+    assert Path("/dev/null").is_char_device()
+    assert model.read_bytes() == content
+    assert {path: path.read_bytes() for path in before} == before
+    assert judged() == ExitCode.DONE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -108,16 +108,20 @@ def put(text: str) -> None:
         )
 
 
-def deliver(result: Record, json: str | None, show: Callable[[], None]) -> None:
+def deliver(
+    result: Record, json: str | None, show: Callable[[], None], inputs: Iterable[str | Path | None] = ()
+) -> None:
     """Show a result to people, or give it to scripts.
 
     Args:
         result: the record that `--json` prints.
         json: None; a file that the record is written to as well; "-": the record on standard output, and nothing else.
         show: prints the result for people.
+        inputs: files and folders that the command read or made: the record goes neither over nor into them.
 
     Raises:
         StoreError: the file cannot be written.
+        UsageError: it is one of `inputs`, or lies in one.
     """
     text = result.model_dump_json(indent=1, by_alias=True) + "\n"
     if json == TO_STDOUT:
@@ -126,5 +130,6 @@ def deliver(result: Record, json: str | None, show: Callable[[], None]) -> None:
     if json is not None:
         from edgesafe import files
 
+        files.refuse_inputs([Path(json)], [Path(path) for path in inputs if path is not None])
         files.atomic_write(Path(json), text.encode("utf-8"))
     show()

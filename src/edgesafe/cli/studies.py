@@ -15,6 +15,7 @@ from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Roo
 from edgesafe.cli.streams import TO_STDOUT, deliver
 from edgesafe.display import terminal
 from edgesafe.errors import ExitCode, RecipeError
+from edgesafe.files import refuse_inputs
 from edgesafe.records import VariantStatus
 from edgesafe.study import naming
 from edgesafe.study.study import read
@@ -59,7 +60,7 @@ def compress(
     _start_over(fresh, target, say)
     study = needs("edgesafe.commands.compress", "compress").compress(resolved, target, say)
     result = results.of_study("compress", study)
-    deliver(result, json, partial(printing.print_study, study))
+    deliver(result, json, partial(printing.print_study, study), (recipe, resolved.model.weights, target))
     if refused := [row for row in result.variants if row.status is VariantStatus.REFUSED]:
         reasons = "; ".join(f"{row.id} ({row.reason})" for row in refused)
         told = f"edgesafe: refused {len(refused)} of {len(result.variants)} variants: {reasons}"
@@ -111,7 +112,8 @@ def report(
 
     target = out or Path("reports") / study.resolve().name
     files = tuple(str(path) for path in report.write(read(study), target, policy))
-    deliver(FilesResult(command="report", files=files), json, lambda: print("\n".join(map(terminal, files))))
+    result = FilesResult(command="report", files=files)
+    deliver(result, json, lambda: print("\n".join(map(terminal, files))), (study, policy, *files))
     return ExitCode.DONE
 
 
@@ -139,11 +141,14 @@ def gate(
     from edgesafe.policy.outputs import to_json as verdict_as_json
 
     request = gate.GateRequest(policy, tuple(variant or ()), baseline, lock, no_baseline, signed_by=require_signature)
-    verdict = gate.judge(read(study), request)
     outputs = {"junit": junit, "markdown": markdown, "openmetrics": openmetrics}
     if json not in (None, TO_STDOUT):
         outputs["json"] = Path(str(json))
-    gate.write(verdict, {kind: path for kind, path in outputs.items() if path is not None})
+    targets = {kind: path for kind, path in outputs.items() if path is not None}
+    read_too = [path for path in (lock, require_signature) if path is not None]
+    refuse_inputs(targets.values(), [study, Path(policy), *read_too])
+    verdict = gate.judge(read(study), request)
+    gate.write(verdict, targets)
     if json == TO_STDOUT:
         print(verdict_as_json(verdict), end="")
     else:
@@ -217,7 +222,7 @@ def evaluate(
         if verdict is not None:
             _print_verdict(verdict)
 
-    deliver(result, json, show)
+    deliver(result, json, show, (model, baseline, policy, target))
     return result.exit_code
 
 
@@ -257,5 +262,5 @@ def certify(
         _start_over(fresh, place, say)
         study = evaluate.evaluate(certify.evaluation(request), place, say)
     result = results.of_study("certify", study)
-    deliver(result, json, partial(printing.print_certificates, study))
+    deliver(result, json, partial(printing.print_certificates, study), (target, baseline, study.root))
     return result.exit_code

@@ -32,7 +32,7 @@ def bench(
 
     timed = benches.bench(model, against, target, runs)
     result = BenchResult(command="bench", files={name: dict(metrics) for name, metrics in timed.items()})
-    deliver(result, json, partial(printing.print_latency, timed))
+    deliver(result, json, partial(printing.print_latency, timed), (model, against))
     return ExitCode.DONE
 
 
