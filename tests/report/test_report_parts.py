@@ -8,7 +8,7 @@ from report_synthetic import LARGE, Plan, changed, study
 
 from edgesafe.display import error
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import GateResult, GateStatus, Unit
+from edgesafe.records import GateResult, GateStatus, InputRecord, Unit
 from edgesafe.report import ReportFiles, View, svg
 from edgesafe.report.basis import basis_table
 from edgesafe.report.deep import deep_parts
@@ -18,7 +18,7 @@ from edgesafe.report.forest import (
     _rows,
     forest,
 )
-from edgesafe.report.head import lead
+from edgesafe.report.head import lead, provenance_facts
 from edgesafe.report.lines import Line, _draw_line
 from edgesafe.report.results import ResultsFile
 from edgesafe.report.stats import CellDifference, best, pareto
@@ -267,3 +267,26 @@ def test_the_first_screen_names_what_was_compressed_and_the_best(view: View, fil
     box = files.html.split('<div class="chosen">')[1].split("</div>")[0]
     assert box.count('href="#best"') == len(best(pareto(groups, view), view))
     assert "ECE (expected calibration error)" in files.html and "pp: percentage points" in files.html
+
+
+def test_what_the_data_and_the_inputs_were_is_said(view: View) -> None:
+    plain = dict(provenance_facts(view))
+    assert not any("Input of" in name or "Different test" in name for name in plain)  # nothing odd, nothing said
+    data = view.study.record.data.model_copy(
+        update={"test_distinct": 20, "test_in_train": 3, "notes": ("'.ipynb_checkpoints' is skipped",)}
+    )
+    given = InputRecord(
+        layout="NCHW", dtype="float32", scale=1 / 255, channels="BGR", outputs="logits", text="NCHW float32",
+        stated=("channels",), images=500, accuracy=0.917, runner_up="NHWC", runner_up_z=4.2,
+    )  # fmt: skip
+    first = view.variants[0].model_copy(update={"input": given})
+    record = view.study.record.model_copy(update={"data": data})
+    facts = dict(provenance_facts(changed(view, record=record, variants=(first, *view.variants[1:]))))
+    assert facts["Different test images"] == f"20 of {data.test_n:,}"
+    assert facts["Test images that are also training images"] == f"3 of {data.test_n:,}"
+    assert "ipynb_checkpoints" in facts["Seen while the data were read"]
+    told = facts[f"Input of {first.id}"]
+    assert told == (
+        "NCHW float32 (stated: channels; accuracy 91.7% on 500 labelled images); next best: NHWC, 4.2 standard errors "
+        "behind"
+    )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from edgesafe.display import ABSENT, STATUS, TIMES, amount, clean, number, size
 from edgesafe.errors import DataError
-from edgesafe.records import GateStatus, Unit, Verdict
+from edgesafe.records import DataIdentity, GateStatus, Unit, VariantRecord, Verdict
 from edgesafe.report.stats import BestGroup
 from edgesafe.report.view import Group, View
 from edgesafe.report.words import interval, speed
@@ -226,10 +226,36 @@ def provenance_facts(view: View) -> tuple[tuple[str, str], ...]:
         ("Validation images", f"{data.validation_n:,}; {clean(data.validation_sha256)}"),
         ("Test images", f"{data.test_n:,}; {clean(data.test_sha256)}"),
     ]
+    facts += _about_the_data(data) + [fact for variant in view.variants for fact in _about_the_input(variant)]
     if view.verdict is not None:
         facts.append(("Policy", clean(view.verdict.policy_sha256)))
     facts += [(f"Measured with: {k.replace('_', ' ')}", ", ".join(sorted(v)[:4])) for k, v in sorted(seen.items())]
     return tuple(facts)
+
+
+def _about_the_data(data: DataIdentity) -> list[tuple[str, str]]:
+    """What a reader of numbers must know of the images: repeated ones, ones that are also in train, what was odd."""
+    facts = []
+    if data.test_distinct is not None and data.test_distinct < data.test_n:
+        facts.append(("Different test images", f"{data.test_distinct:,} of {data.test_n:,}"))
+    if data.test_in_train:
+        facts.append(("Test images that are also training images", f"{data.test_in_train:,} of {data.test_n:,}"))
+    if data.notes:
+        facts.append(("Seen while the data were read", "; ".join(map(clean, data.notes))))
+    return facts
+
+
+def _about_the_input(variant: VariantRecord) -> list[tuple[str, str]]:
+    """What a file of others was given: all its numbers rest on that."""
+    given = variant.input
+    if given is None:
+        return []
+    how = f"stated: {', '.join(map(clean, given.stated))}" if given.stated else "detected"
+    text = f"{clean(given.text)} ({how}; accuracy {given.accuracy:.1%} on {given.images:,} labelled images)"
+    if given.runner_up:
+        distance = f", {given.runner_up_z:.1f} standard errors behind" if given.runner_up_z is not None else ""
+        text += f"; next best: {clean(given.runner_up)}{distance}"
+    return [(f"Input of {clean(variant.id)}", text)]
 
 
 def limits(view: View) -> tuple[str, ...]:
@@ -238,7 +264,7 @@ def limits(view: View) -> tuple[str, ...]:
     seeds = {v.seed for v in view.variants}
     corrupted = any(any(k.startswith("mpc") for k in m.metrics) for m in view.measurements.values())
     out = [
-        "This page is evidence for a safety argument. It certifies nothing.",
+        "This page is evidence for a safety argument. It makes no product conform to any standard.",
         "No standard sets limits for these metrics; those of the gate are the policy's.",
         f"All rates hold for {clean(view.study.record.data.name)} and images like it; "
         "other conditions need their own data.",
