@@ -8,6 +8,8 @@ import pytest
 
 from edgesafe.certificates.enumeration import Images, Plan, enumerate_chunk
 from edgesafe.certificates.ids import parse
+from edgesafe.certificates.line import least_margin, segment_of
+from edgesafe.certificates.operators import Network
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.records import Standing
 
@@ -50,6 +52,8 @@ def test_images_that_the_exact_line_certifies_and_an_eight_bit_image_falsifies(
     index: int, margin: float, test_set: tuple[np.ndarray, np.ndarray], model: bytes
 ) -> None:
     """Under contrast ±5 % the real-valued function is right all along; the stored image is rounded, and is not."""
+    line = least_margin(Network(model), segment_of(parse("contrast=5%")), test_set[0][index], int(test_set[1][index]))
+    assert line.margin == pytest.approx({1304: 0.341, 5656: 0.375, 1470: 0.553}[index], abs=0.002)
     one = Images(test_set[0][index : index + 1], test_set[1][index : index + 1], np.array([index]))
     found = enumerate_chunk(OnnxClassifier(model), one, Plan(parse("contrast=5%"), complete=True))
     assert found.standing[0] == Standing.FALSIFIED

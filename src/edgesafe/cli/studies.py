@@ -6,7 +6,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -243,6 +243,9 @@ def certify(
         bool, typer.Option(help="Run by rising range, which gives each image's radius; else extremes first.")
     ] = True,
     workers: Annotated[int, typer.Option(min=0, help="Threads. 0: one per core.")] = 0,
+    line: Annotated[
+        bool, typer.Option("--line", help="Follow the real-valued function instead, without rounding.")
+    ] = False,
     out: Out = None,
     fresh: Fresh = False,
     json: Json = None,
@@ -252,7 +255,10 @@ def certify(
     from edgesafe.commands import certify, evaluate, printing, results
     from edgesafe.recipe.sections import CertifySection
 
-    section = CertifySection(sets=tuple(set_), images=images, outwards=radius, max_images=max_images, workers=workers)
+    engine: Literal["enumeration", "line"] = "line" if line else "enumeration"
+    section = CertifySection(
+        engine=engine, sets=tuple(set_), images=images, outwards=radius, max_images=max_images, workers=workers
+    )
     request = certify.CertifyRequest(target, section, data, root, baseline, tuple(variant or ()))
     say = progress.for_terminal()
     if target.is_dir():

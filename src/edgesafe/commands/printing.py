@@ -145,6 +145,8 @@ def print_certificates(study: Study) -> None:
         "± is half the 95 % interval. certified: right on the untouched image and on every image of the set, all of "
         "them run through this file under this onnxruntime.",
     )
+    if any(".line." in metric for measured in study.measurements().values() for metric in measured.metrics):
+        _line(console, "line.: of the real-valued function along the range, up to float rounding; not of 8-bit images.")
     _line(console, f"next: edgesafe report {study.root} --policy POLICY")
 
 

@@ -263,6 +263,7 @@ class CertifySection(Section):
     """[certify]: finite sets of perturbed images that are run through each file, to the last one."""
 
     sets: tuple[str, ...] = ()  #: ids such as "brightness=2" (docs/certificates.md); none: nothing is certified
+    engine: Literal["enumeration", "line"] = "enumeration"  #: line: the real-valued function, without rounding
     images: int | None = Field(default=None, ge=1)  #: the first so many test images; None: all
     outwards: bool = True  #: by rising distance: gives radii; false: extremes first, which finds violations sooner
     max_images: int = Field(default=10_000, ge=1)  #: of a set, per test image; larger ones are refused

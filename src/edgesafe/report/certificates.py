@@ -66,7 +66,7 @@ def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart |
         for one in certificates.sets if certificates is not None else ():
             by_set.setdefault(one.id, []).append((group, one))
     pictures = tuple(picture for rows in by_set.values() for picture in _pictures(rows))
-    return CertificatesPart(_table(view, groups, ids), _curves(by_set), pictures, _covers(view))
+    return CertificatesPart(_table(view, groups, ids), _curves(by_set), pictures, _covers(view, ids))
 
 
 def _set_ids(view: View) -> list[str]:
@@ -207,10 +207,10 @@ def _png(image: NDArray[np.uint8]) -> str:
 # ----------------------------------------------------------------------------------------------------------- words
 
 
-def _covers(view: View) -> tuple[str, ...]:
+def _covers(view: View, ids: Sequence[str]) -> tuple[str, ...]:
     origin = next((c.provenance for c in view.certificates.values()), None)
     where = f"{origin.runtime}, {origin.provider}" if origin is not None else "onnxruntime"
-    return (
+    covers = (
         "Certified: for this image and this very file the answer is right on the untouched image and on every 8-bit "
         f"image that the set makes. All of them were run ({where}); nothing is sampled or bounded.",
         "Falsified: right on the untouched image, wrong on at least one image of the set, which was run again alone.",
@@ -218,3 +218,8 @@ def _covers(view: View) -> tuple[str, ...]:
         "together with noise or another fault, changes before the pixels are stored, and images that were not tested.",
         "All test images are the denominator: certified, falsified and wrong on the untouched image add up to 100 %.",
     )
+    along = (
+        "Sets that begin with line. follow the real-valued function of the file along the unquantised range, exact up "
+        "to float rounding; they say nothing of 8-bit images, which may be wrong where the line is right."
+    )
+    return (*covers, along) if any(name.startswith("line.") for name in ids) else covers

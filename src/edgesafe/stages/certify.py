@@ -16,6 +16,8 @@ from edgesafe.certificates.certification import Work, certify_set
 from edgesafe.certificates.enumeration import Images, Plan
 from edgesafe.certificates.faults import Shape
 from edgesafe.certificates.ids import parse
+from edgesafe.certificates.line import PREFIX, certify_line, segment_of
+from edgesafe.certificates.operators import Network
 from edgesafe.certificates.sets import FiniteSet, require_room
 from edgesafe.errors import UsageError
 from edgesafe.files import stage_key
@@ -35,7 +37,7 @@ from edgesafe.records import (
     SetCertificates,
 )
 from edgesafe.study.checkpoints import Kept
-from edgesafe.study.study import CERTIFICATES
+from edgesafe.study.study import CERTIFICATES, MODEL
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["Certified", "Order", "certify", "check"]
@@ -103,6 +105,9 @@ def check(section: CertifySection, shape: Shape) -> tuple[FiniteSet, ...]:
     twice = next((name for name in ids if ids.count(name) > 1), None)
     if twice is not None:
         raise UsageError("stands twice", where=f"certify.sets, {twice}", fix="name every set once")
+    if section.engine == "line":
+        for finite in sets:
+            segment_of(finite)
     require_room(list(sets), shape, section.max_images)
     return sets
 
@@ -118,7 +123,7 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
     Raises:
         UsageError, DataError: see `check`.
         IntegrityError, NothingEvaluated: the baseline was not certified for a set, completely, on the same images.
-        RefusedError: the file answers an image alone otherwise than in a batch.
+        RefusedError: the file answers an image alone otherwise than in a batch; engine line: an unknown operator.
     """
     section = order.section
     if not section.sets:
@@ -136,6 +141,11 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
     )
     found: dict[str, SetCertificates] = {one.id: one for one in known.sets} if known is not None else {}
     for finite in sets:
+        if section.engine == "line":
+            with order.progress.stage(f"following {finite.id}", n) as advance:
+                network = Network(order.study.file_bytes(order.variant, MODEL))
+                found[PREFIX + finite.id] = certify_line(network, file, images, finite, advance)
+            continue
         reference = base.of(finite.id) if base is not None else None
         if base is not None and reference is None:
             raise UsageError(
@@ -155,7 +165,8 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
     written = order.study.put_file(order.variant, CERTIFICATES, archive.to_bytes(certificates))
     few = f"; the first {n:,} of them" if n < len(test) else ""
     population = Population(kind=PopulationKind.IMAGES, description=order.population + few)
-    fresh = Certificates(tuple(found[finite.id] for finite in sets), origin)
+    prefix = PREFIX if section.engine == "line" else ""
+    fresh = Certificates(tuple(found[prefix + finite.id] for finite in sets), origin)
     differences = summary.compare(fresh, base, population) if base is not None else {}
     return Certified(written.sha256, summary.summarise(fresh, population), differences)
 
