@@ -13,7 +13,7 @@ Importing edgesafe imports neither torch nor onnxruntime nor numpy. See docs/pyt
 
 from __future__ import annotations
 
-from importlib import metadata
+from typing import TYPE_CHECKING
 
 from edgesafe.api import Study, certify, compress, evaluate, gate, load
 from edgesafe.errors import (
@@ -77,4 +77,14 @@ __all__ = [
     "load",
 ]
 
-__version__ = metadata.version("edgesafe")
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """`__version__`, looked up when it is asked for: reading an installation's metadata takes time."""
+        if name == "__version__":
+            from edgesafe.study.host import version
+
+            return version()
+        raise AttributeError(f"module 'edgesafe' has no attribute '{name}'")

@@ -10,6 +10,7 @@ import sys
 import tomllib
 import types
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,23 @@ def test_the_public_names_are_exactly_these() -> None:
     code = "import edgesafe, types; print([n for n in vars(edgesafe) if n[0] != '_' and n not in edgesafe.__all__])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     rest = set(re.findall(r"'(\w+)'", done.stdout))
-    assert all(isinstance(getattr(edgesafe, name), types.ModuleType) for name in rest - {"annotations", "metadata"}), (
-        rest
+    assert all(
+        isinstance(getattr(edgesafe, name), types.ModuleType) for name in rest - {"annotations", "TYPE_CHECKING"}
+    ), rest
+
+
+def test_the_version_is_looked_up_when_asked_for_and_unknown_without_an_installation() -> None:
+    assert edgesafe.__version__ == metadata.version("edgesafe")
+    code = (
+        "import sys, importlib.metadata as m\n"
+        "def absent(name): raise m.PackageNotFoundError(name)\n"
+        "m.version = absent\n"
+        "import edgesafe; print(edgesafe.__version__)"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "unknown\n"
+    with pytest.raises(AttributeError, match="module 'edgesafe' has no attribute 'versoin'"):
+        getattr(edgesafe, "versoin")  # noqa: B009 - a type checker would know better
 
 
 def test_the_session_of_the_docs(there: Path) -> None:

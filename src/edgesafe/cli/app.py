@@ -29,9 +29,9 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001 - read by `run`
 ) -> None:
     if version:
-        from importlib import metadata
+        from edgesafe.study.host import version as installed
 
-        print(metadata.version("edgesafe"))
+        print(installed())
         raise typer.Exit
 
 

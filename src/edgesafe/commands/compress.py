@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -43,7 +42,7 @@ from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timing
 from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
-from edgesafe.study.host import host
+from edgesafe.study.host import host, version
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import MODEL, Study, read
 from edgesafe.study.writer import Files, StudyWriter
@@ -77,10 +76,11 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
             progress.note(f"data: {note}")
         study.put_samples(observe.samples(bench))
         run = _run(recipe, bundle, bench, study, progress)
-        if left := [plan for plan in plans if not study.is_done(plan.id)]:
+        left = [plan for plan in plans if not study.is_done(plan.id)]
+        if left:
             estimate.announce(recipe, bundle, bench, left, progress)
         for number, plan in enumerate(plans, 1):
-            if study.is_done(plan.id):
+            if plan not in left:
                 progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")
                 continue
             progress.note(f"[{number}/{len(plans)}] {plan.id}")
@@ -99,7 +99,7 @@ def _begun(recipe: Recipe, bundle: DataBundle, here: Host) -> StudyRecord:
     """study.json before anything is made."""
     return StudyRecord(
         name=recipe.name,
-        edgesafe=metadata.version("edgesafe"),
+        edgesafe=version(),
         recipe=recipe.resolved(),
         recipe_sha256=recipe.sha256,
         inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=recipe.policy_file),

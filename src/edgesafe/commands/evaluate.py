@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ from edgesafe.stages import certify, counts, measure, observe, timing
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timing
 from edgesafe.study import naming, writer
-from edgesafe.study.host import host
+from edgesafe.study.host import host, version
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import MODEL, STUDY, Study, read
 
@@ -128,7 +127,7 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
         inputs["evidence of the baseline"] = sha256_bytes(known.evidence)
     record = StudyRecord(
         name=resolved.name,
-        edgesafe=metadata.version("edgesafe"),
+        edgesafe=version(),
         recipe=resolved.resolved(),
         recipe_sha256=resolved.sha256,
         inputs=inputs | input_hashes(weights={}, arch="onnx", policy=resolved.policy_file),

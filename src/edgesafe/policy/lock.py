@@ -24,13 +24,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgesafe.errors import IntegrityError, PolicyError
 from edgesafe.files import parse_toml, read_toml
 from edgesafe.policy.policy import Policy
-from edgesafe.records import CorruptionIdentity, Measurements
+from edgesafe.records import CorruptionIdentity, Measurements, Name
 
 __all__ = ["Lock", "Pin", "corruption_sha256", "for_policy", "load", "loads", "pin", "verify"]
 
 SCHEMA = "edgesafe.lock/1"
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-BaselineId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 
 
 class Pin(BaseModel):
@@ -47,7 +46,7 @@ class Lock(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     schema_: Literal["edgesafe.lock/1"] = Field(default="edgesafe.lock/1", alias="schema")
-    baseline: dict[BaselineId, Pin] = Field(min_length=1)
+    baseline: dict[Name, Pin] = Field(min_length=1)
 
 
 def corruption_sha256(corruptions: CorruptionIdentity | None) -> str:

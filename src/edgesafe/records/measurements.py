@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.names import Name
 from edgesafe.records.provenance import CorruptionIdentity, Sample, Target
 from edgesafe.records.study import Host
 
@@ -119,8 +120,8 @@ class Measurements(Record):
     """measurements.json."""
 
     schema_: Literal["edgesafe.measurements/2"] = Field(default="edgesafe.measurements/2", alias="schema")
-    variant: str
-    baseline: str | None = None  #: id of the baseline the differences are against
+    variant: Name
+    baseline: Name | None = None  #: id of the baseline the differences are against
     onnx_sha256: str
     evidence_sha256: str
     certificates_sha256: str | None = None  #: None: nothing was certified

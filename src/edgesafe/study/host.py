@@ -1,4 +1,4 @@
-"""What the pipeline writes down beside the results: hashes of inputs, the host, and the keepers of finished parts."""
+"""The machine and the packages that a study is made with, as study.json keeps them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgesafe.records import Host
 
-__all__ = ["cores", "host"]
+__all__ = ["cores", "host", "version"]
 
 _PACKAGES = ("edgesafe", "torch", "torch-pruning", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow")
 
@@ -17,6 +17,14 @@ _PACKAGES = ("edgesafe", "torch", "torch-pruning", "onnx", "onnxscript", "onnxru
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def version() -> str:
+    """The version of edgesafe; "unknown" where it runs from a directory and was not installed."""
+    try:
+        return metadata.version("edgesafe")
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def host() -> Host:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
-__all__ = ["Best", "Checkpoints", "Parts"]
+__all__ = ["Best", "Checkpoints", "Parts", "tensors_of", "weights_of"]
 
 
 class Checkpoints(Protocol):
@@ -56,7 +56,7 @@ class Best:
         self.value = score(model) if start is None else start
         self._epoch = 0
         kept = parts.get("best")
-        tensors = _tensors(kept) if kept is not None else {}
+        tensors = tensors_of(kept) if kept is not None else {}
         if tensors:
             first = self._state
             self._take(tensors)
@@ -83,16 +83,17 @@ class Best:
         return self._epoch
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
-        self._state, self._epoch = _weights(tensors), len(tensors["losses"])
+        self._state, self._epoch = weights_of(tensors), len(tensors["losses"])
 
 
-def _tensors(state: bytes) -> dict[str, Tensor]:
-    """Of a state; none if it is damaged: then it is not used, and the training starts again and ends the same."""
+def tensors_of(state: bytes) -> dict[str, Tensor]:
+    """The tensors of a kept state, by name; none if it is damaged: the training then starts again and ends the same."""
     try:
         return load_tensors(state)
     except SafetensorError:
         return {}
 
 
-def _weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def weights_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's own among the tensors of a state, by their names in its state_dict."""
     return {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}

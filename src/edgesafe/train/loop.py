@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
 from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epoch_seed, shared
-from edgesafe.train.checkpoints import Checkpoints, _tensors, _weights
+from edgesafe.train.checkpoints import Checkpoints, tensors_of, weights_of
 from edgesafe.train.mode import Mode, placed
 from edgesafe.train.steps import Examples, Replayed, Step
 
@@ -198,10 +198,10 @@ def _stored(value: Tensor) -> Tensor:
 
 def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoints | None) -> list[float]:
     data = checkpoints.load() if checkpoints is not None else None
-    tensors = _tensors(data) if data is not None else {}
+    tensors = tensors_of(data) if data is not None else {}
     if not tensors:
         return []
-    model.load_state_dict(_weights(tensors))
+    model.load_state_dict(weights_of(tensors))
     for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
         if f"momentum.{position}" in tensors:
             momentum = torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"momentum.{position}"])
