@@ -32,7 +32,7 @@ from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
 from edgesafe.train.mode import Mode, choose
 
-__all__ = ["RecoveryPlan", "Trainer", "weights_hash"]
+__all__ = ["RecoveryPlan", "Trainer", "is_loss", "weights_hash"]
 
 Masks = Mapping[str, torch.Tensor]
 
@@ -117,21 +117,22 @@ class Trainer:
             What was done; None: nothing was asked for.
         """
         section, plan = how.section, _plan(how.section, how.seed)
-        pruned = self._score(model, plan.mode) if section.bn_images or section.epochs else None
+        pruned = self._right(model, plan.mode) if section.bn_images or section.epochs else None
         layers = batchnorm.reestimate_batchnorm(
             model, self.bundle.train, self.normalise, images=section.bn_images, view=plan
         )
         if pruned is None:
             model.eval()
             return None
-        before = after = self._score(model, plan.mode) if layers else pruned
+        before = after = self._right(model, plan.mode) if layers else pruned
         tuned = None
         if section.epochs:
-            tuned, after = self._tune(model, masks, how, before)
-        if after < before:
+            tuned = self._tune(model, masks, how, _share(before))
+            after = self._right(model, plan.mode)
+        if is_loss(before, after):
             fix = f'lower {how.key}.lr, or set {how.key}.epochs = 0 or {how.key}.keep = "best"'
             self._warn("fine-tuning", before, after, fix)
-        if before < pruned and after < pruned:
+        if is_loss(pruned, before) and _share(after) < _share(pruned):
             self._warn("BatchNorm re-estimation", pruned, before, f"set {how.key}.bn_images = 0")
         if tuned is not None and tuned.kept_epoch == 0:
             self.progress.note(f"  no epoch was better than none on the validation images: set {how.key}.epochs = 0")
@@ -139,15 +140,13 @@ class Trainer:
         return Recovery(
             bn_images=section.bn_images if layers else 0,
             validation_images=len(self.bundle.validation),
-            accuracy_pruned=pruned,
-            accuracy_after=after,
+            accuracy_pruned=_share(pruned),
+            accuracy_after=_share(after),
             fine_tuning=tuned,
         )
 
-    def _tune(
-        self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float
-    ) -> tuple[FineTuning, float]:
-        """Fine-tuning: what it did, and the accuracy on the validation images after it."""
+    def _tune(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float) -> FineTuning:
+        """Fine-tuning of a network whose accuracy on the validation images is `before`; the one to keep stays in it."""
         section, images, plan = how.section, self._images(how.section), _plan(how.section, how.seed)
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="recover", start=weights_hash(model), seed=how.seed, **asked, **self.basis)
@@ -155,7 +154,7 @@ class Trainer:
         score = partial(self._score, mode=plan.mode)
         best = Best(model, score, kept, before) if section.keep == "best" else None
         losses = self._fit(model, plan, _Training("fine-tuning", images, best or kept), masks)
-        done = FineTuning(
+        return FineTuning(
             epochs=section.epochs,
             images=len(images),
             lr=section.lr,
@@ -165,20 +164,27 @@ class Trainer:
             kept_epoch=best.restore() if best is not None else None,
             mode=plan.mode.record(),
         )
-        return done, best.value if best is not None else score(model)
 
-    def _warn(self, what: str, before: float, after: float, fix: str) -> None:
+    def _warn(self, what: str, before: torch.Tensor, after: torch.Tensor, fix: str) -> None:
+        """Say how many validation images a step lost, and what to change."""
         doubt = (
             ' (the given weights may have been trained on these images; data.validation_from = "test" takes others)'
             if self.familiar
             else ""
         )
-        n = len(self.bundle.validation)
-        lost = f"by {round((before - after) * n):,} of {n:,} validation images, from {before:.2%} to {after:.2%}"
+        lost = (
+            f"by {int(before.sum()) - int(after.sum()):,} of {len(before):,} validation images, "
+            f"from {_share(before):.2%} to {_share(after):.2%}"
+        )
         self.progress.note(f"  warning: {what} lowered the accuracy {lost}{doubt}: {fix}")
 
+    def _right(self, model: nn.Module, mode: Mode) -> torch.Tensor:
+        """Which validation images it classifies right: bool (n,)."""
+        return loop.right(model, self.bundle.validation, self.normalise, mode)
+
     def _score(self, model: nn.Module, mode: Mode) -> float:
-        return loop.accuracy(model, self.bundle.validation, self.normalise, mode)
+        """Its accuracy on the validation images, as a fraction."""
+        return _share(self._right(model, mode))
 
     def _images(self, section: RecoverSection) -> ImageSet:
         """What fine-tuning and slimming train on."""
@@ -207,6 +213,24 @@ def _plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
         augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
         bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0,
     )  # fmt: skip
+
+
+def is_loss(before: torch.Tensor, after: torch.Tensor) -> bool:
+    """Whether accuracy fell by more than two standard errors of the difference on the same images (McNemar).
+
+    With b images lost and c gained, b - c has the standard error sqrt(b + c) if nothing changed but chance: losing 1 of
+    197 images, or 9 while 5 are gained, says nothing.
+
+    Args:
+        before: bool (n,), which images were classified right.
+        after: bool (n,), likewise, of the same images.
+    """
+    lost, gained = int((before & ~after).sum()), int((after & ~before).sum())
+    return lost > gained and (lost - gained) ** 2 > 4 * (lost + gained)
+
+
+def _share(right: torch.Tensor) -> float:
+    return int(right.sum()) / len(right)
 
 
 def weights_hash(model: nn.Module) -> str:

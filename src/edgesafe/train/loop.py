@@ -23,25 +23,40 @@ from edgesafe.train.checkpoints import Checkpoints, tensors_of, weights_of
 from edgesafe.train.mode import Mode, placed
 from edgesafe.train.steps import Examples, Replayed, Step
 
-__all__ = ["Training", "accuracy", "fit"]
+__all__ = ["Training", "accuracy", "fit", "right"]
 
 _JUDGED = 250  # images per forward pass where nothing is learned
 
 
 def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode | None = None) -> float:
-    """Share of images that are classified right, in PyTorch: to judge a training, not to report. Leaves eval mode."""
+    """Share of images that are classified right, see `right`."""
+    return int(right(model, data, normalise, mode).sum()) / len(data)
+
+
+def right(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode | None = None) -> Tensor:
+    """Which images are classified right, in PyTorch: to judge a training, not to report.
+
+    Args:
+        model: any classifier; in eval mode afterwards.
+        data: images and their labels.
+        normalise: as the exported file will do it.
+        mode: device and arithmetic; None: float32 on the CPU.
+
+    Returns:
+        bool (n,), on the CPU.
+    """
     mode = mode or Mode()
     model.eval()
     with placed(model, mode), _reproducible(mode), torch.no_grad():
         examples = _examples(data, mode)
-        right = torch.zeros((), dtype=torch.int64, device=mode.device)
+        hits = []
         for images, labels in zip(
             *(torch.split(part, _JUDGED) for part in (examples.images, examples.labels)), strict=True
         ):
             with mode.autocast():
                 logits = model(mode.lay(normalise(images)))
-            right += (logits.argmax(1) == labels).sum()
-    return int(right) / len(data)
+            hits.append(logits.argmax(1) == labels)
+        return torch.cat(hits).cpu()
 
 
 def fit(
