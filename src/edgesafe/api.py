@@ -93,11 +93,10 @@ class Study(study.Study):
         Raises:
             EdgesafeError: policy or lock cannot be used, or the study was changed.
         """
-        from edgesafe.commands import gate
-
-        at = Path(lock) if lock is not None else None
-        key = Path(require_signature) if require_signature is not None else None
-        return gate.judge(self, gate.GateRequest(Path(policy), variants, baseline, at, no_baseline, key, today))
+        return gate(
+            self, policy, *variants, baseline=baseline, lock=lock, no_baseline=no_baseline,
+            require_signature=require_signature, today=today,
+        )  # fmt: skip
 
     def report(self, out: str | Path | None = None, policy: str | Path | None = None) -> Path:
         """Write index.html, report.md, results.csv and results.json (the command `edgesafe report`).
@@ -215,13 +214,11 @@ def evaluate(
 
     path = Path(model)
     target = Path(out) if out is not None else Path("export") / naming.cleaned(path.stem)
-    quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
-    asked = {key: value for key, value in quick.items() if value is not None} if policy or budget else {}
     words = {"layout": layout, "outputs": outputs, "channels": channels}
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
-    items = tuple(_items({**asked, **(set or {})}, {}))
+    items = tuple(_items(set, {}))
     compared = Path(baseline) if baseline is not None else None
-    request = evaluate.AuditRequest(path, compared, data, str(root), statement, items, no_baseline)
+    request = evaluate.AuditRequest(path, compared, data, str(root), statement, policy, budget, no_baseline, items)
     _set_aside(target, fresh)
     evaluate.evaluate(request, target, _progress(progress))
     return Study(target)
@@ -289,24 +286,21 @@ def gate(
 ) -> Verdict:
     """Decide a study against a policy (the command `edgesafe gate`); needs neither torch nor onnxruntime.
 
-    Args:
-        study: its directory, or an open study.
-        policy: a TOML file, or the name of a policy that ships.
-        *variants: ids to judge instead of the policy's choice.
-        baseline: id to compare with; None: for each variant the one that it was measured against.
-        lock: a lock file that goes before the one that the policy names.
-        no_baseline: leave out gates that compare, on purpose.
-        require_signature: public Ed25519 key (PEM file): the study must be signed by its owner.
-        today: for waivers; None: the day in UTC.
+    `study` is an open one, or its directory, which is read after the policy. All other arguments are those of
+    `Study.gate`.
+
+    Returns:
+        The verdict. A failed gate is a verdict, not an error.
 
     Raises:
-        EdgesafeError: see `edgesafe.errors`. A failed gate is a verdict, not an error.
+        EdgesafeError: see `edgesafe.errors`.
     """
-    opened = study if isinstance(study, Study) else Study(study)
-    return opened.gate(
-        policy, *variants, baseline=baseline, lock=lock, no_baseline=no_baseline, require_signature=require_signature,
-        today=today,
-    )  # fmt: skip
+    from edgesafe.commands import gate
+
+    at = Path(lock) if lock is not None else None
+    key = Path(require_signature) if require_signature is not None else None
+    opened = study if isinstance(study, Study) else Path(study)
+    return gate.judge(opened, gate.GateRequest(Path(policy), variants, baseline, at, no_baseline, key, today))
 
 
 def load(variant: str | Path) -> nn.Module:

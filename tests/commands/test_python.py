@@ -12,12 +12,15 @@ import types
 from html.parser import HTMLParser
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import edgesafe
+from edgesafe.commands.evaluate import AuditRequest
 from edgesafe.progress import Silent
 from edgesafe.recipe import parsing, recipe, toml
+from edgesafe.recipe.sections import EvaluateSection
 from edgesafe.records import VariantStatus
 
 from .conftest import TINY
@@ -114,6 +117,26 @@ def test_a_finished_study_is_found_again_by_file_by_mapping_and_by_overrides(the
     assert len({one.digest for one in ways}) == 1
     assert sum("done before" in line for line in Heard.said) == 3 * len(ways[0])
     assert all(isinstance(one, edgesafe.Study) for one in ways)
+
+
+def test_a_policy_is_read_before_the_study(tmp_path: Path) -> None:
+    with pytest.raises(edgesafe.PolicyError, match="release"):
+        edgesafe.gate(tmp_path / "absent", "relase")
+    with pytest.raises(edgesafe.StoreError, match="absent"):
+        edgesafe.gate(tmp_path / "absent", "release")
+
+
+def test_an_audit_with_a_policy_or_a_budget_is_quick_and_overrides_go_before_both(tmp_path: Path) -> None:
+    odd = tmp_path / "1 'policy'.toml"
+    odd.write_text(POLICY)
+
+    def section(**asked: Any) -> EvaluateSection:
+        return AuditRequest(tmp_path / "m.onnx", None, "digits", **asked).recipe().evaluate
+
+    assert section().mode == "full"
+    assert (section(budget=2000).mode, section(budget=2000).budget) == ("quick", 2000)
+    assert (section(policy=odd).mode, section(policy=odd).policy) == ("quick", str(odd))
+    assert section(budget=2000, overrides=("evaluate.budget=3000",)).budget == 3000
 
 
 def test_overrides_that_cannot_be_said_are_errors(there: Path) -> None:

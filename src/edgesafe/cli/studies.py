@@ -147,7 +147,7 @@ def gate(
     targets = {kind: path for kind, path in outputs.items() if path is not None}
     read_too = [path for path in (lock, require_signature) if path is not None]
     refuse_inputs(targets.values(), [study, Path(policy), *read_too])
-    verdict = gate.judge(read(study), request)
+    verdict = gate.judge(study, request)
     gate.write(verdict, targets)
     if json == TO_STDOUT:
         print(verdict_as_json(verdict), end="")
@@ -202,12 +202,11 @@ def evaluate(
     from edgesafe.commands import evaluate, gate, printing, results
 
     target = out or Path("export") / naming.cleaned(model.stem)
-    quick = {"evaluate.mode": "quick", "evaluate.policy": policy, "evaluate.budget": budget}
-    given = [f"{key}={value}" for key, value in quick.items() if value is not None] if policy or budget else []
-    overrides = (*given, *(set_ or ()))
     words = {"layout": layout, "outputs": outputs, "channels": channels}
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
-    request = evaluate.AuditRequest(model, baseline, data, root, statement, overrides, no_baseline)
+    request = evaluate.AuditRequest(
+        model, baseline, data, root, statement, policy, budget, no_baseline, tuple(set_ or ())
+    )
     say = progress.for_terminal()
     _start_over(fresh, target, say)
     study = evaluate.evaluate(request, target, say)

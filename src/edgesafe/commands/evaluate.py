@@ -1,4 +1,4 @@
-"""`edgesafe evaluate` and `edgesafe bench`: any ONNX classifier, ours or not, through the same measuring as our own.
+"""`edgesafe evaluate`: any ONNX classifier, ours or not, through the same measuring as our own.
 
 The result is a study with the variants `baseline-s0` (if a baseline is given) and `candidate-s0`, so that report and
 gate read it as any other. A baseline that was measured before, in a study, is not measured again. Free of torch.
@@ -23,7 +23,9 @@ from edgesafe.measure.inference.detection import Detection, Statement, detect
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.progress import Progress, Silent
-from edgesafe.recipe import parsing, recipe
+from edgesafe.recipe import parsing
+from edgesafe.recipe.recipe import Recipe
+from edgesafe.recipe.toml import toml_value
 from edgesafe.records import (
     Artefact,
     DataBundle,
@@ -48,7 +50,7 @@ from edgesafe.study.study import MODEL, STUDY, Study, read
 __all__ = ["AuditRequest", "Statement", "evaluate", "stated"]
 
 _NAMES = {Role.BASELINE: naming.baseline(0), Role.CANDIDATE: naming.candidate()}
-_BASELINE, _CANDIDATE = (name.id for name in _NAMES.values())
+_BASELINE = _NAMES[Role.BASELINE].id
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,10 @@ class AuditRequest:
         data: data set, as a recipe's data.name.
         root: where it lies.
         statement: what is known of the model's input and output; the rest is detected.
-        overrides: KEY=VALUE of the sections data, evaluate, certify, target.
+        policy: a file, or the name of one that ships: measure more and more images until it is decided; None: all.
+        budget: corrupted images to measure at most; None: no such limit.
         no_baseline: gates of the policy that compare are left out on purpose.
+        overrides: KEY=VALUE of the sections data, evaluate, certify, target; they go before policy and budget.
     """
 
     model: Path
@@ -70,8 +74,31 @@ class AuditRequest:
     data: str
     root: str = "data"
     statement: Statement = field(default_factory=Statement)
-    overrides: tuple[str, ...] = ()
+    policy: str | Path | None = None
+    budget: int | None = None
     no_baseline: bool = False
+    overrides: tuple[str, ...] = ()
+
+    def recipe(self) -> Recipe:
+        """What the audit measures, as a recipe; a policy or a budget means mode quick.
+
+        Raises:
+            RecipeError: an override names no key, or a value cannot be used.
+        """
+        quick = {"mode": "quick" if self.policy or self.budget else None, "policy": self.policy, "budget": self.budget}
+        asked = [
+            f"evaluate.{key}={toml_value(str(value) if isinstance(value, Path) else value)}"
+            for key, value in quick.items()
+            if value is not None
+        ]
+        resolved = parsing.from_flags(
+            {"model": "onnx", "data": self.data, "root": self.root}, (*asked, *self.overrides)
+        )
+        return resolved.model_copy(update={"compress": (), "name": f"{naming.cleaned(self.model.stem)}-audit"})
+
+    def file(self, role: Role) -> Path | None:
+        """Where the file of that role was given."""
+        return self.baseline if role is Role.BASELINE else self.model
 
 
 def stated(words: Mapping[str, str | None], numbers: Mapping[str, Sequence[float] | float | None]) -> Statement:
@@ -107,20 +134,18 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
         EdgesafeError: data or directory cannot be used.
     """
     progress = progress or Silent()
-    resolved = parsing.from_flags({"model": "onnx", "data": request.data, "root": request.root}, request.overrides)
-    resolved = resolved.model_copy(update={"compress": (), "name": f"{naming.cleaned(request.model.stem)}-audit"})
+    resolved = request.recipe()
     judge.check(resolved.policy_file, compared=request.baseline is not None or request.no_baseline)
     bundle = data.load(resolved.data)
     certify.check(resolved.certify, bundle.test.images.shape[1:])
     here = host()
     known = _known(request.baseline)
     bench_ = _on_known(observe.prepare(bundle, resolved.evaluate, resolved.target, here), known)
-    contents = {_CANDIDATE: foreign.read(request.model)}
+    contents = {Role.CANDIDATE: foreign.read(request.model)}
     if request.baseline is not None:
-        contents = {_BASELINE: known.onnx if known is not None else foreign.read(request.baseline), **contents}
-    compared = _BASELINE if request.baseline is not None else None
-    entries = tuple(_entry(role, compared) for role, name in _NAMES.items() if name.id in contents)
-    inputs = {variant: sha256_bytes(content) for variant, content in contents.items()}
+        contents = {Role.BASELINE: known.onnx if known is not None else foreign.read(request.baseline), **contents}
+    entries = {role: _entry(role, compared=Role.BASELINE in contents) for role in contents}
+    inputs = {entries[role].id: sha256_bytes(content) for role, content in contents.items()}
     # Another statement, or none, is another study: no number of this one may be shown for it.
     inputs["what is stated of the input"] = "sha256:" + stage_key(**request.statement.stated)
     if known is not None:
@@ -133,26 +158,26 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
         inputs=inputs | input_hashes(weights={}, arch="onnx", policy=resolved.policy_file),
         data=data.identity(bundle),
         host=here,
-        variants=entries,
+        variants=tuple(entries.values()),
     )
     with writer.StudyWriter(out, record) as study:
         for note in study.record.data.notes:
             progress.note(f"data: {note}")
         audit = _Audit(resolved, bundle, bench_, study, progress, request, known)
-        for variant, content in contents.items():
-            if not study.is_done(variant):
-                progress.note(f"{variant}: {request.model if variant == _CANDIDATE else request.baseline}")
-                audit.run(variant, content)
+        for role, entry in entries.items():
+            if not study.is_done(entry.id):
+                progress.note(f"{entry.id}: {request.file(role)}")
+                audit.run(entry, contents[role])
         study.close_study()
     return read(out)
 
 
-def _entry(role: Role, compared: str | None) -> VariantEntry:
+def _entry(role: Role, *, compared: bool) -> VariantEntry:
     """The line of the index that an audited file begins with."""
     name = _NAMES[role]
     return VariantEntry(
         id=name.id, role=role, label=name.label, group=name.group, method=role.value, ratio=0.0, seed=name.seed,
-        baseline=compared if role is Role.CANDIDATE else None, status=VariantStatus.PENDING,
+        baseline=_BASELINE if compared and role is Role.CANDIDATE else None, status=VariantStatus.PENDING,
     )  # fmt: skip
 
 
@@ -215,7 +240,9 @@ def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
 
 @dataclass(frozen=True)
 class _Audit:
-    recipe: recipe.Recipe
+    """What the files of an audit share."""
+
+    recipe: Recipe
     bundle: DataBundle
     bench: observe.Bench
     study: writer.StudyWriter
@@ -223,57 +250,56 @@ class _Audit:
     request: AuditRequest
     known: _Known | None
 
-    def run(self, variant: str, content: bytes) -> None:
+    def run(self, entry: VariantEntry, content: bytes) -> None:
         """One file from bytes to measurements."""
-        detected = self._detected(variant, content)
+        variant = entry.id
+        detected = self._detected(entry.role, content)
         classifier = self.bench.open(content, detected.spec)
         if classifier.num_classes != self.bundle.num_classes:
             raise UsageError(
                 f"has {classifier.num_classes} classes, the data {self.bundle.num_classes}",
-                where=str(self.request.model if variant == _CANDIDATE else self.request.baseline),
+                where=str(self.request.file(entry.role)),
                 fix="give the data set that it was trained for",
             )
         self.progress.note(f"  input: {detected.spec} (accuracy {detected.accuracy:.1%} on {detected.n} images)")
         if detected.close:
             self.progress.note(f"  a close runner-up: {detected.runner_up}; state what is right if you know it")
         artefact = self.study.put_file(variant, MODEL, content)
-        self.study.put_variant(self._describe(variant, content, artefact, detected.record(classifier.batch)))
-        candidate = variant == _CANDIDATE
+        self.study.put_variant(self._describe(entry, content, artefact, detected.record(classifier.batch)))
         task = measure.Task(
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
-            baseline=_BASELINE if self._compared(variant) else None,
-            policy=self.recipe.policy_file if candidate else None,
+            baseline=entry.baseline,
+            policy=None if entry.is_baseline else self.recipe.policy_file,
             no_baseline=self.request.no_baseline,
-            counted=self._counted(variant, content, detected, classifier.batch),
-            certify=self.recipe.certify, is_reference=not candidate,
+            counted=self._counted(entry, content, detected, classifier.batch),
+            certify=self.recipe.certify, is_reference=entry.is_baseline,
         )  # fmt: skip
         known = None
-        if self.known is not None and not candidate:
+        if self.known is not None and entry.is_baseline:
             self.progress.note("  measured before: its evidence is taken as it is")
             known = evidence_files.from_bytes(self.known.evidence)
         measure.measure(task, classifier, known)
         self.study.finish(variant)
 
-    def _counted(self, variant: str, content: bytes, detected: Detection, batch: int | None) -> dict[str, Measurement]:
+    def _counted(
+        self, entry: VariantEntry, content: bytes, detected: Detection, batch: int | None
+    ) -> dict[str, Measurement]:
         """Size, parameters, sparsity, latency; what cannot be told is left out."""
-        held = weights.count(foreign.require_whole(content, variant))
+        held = weights.count(foreign.require_whole(content, entry.id))
         found = {"size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)))}
         if held.params is not None:
             found["size.params"] = counts.exact("size.params", held.params)
         else:
             self.progress.note("  weights are packed or computed in this file: parameters cannot be counted")
-        return found | (self._latency(variant, detected, batch) if self.recipe.evaluate.latency else {})
+        return found | (self._latency(entry, detected, batch) if self.recipe.evaluate.latency else {})
 
-    def _compared(self, variant: str) -> bool:
-        return variant == _CANDIDATE and self.request.baseline is not None
-
-    def _detected(self, variant: str, content: bytes) -> Detection:
+    def _detected(self, role: Role, content: bytes) -> Detection:
         """What the file expects: as stated, the rest detected on validation images and confirmed.
 
         What is stated is said of the model; of a baseline it is used if the baseline takes float32 pixels, too.
         """
         held_out, statement = self.bundle.validation, self.request.statement
-        if variant == _BASELINE and foreign.plain_spec(content, variant).dtype == "uint8":
+        if role is Role.BASELINE and foreign.plain_spec(content, _BASELINE).dtype == "uint8":
             statement = Statement()
         return detect(
             content,
@@ -284,23 +310,24 @@ class _Audit:
             provider=self.recipe.target.provider,
         )
 
-    def _latency(self, variant: str, detected: Detection, batch: int | None) -> dict[str, Measurement]:
+    def _latency(self, entry: VariantEntry, detected: Detection, batch: int | None) -> dict[str, Measurement]:
         target, specs, against = self.recipe.target, {"candidate": detected.spec}, None
-        if self._compared(variant):
-            content = self.study.file_bytes(_BASELINE, MODEL)
-            baseline = self._detected(_BASELINE, content).spec
+        if entry.baseline is not None:
+            content = self.study.file_bytes(entry.baseline, MODEL)
+            baseline = self._detected(Role.BASELINE, content).spec
             if OnnxClassifier(content, provider=target.provider, input_spec=baseline).batch == batch:
-                against, specs["baseline"] = self.study.path(_BASELINE, MODEL), baseline
+                against, specs["baseline"] = self.study.path(entry.baseline, MODEL), baseline
             else:
                 self.progress.note("  the files fix different batch sizes: no latency ratio")
         protocol = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
-        return timing.latency(self.study.path(variant, MODEL), against, self.bundle.test.images[0], protocol)
+        return timing.latency(self.study.path(entry.id, MODEL), against, self.bundle.test.images[0], protocol)
 
-    def _describe(self, variant: str, content: bytes, artefact: Artefact, expects: InputRecord) -> VariantRecord:
-        held = weights.count(foreign.require_whole(content, variant))
+    def _describe(self, entry: VariantEntry, content: bytes, artefact: Artefact, expects: InputRecord) -> VariantRecord:
+        """variant.json of a file that edgesafe did not make."""
+        held = weights.count(foreign.require_whole(content, entry.id))
         return VariantRecord(
-            id=variant,
-            method=(Role.CANDIDATE if variant == _CANDIDATE else Role.BASELINE).value,
+            id=entry.id,
+            method=entry.method,
             ratio=0.0,
             seed=0,
             arch="onnx",

@@ -20,7 +20,7 @@ from edgesafe.records import (
     Verdict,
 )
 from edgesafe.study import signature
-from edgesafe.study.study import Study
+from edgesafe.study.study import Study, read
 
 __all__ = ["GateRequest", "judge", "text", "workflow_commands", "write"]
 
@@ -48,21 +48,26 @@ class GateRequest:
     today: datetime.date | None = None
 
 
-def judge(study: Study, request: GateRequest) -> Verdict:
+def judge(study: Study | Path, request: GateRequest) -> Verdict:
     """Decide a study from its stored evidence: no inference, no torch. Every file is compared with its hash first.
+
+    Args:
+        study: as it was read; or its directory, which is read after the policy and the lock, the cheaper to check.
+        request: the policy, and how it is applied.
 
     Raises:
         EdgesafeError: policy, lock or key cannot be used; the study was changed or is not signed (IntegrityError).
     """
     path = shipped.find(Kind.POLICY, request.policy)
     policy = policies.load(path)
+    lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, path)
+    study = read(study) if isinstance(study, Path) else study
     if request.signed_by is not None:
         signature.require(study, request.signed_by)
     study.verify()
     measurements = study.measurements()
     if request.baseline is not None and request.baseline in measurements:
         measurements = _against(study, request.baseline)
-    lock = locks.load(request.lock) if request.lock is not None else locks.for_policy(policy, path)
     return decide(
         policy,
         study.record,
