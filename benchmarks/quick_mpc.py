@@ -2,7 +2,7 @@
 
     python benchmarks/quick_mpc.py BASELINE/evidence.npz CANDIDATE/evidence.npz [--draws 400]
 
-Every draw is what `mode = "quick"` does: `escalation.collect` on the evidence of a full run instead of the file, the
+Every draw is what `mode = "quick"` does: `sequential.collect` on the evidence of a full run instead of the file, the
 estimates of `measure`, the verdicts of the gate. It asks whether the interval covers the full run's value. "+-" is the
 mean half width of the 95 % interval in percentage points, "actual" 1.96 standard deviations of the estimates, both
 about the benchmark of the evidence; `saving` is 750,000 (15 x 5 x 10,000) over the inferences.
@@ -219,7 +219,7 @@ def main() -> None:
         wrong = np.mean([s not in (wanted, GateStatus.INCONCLUSIVE) for s in statuses])
         undecided = np.mean([s is GateStatus.INCONCLUSIVE for s in statuses])
         print(
-            f"escalation at 99 %, limit {limit:.1f} pp (truth: {wanted}): wrong {wrong:.3f}, undecided {undecided:.3f},"
+            f"looks at 99 %, limit {limit:.1f} pp (truth: {wanted}): wrong {wrong:.3f}, undecided {undecided:.3f},"
             f" corrupted images mean {np.mean(sizes):,.0f}, median {np.median(sizes):,.0f}",
             flush=True,
         )
