@@ -4,6 +4,7 @@ import fnmatch
 import json
 import shutil
 import tomllib
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +191,7 @@ def ahead(*overrides: str):
 
 
 def test_the_estimate_counts_what_is_left_and_grows_with_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(estimate, "_speed", lambda *_: estimate._Speed(train=1e-3, infer=1e-4, corrupt=2e-4))
+    monkeypatch.setattr(estimate, "_speed", lambda *_: estimate._Speed(defaultdict(lambda: 1e-3), 1e-4, 2e-4))
     whole, rest = ahead("compress=[{method='filter', ratios=[0.5]}]", "recover.bn_images=0")
     assert whole.train_s == pytest.approx(12 * 1000 * 1e-3)  # 12 epochs of 1,000 images
     assert rest.train_s == 0.0  # the baseline is there
@@ -203,6 +204,18 @@ def test_the_estimate_counts_what_is_left_and_grows_with_what_is_asked(monkeypat
     twice, _ = ahead("compress=[{method='filter', ratios=[0.5]}]", "seeds=[0,1]")
     assert twice.train_s == pytest.approx(2 * whole.train_s)
     assert whole.seconds == pytest.approx(whole.train_s + whole.recover_s + whole.export_s + whole.measure_s)
+
+
+def test_the_estimate_times_each_training_as_its_section_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "_seconds", lambda _: 0.0)
+    monkeypatch.setattr(estimate, "_learning", lambda _, __, section: 1e-3 if section.channels_last else 5e-3)
+    few = "evaluate.corruptions=none", "compress=[{method='filter', ratios=[0.5]}]", "recover.bn_images=0"
+    same, _ = ahead(*few)
+    slower, _ = ahead(*few, "recover.channels_last=false")
+    assert slower.train_s == same.train_s == pytest.approx(12.0)
+    epochs = parsing.load(None).recover.epochs
+    assert (same.recover_s, slower.recover_s) == (pytest.approx(epochs * 1.0), pytest.approx(epochs * 5.0))
+    assert ahead(*few, "recover.batch_size=50")[0].recover_s == pytest.approx(same.recover_s)
 
 
 def test_the_estimate_leaves_no_trace_in_what_is_random() -> None:

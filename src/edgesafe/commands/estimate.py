@@ -1,32 +1,37 @@
 """What a study will take in time and disk: a short measurement here, multiplied by what the recipe asks for.
 
-Rough by design: one training batch, one batch of the unpruned network and a few corrupted images are timed. Pruned
-networks are counted like the unpruned one, and a sample that grows until a policy is decided like its first look.
+Rough by design: one training batch on the device and in the arithmetic that each section asks for, one batch of the
+unpruned network on the CPU and a few corrupted images are timed. Pruned networks are counted like the unpruned one, a
+compiled one like one that is not, and a sample that grows until a policy is decided like its first look.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from edgesafe import data, models
 from edgesafe.commands import results
 from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import Method, RecoverSection
+from edgesafe.recipe.sections import Method, RecoverSection, TrainSection
 from edgesafe.records import DataBundle, Estimate
 from edgesafe.stages.observe import Bench
+from edgesafe.stages.train import fit_plan
 from edgesafe.train.augmentation import Normalisation, shared
+from edgesafe.train.loop import Training
+from edgesafe.train.mode import Mode, choose, placed
 
 __all__ = ["announce", "estimate"]
 
+_REPEATED = 3  # times that something is timed, after a first time that is not
 _TIMED = 32  # images of the batch that is timed
 _CORRUPTED = 4  # images of each corruption that are timed
 _PROVEN = 4  # times that an export's proofs run the validation images, at most 512: torch, dense, sparse, temperature
@@ -39,11 +44,26 @@ _FILES = 4  # weights, dense, sparse or int8, calibrated: each about as large as
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds for one image."""
+    """Seconds for one image.
 
-    train: float
+    Attributes:
+        train: learning from it, by what the speed depends on.
+        infer: a forward pass on the CPU.
+        corrupt: one corruption.
+    """
+
+    train: Mapping[tuple[Mode, int], float]
     infer: float
     corrupt: float
+
+    def training(self, section: TrainSection | RecoverSection) -> float:
+        """Learning from an image as the section asks."""
+        return self.train[_kind(section)]
+
+
+def _kind(section: TrainSection | RecoverSection) -> tuple[Mode, int]:
+    """What the speed of a training depends on: the mode, and images of a batch."""
+    return choose(section), section.batch_size
 
 
 def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[VariantPlan]) -> Estimate | None:
@@ -62,7 +82,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     with torch.random.fork_rng(devices=[]):
         model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
         try:
-            speed = _speed(model, bundle, bench, recipe.train.batch_size)
+            speed = _speed(model, bundle, bench, _trainings(recipe, plans))
         except Exception:  # noqa: BLE001 - a user's network may raise anything; it is built and run again, and told then
             return None
     parameters = sum(p.numel() for p in model.parameters())
@@ -72,7 +92,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     if recipe.evaluate.latency:
         per_export += 2 * recipe.evaluate.latency_runs * speed.infer
     return Estimate(
-        train_s=speed.train * _trained(recipe, len(bundle.train), plans),
+        train_s=_training_s(recipe, plans, len(bundle.train), speed),
         recover_s=sum(_recovery_s(recipe, plan, bundle, speed) for plan in plans),
         export_s=len(plans) * per_export,
         measure_s=len(plans) * per_file,
@@ -91,21 +111,33 @@ def announce(
         progress.note(results.in_words(ahead))
 
 
-def _speed(model: nn.Module, bundle: DataBundle, bench: Bench, batch_size: int) -> _Speed:
-    """On this machine, with all cores."""
+def _speed(
+    model: nn.Module, bundle: DataBundle, bench: Bench, trainings: Sequence[TrainSection | RecoverSection]
+) -> _Speed:
+    """Times the network, on all cores, and each kind of training."""
     normalise = Normalisation(bundle.mean, bundle.std)
     model.eval()
     x = normalise(shared(bundle.validation.images[:_TIMED]))
     with torch.no_grad():
         infer = _seconds(lambda: model(x)) / len(x)
-    batch = data.first(bundle.train, batch_size)
-    images, labels = normalise(shared(batch.images)), shared(batch.labels)
-    model.train()
+    train = {_kind(section): _learning(model, bundle, section) for section in {_kind(s): s for s in trainings}.values()}
+    return _Speed(train, infer, _corrupting(bench))
 
-    def step() -> None:
-        F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
 
-    return _Speed(_seconds(step) / len(batch), infer, _corrupting(bench))
+def _learning(model: nn.Module, bundle: DataBundle, section: TrainSection | RecoverSection) -> float:
+    """Seconds of training for one image: epochs of one batch, by the very loop that will train."""
+    plan = fit_plan(section, seed=0)
+    plan = replace(plan, epochs=1 + _REPEATED, mode=replace(plan.mode, compiled=False))
+    batch = data.first(bundle.train, plan.batch_size)
+    with placed(copy.deepcopy(model), plan.mode) as network:
+        training = Training(network, batch, Normalisation(bundle.mean, bundle.std), plan)
+
+        def epoch() -> None:
+            with training.epoch() as sizes:
+                for _ in sizes:
+                    training.step()
+
+        return _seconds(epoch) / len(batch)
 
 
 def _corrupting(bench: Bench) -> float:
@@ -120,26 +152,36 @@ def _corrupting(bench: Bench) -> float:
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """Of the fastest of three runs after a first one: other work on the machine makes it slower, nothing faster."""
+    """Of the fastest of some runs after a first one: other work on the machine makes it slower, nothing faster."""
     run()
     times = []
-    for _ in range(3):
+    for _ in range(_REPEATED):
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
     return min(times)
 
 
-def _trained(recipe: Recipe, n: int, plans: Sequence[VariantPlan]) -> int:
-    """Images that baselines and sparsity trainings go through."""
-    images = 0
+def _trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> list[TrainSection | RecoverSection]:
+    """The sections that something is still trained by."""
+    sections: list[TrainSection | RecoverSection] = []
+    if recipe.model.weights is None and any(plan.section is None for plan in plans):
+        sections.append(recipe.train)
+    return sections + [plan.section.recover or recipe.recover for plan in plans if plan.section is not None]
+
+
+def _training_s(recipe: Recipe, plans: Sequence[VariantPlan], n: int, speed: _Speed) -> float:
+    """Baselines and sparsity trainings, on n training images."""
+    seconds = 0.0
     for seed in {plan.seed for plan in plans}:
         mine = [plan for plan in plans if plan.seed == seed]
         if recipe.model.weights is None and any(plan.section is None for plan in mine):
-            images += recipe.train.epochs * n
-        blocks = [b for b in recipe.compress if b.method is Method.CHANNEL and any(p.section == b for p in mine)]
-        images += sum(block.slim_epochs * _images(block.recover or recipe.recover, n) for block in blocks)
-    return images
+            seconds += recipe.train.epochs * n * speed.training(recipe.train)
+        for block in recipe.compress:
+            if block.method is Method.CHANNEL and any(plan.section == block for plan in mine):
+                section = block.recover or recipe.recover
+                seconds += block.slim_epochs * _images(section, n) * speed.training(section)
+    return seconds
 
 
 def _images(section: RecoverSection, n: int) -> int:
@@ -153,4 +195,4 @@ def _recovery_s(recipe: Recipe, plan: VariantPlan, bundle: DataBundle, speed: _S
     section = plan.section.recover or recipe.recover
     trained = section.epochs * _images(section, len(bundle.train))
     seen = min(section.bn_images, len(bundle.train)) + 3 * len(bundle.validation)
-    return plan.section.steps * (trained * speed.train + seen * speed.infer)
+    return plan.section.steps * (trained * speed.training(section) + seen * speed.infer)

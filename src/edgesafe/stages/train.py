@@ -32,7 +32,7 @@ from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
 from edgesafe.train.mode import Mode, choose
 
-__all__ = ["RecoveryPlan", "Trainer", "is_loss", "weights_hash"]
+__all__ = ["RecoveryPlan", "Trainer", "fit_plan", "is_loss", "weights_hash"]
 
 Masks = Mapping[str, torch.Tensor]
 
@@ -81,7 +81,7 @@ class Trainer:
 
     def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> BaselineTraining:
         """Train from initial weights, in place; the state is kept for all variants of the seed."""
-        plan = _plan(section, seed)
+        plan = fit_plan(section, seed)
         asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="train", seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"{naming.baseline(seed).id}.train", "fit", key)
@@ -96,7 +96,7 @@ class Trainer:
         Epochs, rate and penalty are the block's slim_*; images, batches and augmentation are those of its recovery.
         """
         plan = replace(
-            _plan(section, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
+            fit_plan(section, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
         )
         start = weights_hash(baseline)
         asked = {"plan": vars(plan) | {"mode": plan.mode.name}, "images": section.images}
@@ -116,7 +116,7 @@ class Trainer:
         Returns:
             What was done; None: nothing was asked for.
         """
-        section, plan = how.section, _plan(how.section, how.seed)
+        section, plan = how.section, fit_plan(how.section, how.seed)
         pruned = self._right(model, plan.mode) if section.bn_images or section.epochs else None
         layers = batchnorm.reestimate_batchnorm(
             model, self.bundle.train, self.normalise, images=section.bn_images, view=plan
@@ -147,7 +147,7 @@ class Trainer:
 
     def _tune(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float) -> FineTuning:
         """Fine-tuning of a network whose accuracy on the validation images is `before`; the one to keep stays in it."""
-        section, images, plan = how.section, self._images(how.section), _plan(how.section, how.seed)
+        section, images, plan = how.section, self._images(how.section), fit_plan(how.section, how.seed)
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="recover", start=weights_hash(model), seed=how.seed, **asked, **self.basis)
         kept = Kept(self.study, how.owner, how.name, key)
@@ -206,7 +206,12 @@ class _Training:
     kept: Kept | Best
 
 
-def _plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
+def fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
+    """The training that a section asks for, on this machine.
+
+    Raises:
+        UsageError: this machine has not what the section asks for, see `train.mode.choose`.
+    """
     return FitPlan(
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
         momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
