@@ -58,11 +58,11 @@ class Study(study.Study):
             "macs", "sparsity",
         )  # fmt: skip
         rows: list[dict[str, str | float | None]] = []
-        for one in self.values():
-            measured = one.measured.metrics if one.measured is not None else {}
+        for variant in self.values():
+            measured = variant.measured.metrics if variant.measured is not None else {}
             numbers = {name: measured[name].estimate if name in measured else None for name in wanted}
-            entry = one.entry
-            head = {"variant": one.id, "status": one.status.value, "label": entry.label}
+            entry = variant.entry
+            head = {"variant": variant.id, "status": variant.status.value, "label": entry.label}
             rows.append({**head, "ratio": entry.ratio, "seed": entry.seed, **numbers})
         return rows
 
@@ -117,13 +117,13 @@ class Study(study.Study):
         return report.write(self, target, Path(policy) if policy is not None else None)[0]
 
     def __repr__(self) -> str:
-        statuses = [one.status for one in self.values()]
+        statuses = [variant.status for variant in self.values()]
         counts = ", ".join(f"{statuses.count(s)} {s.value}" for s in VariantStatus if s in statuses)
         digest = f", digest {self.digest[7:23]}" if self.digest else ""
         return f"<Study {str(self.root)!r}: {counts or 'no variants'}{digest}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """The table of variants as HTML, which notebooks show in place of `__repr__`."""
         from edgesafe.commands import notebook
 
         return notebook.table(self)

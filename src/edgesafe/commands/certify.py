@@ -101,8 +101,8 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
 def _chosen(study: Study, names: tuple[str, ...]) -> list[Variant]:
     """The finished variants to certify, each after its baseline."""
     chosen = [study[name] for name in names] if names else list(study.finished())
-    bases = [study[one.entry.baseline] for one in chosen if one.entry.baseline is not None]
-    return list({one.id: one for one in [*bases, *chosen]}.values())
+    bases = [study[variant.entry.baseline] for variant in chosen if variant.entry.baseline is not None]
+    return list({variant.id: variant for variant in [*bases, *chosen]}.values())
 
 
 def _open(variant: Variant, recipe: Recipe) -> OnnxClassifier:
@@ -116,5 +116,5 @@ def _open(variant: Variant, recipe: Recipe) -> OnnxClassifier:
 
 def _earlier(variant: Variant) -> Certificates | None:
     """What it was certified for before."""
-    found = variant.certificates_bytes()
-    return archive.from_bytes(found) if found is not None else None
+    content = variant.certificates_bytes()
+    return archive.from_bytes(content) if content is not None else None

@@ -126,7 +126,7 @@ def _entry(plan: VariantPlan) -> VariantEntry:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the stages of a study share."""
+    """What the stages of a study share: recipe, data, bench, the open study, and what trains."""
 
     recipe: Recipe
     bundle: DataBundle
@@ -165,7 +165,7 @@ def _make(run: _Run, plan: VariantPlan) -> None:
 
 
 def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutcome:
-    """Prune and prove."""
+    """The seed's network pruned as the block says, with the proof that the rest is what it was."""
     recipe, bundle, model = run.recipe, run.bundle, run.baselines.of(plan.seed)
     if section.method is Method.CHANNEL:
         model = run.baselines.slimmed(section, section.recover or recipe.recover, plan.seed)
@@ -180,7 +180,7 @@ def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutc
     )
 
     def recovered(step: nn.Module) -> nn.Module:
-        """After a step that is not the last."""
+        """The network after a step that is not the last, trained on as [recover] says; in place."""
         name = f"recover-{weights_hash(step)[7:23]}"
         run.trainer.recover(step, None, _recovery(run, plan, section, name))
         return step

@@ -199,15 +199,15 @@ def _known(baseline: Path | None) -> _Known | None:
     if baseline is None or not baseline.is_dir():
         return None
     if (baseline / STUDY).is_file():
-        found = [one for one in read(baseline).finished() if one.entry.is_baseline]
+        measured = [variant for variant in read(baseline).finished() if variant.entry.is_baseline]
     elif (baseline.parent / STUDY).is_file():
-        found = [one for one in read(baseline.parent).finished() if one.id == baseline.name]
+        measured = [variant for variant in read(baseline.parent).finished() if variant.id == baseline.name]
     else:
         raise UsageError("neither an ONNX file nor a study", where=str(baseline), fix="give one of them as --baseline")
-    if len(found) != 1:
-        what = f"{len(found)} measured baselines" if found else "no measured baseline"
+    if len(measured) != 1:
+        what = f"{len(measured)} measured baselines" if measured else "no measured baseline"
         raise UsageError(what, where=str(baseline), fix="give the directory of one finished variant")
-    return _Known(found[0].file_bytes(MODEL), found[0].evidence_bytes())
+    return _Known(measured[0].file_bytes(MODEL), measured[0].evidence_bytes())
 
 
 def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
@@ -286,12 +286,12 @@ class _Audit:
     ) -> dict[str, Measurement]:
         """Size, parameters, sparsity, latency; what cannot be told is left out."""
         held = weights.count(foreign.require_whole(content, entry.id))
-        found = {"size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)))}
+        counted = {"size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)))}
         if held.params is not None:
-            found["size.params"] = counts.exact("size.params", held.params)
+            counted["size.params"] = counts.exact("size.params", held.params)
         else:
             self.progress.note("  weights are packed or computed in this file: parameters cannot be counted")
-        return found | (self._latency(entry, detected, batch) if self.recipe.evaluate.latency else {})
+        return counted | (self._latency(entry, detected, batch) if self.recipe.evaluate.latency else {})
 
     def _detected(self, role: Role, content: bytes) -> Detection:
         """What the file expects: as stated, the rest detected on validation images and confirmed.

@@ -85,17 +85,17 @@ def _against(study: Study, baseline: str) -> dict[str, Measurements]:
     from edgesafe.measure import summary
 
     reference = evidence_files.from_bytes(study[baseline].evidence_bytes())
-    found: dict[str, Measurements] = {}
+    compared: dict[str, Measurements] = {}
     for variant, measured in study.measurements().items():
         differences: dict[str, Comparison] = {}
         if variant != baseline:
             differences = summary.compare(evidence_files.from_bytes(study[variant].evidence_bytes()), reference)
         against = baseline if variant != baseline else None
         metrics = {k: v for k, v in measured.metrics.items() if k != "latency.ratio" or measured.baseline == baseline}
-        found[variant] = measured.model_copy(
+        compared[variant] = measured.model_copy(
             update={"baseline": against, "differences": differences, "metrics": metrics}
         )
-    return found
+    return compared
 
 
 def write(verdict: Verdict, targets: Mapping[str, Path]) -> None:

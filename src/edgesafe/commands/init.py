@@ -144,7 +144,7 @@ def text(recipe: Recipe, tried: InitResult) -> str:
 
 
 def _tail(recipe: Recipe) -> list[str]:
-    """Training, recovery, measuring, target."""
+    """The sections of the recipe below the blocks: [train], [recover], [evaluate], [target]."""
     train, recover = recipe.train, recipe.recover
     trained = [
         "",

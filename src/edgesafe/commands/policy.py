@@ -41,8 +41,8 @@ def pin(study: Study, baselines: tuple[str, ...]) -> str:
     Raises:
         EdgesafeError: the study was changed, or holds no such baseline.
     """
-    done = {one.id: one for one in study.finished()}
-    chosen = baselines or tuple(name for name, one in done.items() if one.entry.is_baseline)
+    done = {variant.id: variant for variant in study.finished()}
+    chosen = baselines or tuple(name for name, variant in done.items() if variant.entry.is_baseline)
     missing = [name for name in chosen if name not in done]
     if missing:
         raise StoreError(f"no finished variant '{missing[0]}'", where=str(study.root), fix=f"it has: {', '.join(done)}")

@@ -192,16 +192,16 @@ def _explanation(measured: Measurements) -> list[str]:
 
 def _sampled(measured: Sequence[Measurements]) -> list[str]:
     """Which mPCs come from a sample of the corrupted images."""
-    found = [
+    sampled = [
         m
         for m in measured
         if "mpc" in m.metrics
         and (population := m.metrics["mpc"].population) is not None
         and population.kind is PopulationKind.BENCHMARK
     ]
-    if not found:
+    if not sampled:
         return []
-    names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in found)
+    names = ", ".join(f"{m.variant} ({m.metrics['mpc'].n:,} images)" for m in sampled)
     return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
 
 
@@ -233,13 +233,13 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
     console.print(table)
 
 
-def print_sensitivity(found: Sequence[Any]) -> None:
+def print_sensitivity(rows: Sequence[Any]) -> None:
     """Each layer's cost, the dearest last."""
     console = _console()
     table = _plain("accuracy on validation images, each layer narrowed alone")
     for name in ("layer", "narrowed with it", "ratio", "accuracy", "drop", "MACs saved"):
         table.add_column(name, justify="left" if name in ("layer", "narrowed with it") else "right")
-    for row in sorted(found, key=lambda r: r.drop):
+    for row in sorted(rows, key=lambda r: r.drop):
         others = ", ".join(name for name in row.layers if name != row.layer)
         cells = f"{row.ratio:.2f}", f"{100 * row.score:.2f} %", f"{100 * row.drop:+.2f} pp", f"{row.macs:.1%}"
         _add(table, [row.layer, others, *cells])

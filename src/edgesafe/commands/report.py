@@ -60,7 +60,7 @@ class _Evidences(Mapping[str, Evidence]):
     """The evidence of each finished variant, read when asked for: a full study holds tens of MB per variant."""
 
     def __init__(self, study: Study) -> None:
-        self._done = {one.id: one for one in study.finished()}
+        self._done = {variant.id: variant for variant in study.finished()}
 
     def __getitem__(self, variant: str) -> Evidence:
         return evidence_files.from_bytes(self._done[variant].evidence_bytes())

@@ -111,7 +111,7 @@ class VariantPlan(Section):
 
     @property
     def seed(self) -> int:
-        """Of its training."""
+        """Seed of initial weights, order of images and augmentation."""
         return self.name.seed
 
     @property

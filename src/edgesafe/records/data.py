@@ -48,7 +48,7 @@ class DataBundle:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """How many classes there are."""
         return len(self.classes)
 
 

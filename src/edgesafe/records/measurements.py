@@ -16,7 +16,7 @@ __all__ = ["Comparison", "IntervalMethod", "Measurement", "Measurements", "Popul
 
 
 class Unit(StrEnum):
-    """Units of metrics."""
+    """What a metric's numbers are in, as they are stored."""
 
     FRACTION = "fraction"  #: a rate or a calibration error, in [0, 1]
     NATS = "nats"

@@ -108,7 +108,7 @@ class Estimate(Record):
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Training, recovery, export and measuring together."""
         return self.train_s + self.recover_s + self.export_s + self.measure_s
 
 
@@ -128,7 +128,7 @@ class InitResult(CommandResult):
 
 
 class Fact(Record):
-    """One line of `doctor`."""
+    """One line that `doctor` prints: what was looked at, what is there, and what to do."""
 
     topic: Literal["system", "package", "processor", "runtime", "data", "disk"]
     name: str

@@ -30,7 +30,7 @@ class VariantStatus(StrEnum):
 
 
 class Host(Record):
-    """Where it ran."""
+    """The machine and the versions of what computes."""
 
     cpu: str
     cores: int

@@ -65,7 +65,7 @@ class Proof(Record):
 
 
 class SurgeryRecord(Record):
-    """What pruning did."""
+    """What pruning removed from each layer, by which criterion, and the proof of it."""
 
     method: str
     ratio: float

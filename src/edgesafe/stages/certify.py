@@ -139,12 +139,12 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
         runtime=f"onnxruntime {onnxruntime.__version__}",
         input="" if file.input_spec == OURS else str(file.input_spec),
     )
-    found: dict[str, SetCertificates] = {one.id: one for one in known.sets} if known is not None else {}
+    certified: dict[str, SetCertificates] = {one.id: one for one in known.sets} if known is not None else {}
     for finite in sets:
         if section.engine == "line":
             with order.progress.stage(f"following {finite.id}", n) as advance:
                 network = Network(order.study.file_bytes(order.variant, MODEL))
-                found[PREFIX + finite.id] = certify_line(network, file, images, finite, advance)
+                certified[PREFIX + finite.id] = certify_line(network, file, images, finite, advance)
             continue
         reference = base.of(finite.id) if base is not None else None
         if base is not None and reference is None:
@@ -160,13 +160,13 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
         )  # fmt: skip
         kept = Kept(order.study, order.variant, "certificates", key)
         with order.progress.stage(f"certifying {finite.id}", n) as advance:
-            found[finite.id] = certify_set(Work(file, images, origin, kept, advance, section.workers), plan)
-    certificates = Certificates(tuple(found.values()), origin)
+            certified[finite.id] = certify_set(Work(file, images, origin, kept, advance, section.workers), plan)
+    certificates = Certificates(tuple(certified.values()), origin)
     written = order.study.put_file(order.variant, CERTIFICATES, archive.to_bytes(certificates))
     few = f"; the first {n:,} of them" if n < len(test) else ""
     population = Population(kind=PopulationKind.IMAGES, description=order.population + few)
     prefix = PREFIX if section.engine == "line" else ""
-    fresh = Certificates(tuple(found[prefix + finite.id] for finite in sets), origin)
+    fresh = Certificates(tuple(certified[prefix + finite.id] for finite in sets), origin)
     differences = summary.compare(fresh, base, population) if base is not None else {}
     return Certified(written.sha256, summary.summarise(fresh, population), differences)
 
@@ -175,10 +175,10 @@ def _is_same(
     known: Certificates | None, origin: CertificateProvenance, finite: FiniteSet, order: Order, n: int
 ) -> bool:
     """Whether the file was certified for that set before, on the same images, at least as completely."""
-    one = known.of(finite.id) if known is not None else None
-    if known is None or one is None or known.provenance != origin or one.sha256 != finite.sha256:
+    earlier = known.of(finite.id) if known is not None else None
+    if known is None or earlier is None or known.provenance != origin or earlier.sha256 != finite.sha256:
         return False
-    return len(one) == n and one.outwards == order.section.outwards and one.complete >= order.complete
+    return len(earlier) == n and earlier.outwards == order.section.outwards and earlier.complete >= order.complete
 
 
 def _baseline(order: Order) -> Certificates | None:

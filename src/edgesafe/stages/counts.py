@@ -29,20 +29,20 @@ def exact(metric: str, value: float, about: str = "this file") -> Measurement:
 
 def sizes(record: VariantRecord) -> dict[str, Measurement]:
     """What is counted, not estimated: bytes, parameters, MACs, sparsity; and the parity that was proven."""
-    found: dict[str, Measurement] = {}
+    counted: dict[str, Measurement] = {}
     for file, metric in metrics.FILE_SIZES.items():
         artefact = record.artefact(file)
         if artefact is not None:
-            found[metric] = exact(metric, artefact.bytes)
+            counted[metric] = exact(metric, artefact.bytes)
     if record.params is not None:
-        found["size.params"] = exact("size.params", record.params)
+        counted["size.params"] = exact("size.params", record.params)
     if record.sparsity is not None:
-        found["sparsity"] = exact("sparsity", record.sparsity)
+        counted["sparsity"] = exact("sparsity", record.sparsity)
     if record.macs is not None:
-        found["macs"] = exact("macs", record.macs)
+        counted["macs"] = exact("macs", record.macs)
     proven = [check for check in record.parity if check.file == "model.onnx"]
     if proven:
         who = f"the {min(check.n for check in proven):,} images that it was compared on"
         largest = max(check.max_abs_logit for check in proven)
-        found["parity.max_abs_logit"] = exact("parity.max_abs_logit", largest, who)
-    return found
+        counted["parity.max_abs_logit"] = exact("parity.max_abs_logit", largest, who)
+    return counted

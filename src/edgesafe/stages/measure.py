@@ -191,7 +191,7 @@ def _other_files(task: Task, beside: Evidence) -> Metrics:
     Raises:
         ParityError: temperature scaling changed a prediction.
     """
-    found: Metrics = {}
+    measured: Metrics = {}
     record = task.study.variant(task.variant)
     for suffix, file in _OTHER_FILES.items():
         if record.artefact(file) is None:
@@ -206,12 +206,12 @@ def _other_files(task: Task, beside: Evidence) -> Metrics:
         for name in _OF_OTHER_FILES:
             if (suffix, name) != ("calibrated", "accuracy"):  # which is model.onnx's, prediction by prediction
                 metric = f"{name}.{suffix}"
-                found[metric] = metrics[name].model_copy(update={"metric": metric})
-    return found
+                measured[metric] = metrics[name].model_copy(update={"metric": metric})
+    return measured
 
 
 def _with(measured: Measurements, *more: Metrics) -> Measurements:
     metrics = dict(measured.metrics)
-    for found in more:
-        metrics |= found
+    for added in more:
+        metrics |= added
     return measured.model_copy(update={"metrics": metrics})

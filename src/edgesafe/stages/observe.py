@@ -46,7 +46,7 @@ class Keeper(Protocol):
         """What was kept under that name, or None."""
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep it."""
+        """Keep a finished part under that name."""
 
 
 @dataclass(frozen=True)

@@ -84,5 +84,5 @@ def latency_ms(bundle: DataBundle, section: ExportSection, target: TargetSection
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(onnx)
         file.flush()
-        found = timing.latency(Path(file.name), None, bundle.test.images[0], protocol)
-    return found["latency.p50_ms"].estimate
+        metrics = timing.latency(Path(file.name), None, bundle.test.images[0], protocol)
+    return metrics["latency.p50_ms"].estimate

@@ -20,7 +20,7 @@ __all__ = ["Timing", "latencies_of", "latency"]
 
 @dataclass(frozen=True)
 class Timing:
-    """How latency is measured."""
+    """How latency is measured: batch 1, on so many threads of one provider."""
 
     threads: int
     provider: str

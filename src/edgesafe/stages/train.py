@@ -76,7 +76,7 @@ class Trainer:
 
     @property
     def normalise(self) -> Normalisation:
-        """Of the data set."""
+        """Mean and standard deviation of the data set's channels, applied as the exported file does it."""
         return Normalisation(self.bundle.mean, self.bundle.std)
 
     def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> BaselineTraining:

@@ -22,13 +22,13 @@ class Kept:
         return self._study.stage(self._owner, self._name, self._key)
 
     def save(self, state: bytes) -> None:
-        """Keep the state."""
+        """Keep the state of a training, in place of the one before."""
         self._study.put_stage(self._owner, self._name, self._key, state)
 
     def get(self, name: str) -> bytes | None:
-        """A finished part."""
+        """A finished part by name; None: it is not there, or belongs to other inputs."""
         return self._study.stage(self._owner, f"{self._name}-{name}", stage_key(part=name, of=self._key))
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep a part."""
+        """Keep a finished part under a name."""
         self._study.put_stage(self._owner, f"{self._name}-{name}", stage_key(part=name, of=self._key), data)

@@ -156,12 +156,12 @@ class StudyWriter:
         return artefact
 
     def put_variant(self, record: VariantRecord) -> None:
-        """Write variant.json."""
+        """Write variant.json; its hash stands in the index once the variant is finished."""
         self._put(record.id, VARIANT, record)
         self._variants[record.id] = dataclasses.replace(self._started(record.id), recorded=record)
 
     def put_measurements(self, record: Measurements) -> None:
-        """Write measurements.json."""
+        """Write measurements.json; its hash stands in the index once the variant is finished."""
         self._put(record.variant, MEASUREMENTS, record)
         self._variants[record.variant] = dataclasses.replace(self._started(record.variant), measured=record)
 

@@ -30,7 +30,7 @@ class Look:
 
     @property
     def inferences(self) -> int:
-        """Both."""
+        """Images that are run, clean and corrupted."""
         return self.clean + self.corrupted
 
 
