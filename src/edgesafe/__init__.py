@@ -13,36 +13,40 @@ Importing edgesafe imports neither torch nor onnxruntime nor numpy. See docs/pyt
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
-from edgesafe.api import Study, certify, compress, evaluate, gate, load
-from edgesafe.errors import (
-    DataError,
-    EdgesafeError,
-    ExitCode,
-    IntegrityError,
-    NonFiniteError,
-    NothingEvaluated,
-    ParityError,
-    PolicyError,
-    RecipeError,
-    RefusedError,
-    StoreError,
-    SurgeryError,
-    UnknownNameError,
-    UsageError,
-    WeightsError,
-)
-from edgesafe.records import (
-    Comparison,
-    GateResult,
-    GateStatus,
-    Measurement,
-    Unit,
-    VariantStatus,
-    Verdict,
-)
-from edgesafe.study.study import Variant
+if TYPE_CHECKING:
+    from edgesafe.api import Study, certify, compress, evaluate, gate, load
+    from edgesafe.errors import (
+        DataError,
+        EdgesafeError,
+        ExitCode,
+        IntegrityError,
+        NonFiniteError,
+        NothingEvaluated,
+        ParityError,
+        PolicyError,
+        RecipeError,
+        RefusedError,
+        StoreError,
+        SurgeryError,
+        UnknownNameError,
+        UsageError,
+        WeightsError,
+    )
+    from edgesafe.records import (
+        Comparison,
+        GateResult,
+        GateStatus,
+        Measurement,
+        Unit,
+        VariantStatus,
+        Verdict,
+    )
+    from edgesafe.study.study import Variant
+
+    __version__: str
 
 __all__ = [
     "Comparison",
@@ -77,14 +81,34 @@ __all__ = [
     "load",
 ]
 
-if TYPE_CHECKING:
-    __version__: str
-else:
+_PLACES = {
+    "edgesafe.api": ("Study", "certify", "compress", "evaluate", "gate", "load"),
+    "edgesafe.errors": (
+        "DataError", "EdgesafeError", "ExitCode", "IntegrityError", "NonFiniteError", "NothingEvaluated", "ParityError",
+        "PolicyError", "RecipeError", "RefusedError", "StoreError", "SurgeryError", "UnknownNameError", "UsageError",
+        "WeightsError",
+    ),
+    "edgesafe.records": (
+        "Comparison", "GateResult", "GateStatus", "Measurement", "Unit", "VariantStatus", "Verdict",
+    ),
+    "edgesafe.study.study": ("Variant",),
+}  # fmt: skip
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
-    def __getattr__(name: str) -> str:
-        """`__version__`, looked up when it is asked for: reading an installation's metadata takes time."""
+if not TYPE_CHECKING:  # a type checker is to see exactly the names above
+
+    def __getattr__(name: str) -> object:
+        """A public name, imported when it is first asked for, so that a command handles signals before it imports."""
         if name == "__version__":
             from edgesafe.study.host import version
 
             return version()
-        raise AttributeError(f"module 'edgesafe' has no attribute '{name}'")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'edgesafe' has no attribute '{name}'")
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """The public names, also those that were not imported yet."""
+        return sorted({*globals(), *__all__})
