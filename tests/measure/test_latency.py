@@ -15,7 +15,6 @@ from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.latency import (
     LatencySamples,
     interleaved,
-    no_speed_up,
     summarise,
 )
 from edgesafe.records import Unit
@@ -96,10 +95,10 @@ def test_ratio_is_candidate_over_baseline() -> None:
     assert ratio.low <= ratio.estimate <= ratio.high
     assert ratio.unit is Unit.RATIO
     assert ratio.details["speed_up"] == pytest.approx(2.0, abs=0.05)
-    assert not no_speed_up(ratio)
-    assert no_speed_up(summarise(base, fast)["latency.ratio"])
+    assert ratio.high < 1.0  # a speed-up beyond doubt
+    assert summarise(base, fast)["latency.ratio"].low > 1.0
     again = samples(2.0 * mood * (1 + 0.02 * rng.random(1024)))
-    assert no_speed_up(summarise(again, base)["latency.ratio"])
+    assert summarise(again, base)["latency.ratio"].high >= 1.0
 
 
 def test_order_statistics_are_numpys() -> None:
@@ -170,5 +169,3 @@ def test_refusals(files: dict[str, Path]) -> None:
         summarise(samples(np.zeros(96)))
     with pytest.raises(DataError, match="rounds"):
         summarise(samples(np.ones(96)), samples(np.ones(104)))
-    with pytest.raises(DataError):
-        no_speed_up(summarise(samples(np.ones(96)))["latency.p50_ms"])

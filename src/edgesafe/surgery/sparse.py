@@ -21,17 +21,12 @@ from torch import Tensor
 
 from edgesafe.errors import WeightsError
 
-__all__ = ["HEADER_COST", "METADATA_KEY", "break_even", "pack", "unpack"]
+__all__ = ["HEADER_COST", "METADATA_KEY", "pack", "unpack"]
 
 METADATA_KEY = "edgesafe.sparse"
 HEADER_COST = 160  #: bytes that a second header entry and the shape cost at most
 _MASK, _VALUES = "#mask", "#values"
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def break_even(width: int) -> float:
-    """The share of zeros above which the sparse form is smaller, for elements of `width` bytes (header not counted)."""
-    return 1.0 / (8.0 * width)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:

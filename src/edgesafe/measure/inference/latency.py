@@ -26,7 +26,7 @@ from edgesafe.measure.intervals.bounds import z_value
 from edgesafe.metrics import get
 from edgesafe.records import IntervalMethod, Measurement, Population, PopulationKind
 
-__all__ = ["SESSIONS", "WARMUP", "LatencySamples", "interleaved", "no_speed_up", "summarise"]
+__all__ = ["SESSIONS", "WARMUP", "LatencySamples", "interleaved", "summarise"]
 
 SESSIONS = 8  # of each file; Student's t with 7 degrees of freedom costs 20 % of width against the normal quantile
 WARMUP = 30  # rounds of each session that are not timed: DESIGN section 6
@@ -237,14 +237,3 @@ def _student_cdf(x: float, degrees: int) -> float:
         term *= cosine * cosine * (k - 1) / k
         total += term
     return 0.5 + 0.5 * sine * total
-
-
-def no_speed_up(ratio: Measurement) -> bool:
-    """True where the interval of `latency.ratio` does not lie below 1: the text then says "no speed-up".
-
-    Raises:
-        DataError: not a `latency.ratio` with an interval.
-    """
-    if ratio.metric != "latency.ratio" or ratio.high is None:
-        raise DataError(f"{ratio.metric} has no interval", where="latency", fix="give latency.ratio")
-    return ratio.high >= 1.0
