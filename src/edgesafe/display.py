@@ -38,13 +38,16 @@ __all__ = [
     "markdown_code",
     "number",
     "openmetrics",
+    "plus_minus",
     "rule",
     "sentence",
     "sentences",
+    "share",
     "show",
     "show_limit",
     "size",
     "terminal",
+    "thousands",
     "title",
     "workflow_data",
     "workflow_property",
@@ -183,6 +186,22 @@ def interval(
     low, high = bounds(low, high, unit, difference=signed)
     texts = (number(x, unit, signed=signed, digits=digits) for x in (low, high))
     return " to ".join(texts) if signed or low < 0 else "–".join(texts)  # noqa: RUF001 (a range)
+
+
+def plus_minus(estimate: float, low: float | None, high: float | None, unit: Unit, *, digits: int) -> str:
+    """An estimate with half its interval, without the unit: "91.73 ±0.54"; alone where there is no interval."""
+    text = number(estimate, unit, digits=digits)
+    return text if low is None or high is None else f"{text} ±{number((high - low) / 2, unit, digits=digits)}"
+
+
+def share(fraction: float) -> str:
+    """A fraction as whole percent, as short as can be: "50%"."""
+    return f"{fraction:.0%}"
+
+
+def thousands(count: float) -> str:
+    """A count in thousands, or in millions from one million on, with one decimal: "271.1 k"."""
+    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
 def error(se: float, unit: Unit) -> str:

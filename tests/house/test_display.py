@@ -110,3 +110,12 @@ def test_every_unit_can_be_shown(unit: Unit) -> None:
     assert texts[0] and display.amount(0.5, unit)
     assert display.number(0.0, unit)
     assert suffix.strip() in ("", "%", "nats", "ms", "x", "kB", "px")
+
+
+def test_numbers_of_narrow_tables_are_short() -> None:
+    rate = Unit.FRACTION
+    assert display.plus_minus(0.91734, 0.9117, 0.9225, rate, digits=2) == "91.73 ±0.54"
+    assert display.plus_minus(0.91734, 0.9117, 0.9225, rate, digits=1) == "91.7 ±0.5"
+    assert display.plus_minus(0.5, None, None, rate, digits=1) == "50.0"
+    assert [display.share(value) for value in (0.0, 0.504, 1.0)] == ["0%", "50%", "100%"]
+    assert [display.thousands(count) for count in (950, 271_117, 1_234_567)] == ["0.9 k", "271.1 k", "1.2 M"]

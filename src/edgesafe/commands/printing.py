@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from edgesafe.commands.results import in_words
-from edgesafe.display import number, terminal
+from edgesafe.display import number, plus_minus, share, terminal, thousands
 from edgesafe.recipe import shipped
-from edgesafe.records import Comparison, Fact, InitResult, Measurement, Measurements, PopulationKind
+from edgesafe.records import Comparison, Fact, InitResult, Measurement, Measurements, PopulationKind, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edgesafe.study.study import Study, Variant
 
@@ -108,20 +109,15 @@ def _short_row(variant: Variant) -> list[str]:
     sparse = variant.record.artefact("model.sparse.onnx")
     size = m.get("size.onnx_bytes") if sparse is None else None
     stored = float(sparse.bytes) if sparse is not None else size.estimate if size is not None else None
-    params = m.get("size.params")
     return [
         variant.id,
-        *(_rate(m.get(key), decimals=1).removesuffix(" %") for key in ("accuracy", "ece_em10_top1", "mpc")),
-        _value(m.get("latency.p50_ms"), "{:.3f}"),
-        _value(m.get("latency.ratio"), "{:.2f}"),
+        *(_half(m.get(key), decimals=1) for key in ("accuracy", "ece_em10_top1", "mpc")),
+        _value(m.get("latency.p50_ms"), partial(number, unit=Unit.MS, digits=3)),
+        _value(m.get("latency.ratio"), partial(number, unit=Unit.RATIO, digits=2)),
         _MISSING if stored is None else f"{stored / 1e3:,.0f}",
-        _MISSING if params is None else _thousands(params.estimate),
-        _value(m.get("sparsity"), "{:.0%}"),
+        _value(m.get("size.params"), thousands),
+        _value(m.get("sparsity"), share),
     ]
-
-
-def _thousands(count: float) -> str:
-    return f"{count / 1e6:.1f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
 
 
 def print_certificates(study: Study) -> None:
@@ -137,8 +133,7 @@ def print_certificates(study: Study) -> None:
             if kind == "certified_accuracy":
                 falsified = measured.metrics.get(f"falsified.{name}")
                 same = measured.differences.get(f"certified_agreement.{name}")
-                rates = (_rate(each).removesuffix(" %") for each in (value, falsified, same))
-                table.add_row(measured.variant, name, *rates)
+                _add(table, [measured.variant, name, *map(_half, (value, falsified, same))])
     console.print(table)
     _line(
         console,
@@ -167,16 +162,16 @@ def cells(variant: Variant) -> list[str]:
         _rate(m.get("accuracy")),
         _rate(m.get("ece_em10_top1")),
         _rate(m.get("mpc")),
-        _value(m.get("latency.p50_ms"), "{:.3f} ms"),
-        _value(m.get("latency.ratio"), "{:.2f}"),
+        _value(m.get("latency.p50_ms"), "{:.3f} ms".format),
+        _value(m.get("latency.ratio"), partial(number, unit=Unit.RATIO, digits=2)),
         _size(variant, m),
-        _value(m.get("size.params"), "{:,.0f}"),
-        _value(m.get("sparsity"), "{:.0%}"),
+        _value(m.get("size.params"), "{:,.0f}".format),
+        _value(m.get("sparsity"), share),
     ]
 
 
 def _size(variant: Variant, metrics: Mapping[str, Measurement]) -> str:
-    dense = _value(metrics.get("size.onnx_bytes"), "{:,.0f} B")
+    dense = _value(metrics.get("size.onnx_bytes"), "{:,.0f} B".format)
     sparse = variant.record.artefact("model.sparse.onnx")
     return dense if sparse is None else f"{sparse.bytes:,} B sparse"
 
@@ -205,18 +200,21 @@ def _sampled(measured: Sequence[Measurements]) -> list[str]:
     return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
 
 
-def _rate(value: Measurement | Comparison | None, decimals: int = 2) -> str:
+def _rate(value: Measurement | Comparison | None) -> str:
     """A rate in percent, with half its interval: "91.73 ±0.54 %"."""
+    return _MISSING if value is None else f"{_half(value)} %"
+
+
+def _half(value: Measurement | Comparison | None, decimals: int = 2) -> str:
+    """As `_rate`, without the unit: "91.73 ±0.54"."""
     if value is None:
         return _MISSING
-    text = number(value.estimate, value.unit, digits=decimals)
-    if value.low is None or value.high is None:
-        return f"{text} %"
-    return f"{text} ±{number((value.high - value.low) / 2, value.unit, digits=decimals)} %"
+    return plus_minus(value.estimate, value.low, value.high, value.unit, digits=decimals)
 
 
-def _value(value: Measurement | None, form: str) -> str:
-    return _MISSING if value is None else form.format(value.estimate)
+def _value(value: Measurement | None, written: Callable[[float], str]) -> str:
+    """A number as a display function writes it."""
+    return _MISSING if value is None else written(value.estimate)
 
 
 def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
@@ -228,7 +226,7 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
     for name, m in results.items():
         ratio = m.get("latency.ratio")
         text = _MISSING if ratio is None else f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
-        cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms") for key in ("p50", "p90", "min")]
+        cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms".format) for key in ("p50", "p90", "min")]
         _add(table, [name, *cells, text])
     console.print(table)
 
