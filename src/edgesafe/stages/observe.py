@@ -131,15 +131,15 @@ def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: C
     seen: dict[tuple[str, int], Cell] = {}
     for name in dict.fromkeys(corruption for corruption, _ in bench.cells):
         kept = keeper.get(f"cells-{name}")
-        found: Mapping[tuple[str, int], Cell]
+        cells: Mapping[tuple[str, int], Cell]
         if kept is not None:
-            found = evidence_files.from_bytes(kept).cells
-            advance(sum(len(cell.index) for cell in found.values()))
+            cells = evidence_files.from_bytes(kept).cells
+            advance(sum(len(cell.index) for cell in cells.values()))
         else:
             wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
-            found = corrupted(classifier, bench, wanted, advance)
-            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, origin, found)))
-        seen.update(found)
+            cells = corrupted(classifier, bench, wanted, advance)
+            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, origin, cells)))
+        seen.update(cells)
     return Evidence(untouched, logits, origin, seen)
 
 
@@ -179,15 +179,15 @@ def corrupted(
     """Some corrupted cells: images are made, looked at and let go, cell by cell."""
     if bench.source is None:
         raise ValueError("a bench with cells has a source")
-    found: dict[tuple[str, int], Cell] = {}
+    cells: dict[tuple[str, int], Cell] = {}
     for (corruption, severity), indices in wanted.items():
         images = bench.source.cell(corruption, severity, indices)
         labels = bench.test.labels[indices]
-        found[corruption, severity], _ = robustness.collect_cell(
+        cells[corruption, severity], _ = robustness.collect_cell(
             classifier, images, labels, indices, corruption, severity, bench.section.batch_size
         )
         advance(len(indices))
-    return found
+    return cells
 
 
 def samples(bench: Bench) -> bytes | None:

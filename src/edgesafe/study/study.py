@@ -193,20 +193,20 @@ class Study(Mapping[str, Variant]):
     index: bytes = b""
 
     def __getitem__(self, variant_id: str) -> Variant:
-        for one in self.variants:
-            if one.id == variant_id:
-                return one
+        for variant in self.variants:
+            if variant.id == variant_id:
+                return variant
         raise UnknownNameError(f"no variant '{variant_id}'", where=self.record.name, fix=f"it has {', '.join(self)}")
 
     def __iter__(self) -> Iterator[str]:
-        return (one.id for one in self.variants)
+        return (variant.id for variant in self.variants)
 
     def __len__(self) -> int:
         return len(self.variants)
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name that its recipe gives it."""
         return self.record.name
 
     @property
@@ -220,7 +220,7 @@ class Study(Mapping[str, Variant]):
         Raises:
             NothingEvaluated: there are none.
         """
-        done = tuple(one for one in self.variants if one.status is VariantStatus.DONE)
+        done = tuple(variant for variant in self.variants if variant.status is VariantStatus.DONE)
         if not done:
             raise NothingEvaluated(
                 "no variant is finished", where=str(self.root), fix="run edgesafe compress to the end"
@@ -229,11 +229,11 @@ class Study(Mapping[str, Variant]):
 
     def records(self) -> dict[str, VariantRecord]:
         """The records of the finished variants, by id."""
-        return {one.id: one.recorded for one in self.variants if one.recorded is not None}
+        return {variant.id: variant.recorded for variant in self.variants if variant.recorded is not None}
 
     def measurements(self) -> dict[str, Measurements]:
         """The measurements of the finished variants, by id."""
-        return {one.id: one.measured for one in self.variants if one.measured is not None}
+        return {variant.id: variant.measured for variant in self.variants if variant.measured is not None}
 
     def verify(self) -> None:
         """Compare every file of every finished variant with its recorded hash.
@@ -241,8 +241,8 @@ class Study(Mapping[str, Variant]):
         Raises:
             IntegrityError: a file was changed or is missing.
         """
-        for one in self.variants:
-            one.verify()
+        for variant in self.variants:
+            variant.verify()
 
     def samples(self) -> bytes | None:
         """The picture of the corruptions (PNG), or None.

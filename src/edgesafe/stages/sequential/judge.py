@@ -105,13 +105,13 @@ class Judge:
 
     def verdict(self, measured: Measurements) -> Verdict:
         """What the gate says of the measurements."""
-        found = {measured.variant: measured}
+        measurements = {measured.variant: measured}
         if self.baseline is not None:
-            found[self.baseline.variant] = self.baseline
+            measurements[self.baseline.variant] = self.baseline
         return decide(
             self.policy,
             self.study,
-            found,
+            measurements,
             self.records,
             baseline=None,
             today=datetime.datetime.now(datetime.UTC).date(),

@@ -33,38 +33,38 @@ class Runner(Protocol):
     """Runs images through the file. `ModelRunner` is the real one; a benchmark replays stored evidence."""
 
     def clean(self, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
-        """Clean test images and their logits."""
+        """The cell and the logits, float32 (n, K), of the clean test images at these positions."""
         ...
 
     def corrupted(self, wanted: Mapping[Key, NDArray[np.int64]]) -> Mapping[Key, Cell]:
-        """Corrupted images."""
+        """The cells of the images wanted: (corruption, severity) -> positions in the test set."""
         ...
 
     def provenance(self, sample: Sample) -> Provenance:
-        """Of evidence from these runs."""
+        """What evidence from these runs says of where it comes from."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelRunner:
-    """A file under onnxruntime."""
+    """Runs an open file under onnxruntime; `advance` is told the number of images done."""
 
     classifier: OnnxClassifier
     bench: Bench
     advance: Callable[[int], None]
 
     def clean(self, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
-        """Clean test images and their logits."""
-        found = observe.clean(self.classifier, self.bench, indices)
+        """See `Runner`."""
+        seen = observe.clean(self.classifier, self.bench, indices)
         self.advance(len(indices))
-        return found
+        return seen
 
     def corrupted(self, wanted: Mapping[Key, NDArray[np.int64]]) -> Mapping[Key, Cell]:
-        """Corrupted images."""
+        """See `Runner`."""
         return observe.corrupted(self.classifier, self.bench, wanted, self.advance)
 
     def provenance(self, sample: Sample) -> Provenance:
-        """Of evidence from these runs."""
+        """See `Runner`."""
         return observe.provenance(self.classifier, self.bench, sample)
 
 
@@ -75,17 +75,17 @@ class StoredRunner:
     full: Evidence
 
     def clean(self, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
-        """Clean test images and their logits."""
+        """See `Runner`."""
         rows = rows_of(self.full.clean, indices)
         return take(self.full.clean, rows), self.full.logits[rows]
 
     def corrupted(self, wanted: Mapping[Key, NDArray[np.int64]]) -> Mapping[Key, Cell]:
-        """Corrupted images."""
+        """See `Runner`."""
         cells = self.full.cells
         return {key: take(cells[key], rows_of(cells[key], indices)) for key, indices in wanted.items()}
 
     def provenance(self, sample: Sample) -> Provenance:
-        """Of evidence from these runs."""
+        """See `Runner`."""
         return self.full.provenance.model_copy(update={"sample": sample})
 
 
@@ -153,7 +153,7 @@ class _Sample:
         self._clean, self._logits, self._cells = evidence.clean, evidence.logits, dict(evidence.cells)
 
     def evidence(self, look: int) -> Evidence:
-        """Everything seen so far."""
+        """Everything seen so far, as the evidence of a look, counted from 1."""
         if self._clean is None or self._logits is None:
             raise ValueError("grow first")
         provenance = self._runner.provenance(self._drawn.model_copy(update={"look": look}))
@@ -200,13 +200,13 @@ class _Sample:
         if frame is None or reference is None:
             raise ValueError("a sample by margin has a frame")
         self._see(frame.requests(units))
-        found = np.empty(len(units))
+        changes = np.empty(len(units))
         for c, key in enumerate(frame.keys):
             rows = np.flatnonzero(frame.cell[units] == c)
             if len(rows):
                 index = frame.index[units[rows]]
-                found[rows] = _right(self._cells[key], index) - _right(reference.cells[key], index)
-        return found
+                changes[rows] = _right(self._cells[key], index) - _right(reference.cells[key], index)
+        return changes
 
 
 def _without(indices: NDArray[np.int64], seen: Cell | None) -> NDArray[np.int64]:
