@@ -265,13 +265,14 @@ class _Audit:
         if detected.close:
             self.progress.note(f"  a close runner-up: {detected.runner_up}; state what is right if you know it")
         artefact = self.study.put_file(variant, MODEL, content)
-        self.study.put_variant(self._describe(entry, content, artefact, detected.record(classifier.batch)))
+        held = weights.count(foreign.require_whole(content, variant))
+        self.study.put_variant(self._describe(entry, artefact, held, detected.record(classifier.batch)))
         task = measure.Task(
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
             baseline=entry.baseline,
             policy=None if entry.is_baseline else self.recipe.policy_file,
             no_baseline=self.request.no_baseline,
-            counted=self._counted(entry, content, detected, classifier.batch),
+            counted=self._counted(artefact, held) | self._latency(entry, detected, classifier.batch),
             certify=self.recipe.certify, is_reference=entry.is_baseline,
         )  # fmt: skip
         known = None
@@ -281,17 +282,14 @@ class _Audit:
         measure.measure(task, classifier, known)
         self.study.finish(variant)
 
-    def _counted(
-        self, entry: VariantEntry, content: bytes, detected: Detection, batch: int | None
-    ) -> dict[str, Measurement]:
-        """Size, parameters, sparsity, latency; what cannot be told is left out."""
-        held = weights.count(foreign.require_whole(content, entry.id))
-        counted = {"size.onnx_bytes": counts.exact("size.onnx_bytes", float(len(content)))}
+    def _counted(self, artefact: Artefact, held: weights.Weights) -> dict[str, Measurement]:
+        """Bytes and parameters; what cannot be told is left out."""
+        counted = {"size.onnx_bytes": counts.exact("size.onnx_bytes", float(artefact.bytes))}
         if held.params is not None:
             counted["size.params"] = counts.exact("size.params", held.params)
         else:
             self.progress.note("  weights are packed or computed in this file: parameters cannot be counted")
-        return counted | (self._latency(entry, detected, batch) if self.recipe.evaluate.latency else {})
+        return counted
 
     def _detected(self, role: Role, content: bytes) -> Detection:
         """What the file expects: as stated, the rest detected on validation images and confirmed.
@@ -311,6 +309,9 @@ class _Audit:
         )
 
     def _latency(self, entry: VariantEntry, detected: Detection, batch: int | None) -> dict[str, Measurement]:
+        """Timed beside the baseline, if there is one of the same batch size; nothing with evaluate.latency = false."""
+        if not self.recipe.evaluate.latency:
+            return {}
         target, specs, against = self.recipe.target, {"candidate": detected.spec}, None
         if entry.baseline is not None:
             content = self.study.file_bytes(entry.baseline, MODEL)
@@ -322,9 +323,10 @@ class _Audit:
         protocol = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
         return timing.latency(self.study.path(entry.id, MODEL), against, self.bundle.test.images[0], protocol)
 
-    def _describe(self, entry: VariantEntry, content: bytes, artefact: Artefact, expects: InputRecord) -> VariantRecord:
+    def _describe(
+        self, entry: VariantEntry, artefact: Artefact, held: weights.Weights, expects: InputRecord
+    ) -> VariantRecord:
         """variant.json of a file that edgesafe did not make."""
-        held = weights.count(foreign.require_whole(content, entry.id))
         return VariantRecord(
             id=entry.id,
             method=entry.method,
