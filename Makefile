@@ -25,11 +25,11 @@ demo: $(VENV)/installed
 	@echo "Look at reports/quickstart/index.html (the report) and $(DEMO)/ (the ONNX files and their evidence)."
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 # Slow tests, and tests that need CIFAR-10 (they skip, saying why, without it).
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m 'slow or data'
+	$(BIN)/python -m pytest -n auto -m 'slow or data'
 
 check: lint types docs test
 

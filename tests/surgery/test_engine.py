@@ -102,13 +102,13 @@ def test_a_cut_that_is_not_ours_bit_for_bit_is_not_kept(
 
 
 def test_a_wrong_attribute_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = tp.dependency.ChannelGroup.prune
+    plain = tp.dependency.Group.prune
 
     def forgetful(self: Any, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
         self[0].dep.target.module.out_channels = 16
 
-    monkeypatch.setattr(tp.dependency.ChannelGroup, "prune", forgetful)
+    monkeypatch.setattr(tp.dependency.Group, "prune", forgetful)
     pruned, declined = half(nets.seeded(nets.Plain()))
     assert (declined.cause, declined.layer) == (Declined.DIFFERS, "conv1")
     assert declined.detail == "it leaves out_channels = 16, where 8 is right"
