@@ -1,5 +1,6 @@
 """Certifying in a study and by itself: bound by hash, paired, resumable; bad input is one line with the right code."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection
 from edgesafe.records import Standing
+from edgesafe.study import writer
 from edgesafe.study.study import Study, read
 
 DIGITS = ("data.test_images=80",)
@@ -94,6 +96,44 @@ def test_certifying_a_finished_study_adds_sets_and_keeps_what_was_there(study: P
     assert "certified_accuracy.shift=1" not in after["filter-r0.50-s0"].metrics
     again = edgesafe.certify(copy, "shift=1", "contrast=1%", images=40, variants=["weight-r0.50-s0"])
     assert again.digest == after.digest
+
+
+class Killed(BaseException):
+    """An end that nothing catches, as kill -9 is."""
+
+
+@pytest.mark.parametrize("writes", [4, 5, 6, 7, 8])
+def test_certifying_that_is_killed_loses_nothing(
+    study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Stop dead at the n-th write: what is there is refused or is the old study; the same command makes it whole."""
+    copy, whole = tmp_path / "copy", tmp_path / "whole"
+    shutil.copytree(study, copy)
+    shutil.copytree(study, whole)
+    request = certify.CertifyRequest(copy, CertifySection(sets=("brightness=1",)), variants=("baseline-s0",))
+    real, count = writer.atomic_write, 0
+
+    def write(path: Path, content: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count == writes:
+            raise Killed
+        real(path, content)
+
+    monkeypatch.setattr(writer, "atomic_write", write)
+    with pytest.raises(Killed):
+        certify.certify_study(request)
+    monkeypatch.undo()
+    try:
+        assert set(read(copy)) == set(read(study))
+    except IntegrityError:
+        compress.compress(parsing.parse(read(study).record.recipe), copy)  # any writer puts the old files back
+        assert read(copy)["baseline-s0"].measurements == read(study)["baseline-s0"].measurements
+    certify.certify_study(request)
+    certify.certify_study(dataclasses.replace(request, target=whole))
+    assert read(copy).digest == read(whole).digest
+    for variant in read(copy).finished():
+        variant.verify()
 
 
 def test_a_study_may_certify_nothing(tmp_path: Path) -> None:

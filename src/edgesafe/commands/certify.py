@@ -20,7 +20,7 @@ from edgesafe.recipe import parsing
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import CertifySection
 from edgesafe.recipe.toml import toml_value
-from edgesafe.records import Certificates
+from edgesafe.records import Certificates, DataBundle
 from edgesafe.stages import certify
 from edgesafe.study import study as studies
 from edgesafe.study.study import MODEL, Study, Variant
@@ -73,15 +73,12 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
         IntegrityError: the data are not those of the study, or a file was changed.
         StoreError: not a study, or another process is working on it.
     """
-    progress, known = progress or Silent(), studies.read(request.target)
-    recipe = parsing.parse(known.record.recipe, where="study.json, recipe")
-    named = {"name": request.data, "root": request.root}
-    section = recipe.data.model_copy(update={key: value for key, value in named.items() if value is not None})
-    bundle = data.load(section)
-    certify.check(request.section, bundle.test.images.shape[1:])
-    if bundle.test.sha256 != known.record.data.test_sha256:
-        raise IntegrityError("not the test images of the study", where=section.name, fix="give --data and --root")
-    with StudyWriter(request.target, known.record) as study:
+    progress = progress or Silent()
+    with StudyWriter(request.target, studies.read_index(request.target)[0]) as study:
+        known = studies.read(request.target)
+        recipe = parsing.parse(known.record.recipe, where="study.json, recipe")
+        bundle = _data(request, recipe, known)
+        certify.check(request.section, bundle.test.images.shape[1:])
         for variant in _chosen(known, request.variants):
             variant.verify()
             progress.note(variant.id)
@@ -90,12 +87,23 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
                 population=f"{bundle.name} test set, {len(bundle.test):,} images", baseline=variant.entry.baseline,
                 complete=variant.entry.is_baseline,
             )  # fmt: skip
+            study.keep_previous(variant.id)
             certified = certify.certify(order, _open(variant, recipe), _earlier(variant))
             study.put_variant(variant.record)
             study.put_measurements(certified.added_to(variant.measurements))
             study.finish(variant.id)
         study.close_study()
     return studies.read(request.target)
+
+
+def _data(request: CertifyRequest, recipe: Recipe, known: Study) -> DataBundle:
+    """The data that a study was measured on, from where the request or else its recipe says."""
+    named = {"name": request.data, "root": request.root}
+    section = recipe.data.model_copy(update={key: value for key, value in named.items() if value is not None})
+    bundle = data.load(section)
+    if bundle.test.sha256 != known.record.data.test_sha256:
+        raise IntegrityError("not the test images of the study", where=section.name, fix="give --data and --root")
+    return bundle
 
 
 def _chosen(study: Study, names: tuple[str, ...]) -> list[Variant]:

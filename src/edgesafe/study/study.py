@@ -48,7 +48,7 @@ CERTIFICATES, SAMPLES, MODEL = "certificates.npz", "samples.png", "model.onnx"
 RECORD_LIMIT = 64_000_000  #: bytes of a JSON record: a study of thousands of variants has fewer
 _EVIDENCE_LIMIT = 8_000_000_000  # bytes: 50,000 images, 1,000 classes, 75 cells have 0.4 GB
 
-_REMAKE = "remove the variant's directory and run edgesafe compress again"
+_REMAKE = "run the command that wrote it again; if that does not help, remove the variant's directory first"
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ REPRODUCIBLE = (
 """Files whose bytes depend on recipe, data, seed and machine alone. Timings are in measurements.json, not here."""
 
 _STAGE_MAGIC = b"edgesafe-stage/1\n"
+_AMENDED = (VARIANT, MEASUREMENTS, CERTIFICATES)  # what is replaced where a finished variant is certified later
 
 
 class StudyWriter:
@@ -75,6 +76,7 @@ class StudyWriter:
         try:
             if (root / STUDY).is_file():
                 self.record, _ = studies.read_index(root)
+                self._restore()
                 if self._begun():
                     self._same(record)
                 else:
@@ -149,6 +151,17 @@ class StudyWriter:
         atomic_write(self.root / SAMPLES, png)
         self._save(self.record.model_copy(update={"samples_sha256": sha256_bytes(png)}))
 
+    def keep_previous(self, variant_id: str) -> None:
+        """Keep a copy of what will be replaced in a finished variant, until `finish` has replaced all of it.
+
+        A process that is killed in between leaves files that the index does not know; the next one to open the study
+        puts the copies back.
+        """
+        for name in _AMENDED:
+            path = self.path(variant_id, name)
+            if path.is_file():
+                atomic_write(self._previous(variant_id) / name, path.read_bytes())
+
     def put_file(self, variant_id: str, name: str, data: bytes) -> Artefact:
         """Write a file of a variant."""
         artefact = Artefact(file=name, sha256=sha256_bytes(data), bytes=len(data))
@@ -210,6 +223,19 @@ class StudyWriter:
         return value
 
     # ----------------------------------------------------------------------------------------------- details
+
+    def _previous(self, variant_id: str) -> Path:
+        return self.root / ".work" / variant_id / "previous"
+
+    def _restore(self) -> None:
+        """Put back what a killed process was replacing, where the index still knows the old files."""
+        for entry in self.record.variants:
+            kept = self._previous(entry.id)
+            copies = {path.name: path.read_bytes() for path in kept.glob("*.*") if path.name in _AMENDED}
+            if copies and all(sha256_bytes(copies.get(name, b"")) == digest for name, digest in entry.records.items()):
+                for name, content in copies.items():
+                    atomic_write(self.path(entry.id, name), content)
+            shutil.rmtree(kept, ignore_errors=True)
 
     def _entry(self, variant_id: str) -> VariantEntry:
         entry = self.record.entry(variant_id)
