@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   := export/quickstart
 
-.PHONY: demo test test-slow check lint types docs constraints support attacks clean
+.PHONY: demo test test-slow check lint types docs constraints support attacks mutants clean
 
 # What is installed is pinned in constraints.txt; `make constraints` refreshes it. The stamp makes this a no-op when nothing changed.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -58,6 +58,12 @@ constraints:
 # Every file that edgesafe reads, damaged 100,000 times from fixed seeds; `make test` runs 3,000.
 attacks: $(VENV)/installed
 	EDGESAFE_ATTACKS=100000 $(BIN)/python -m pytest tests/attacks -o timeout=3600
+
+# How many small faults the tests of what decides and proves notice: a seeded sample of 300, an hour or two.
+mutants: $(VENV)/installed
+	$(PYTHON) -m venv $(VENV).mutants
+	$(VENV).mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray
+	$(BIN)/python tools/mutation.py --cosmic-ray $(VENV).mutants/bin/cosmic-ray --work build/mutants
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
