@@ -101,9 +101,9 @@ READERS: dict[str, Callable[[Path], object]] = {
     "evidence.npz": lambda path: evidence_files.from_bytes(files.read_bounded(path, 1 << 30, "evidence")),
     "w.safetensors": lambda path: models.load_weights(net(), path),
     "w.pt": lambda path: models.load_weights(net(), path),
-    "i.png": lambda path: folders.read_folder(path.parent.parent, folders.Reading()),
-    "i.jpg": lambda path: folders.read_folder(path.parent.parent, folders.Reading(scale_deep=True)),
-    "i.tif": lambda path: folders.read_folder(path.parent.parent, folders.Reading(scale_deep=True)),
+    "i.png": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions()),
+    "i.jpg": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions(scale_deep=True)),
+    "i.tif": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions(scale_deep=True)),
     "model.onnx": open_onnx,
 }
 SHARES = {"model.onnx": 0.3}  # of the cases that it would have: an open session costs milliseconds

@@ -180,7 +180,7 @@ def test_exif_rotation_is_applied(root: Path, orientation: int) -> None:
     path = root / "x.png"
     stored.save(path, exif=exif)
     notes = folders._Notes()
-    assert (folders._read_image(path, folders.Reading(), notes) == upright).all()
+    assert (folders._read_image(path, folders.FolderOptions(), notes) == upright).all()
     assert notes.turned == 1
 
 
@@ -193,7 +193,7 @@ def test_transparency_shows_the_stated_background(root: Path) -> None:
     Image.fromarray(pixels).save(path)
     for background in ((255, 255, 255), (10, 200, 30)):
         notes = folders._Notes()
-        got = folders._read_image(path, folders.Reading(background=background), notes).astype(float)
+        got = folders._read_image(path, folders.FolderOptions(background=background), notes).astype(float)
         alpha = pixels[..., 3:] / 255
         assert np.abs(got - (alpha * pixels[..., :3] + (1 - alpha) * background)).max() <= 1.0
     loads_with(root, "transparent pixels shown over RGB (255, 255, 255)")

@@ -102,16 +102,20 @@ def _array(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def check_cifar10(found: Mapping[str, NDArray[Any]], path: Path) -> None:
+def check_cifar10(arrays: Mapping[str, NDArray[Any]], path: Path) -> None:
     """Refuse anything that is not CIFAR-10 to the bit.
+
+    Args:
+        arrays: x_train, y_train, x_test, y_test; uint8.
+        path: the file that messages name.
 
     Raises:
         DataError: an array's hash differs.
     """
     for name, expected in CIFAR10_SHA256.items():
         if (
-            found[name].dtype != np.uint8
-            or hashlib.sha256(np.ascontiguousarray(found[name]).tobytes()).hexdigest() != expected
+            arrays[name].dtype != np.uint8
+            or hashlib.sha256(np.ascontiguousarray(arrays[name]).tobytes()).hexdigest() != expected
         ):
             raise DataError(
                 f"{name} is not CIFAR-10's", where=str(path), fix="delete the file and run: edgesafe fetch cifar10"

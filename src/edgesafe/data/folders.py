@@ -26,7 +26,7 @@ from edgesafe.data.files import memory_budget
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, is_folder, read_bounded
 
-__all__ = ["Folder", "Reading", "find_part", "read_folder", "require_part"]
+__all__ = ["Folder", "FolderOptions", "find_part", "read_folder", "require_part"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 _MOST_BYTES = 256 << 20  # of an image file
@@ -49,7 +49,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FolderOptions:
     """How images are read: `data.args` of an imagefolder.
 
     Attributes:
@@ -63,7 +63,7 @@ class Reading:
     scale_deep: bool = False
 
     @classmethod
-    def of(cls, args: Mapping[str, Any]) -> Reading:
+    def of(cls, args: Mapping[str, Any]) -> FolderOptions:
         """From `data.args`: size, background, depth = "scale".
 
         Raises:
@@ -140,7 +140,7 @@ def _is_left_over(path: Path) -> bool:
 
 @dataclass
 class _Notes:
-    """What was met on the way."""
+    """What was skipped, turned or converted while a folder was read: names and counts of images."""
 
     skipped: Counter[str] = field(default_factory=Counter)
     turned: int = 0
@@ -148,16 +148,16 @@ class _Notes:
     scaled: int = 0
 
     def lines(self, where: str, background: tuple[int, int, int]) -> tuple[str, ...]:
-        found = [f"{where}: {n:,} skipped that are no images of a class ({name})" for name, n in self.skipped.items()]
+        skipped = [f"{where}: {n:,} skipped that are no images of a class ({name})" for name, n in self.skipped.items()]
         texts = (
             (self.turned, "images turned as their EXIF tag says"),
             (self.transparent, f"images with transparent pixels shown over RGB {background}"),
             (self.scaled, "images of 16 bits a channel scaled to 8"),
         )
-        return (*found, *(f"{where}: {n:,} {text}" for n, text in texts if n))
+        return (*skipped, *(f"{where}: {n:,} {text}" for n, text in texts if n))
 
 
-def read_folder(root: Path, reading: Reading) -> Folder:
+def read_folder(root: Path, options: FolderOptions) -> Folder:
     """Read `root/<class>/**/*.png|jpg|…` as RGB, classes in sorted order.
 
     Raises:
@@ -177,7 +177,7 @@ def read_folder(root: Path, reading: Reading) -> Folder:
     paths = [(path, label) for label, name in enumerate(classes) for path in _images(root / name, notes)]
     images: NDArray[np.uint8] | None = None
     for k, (path, _) in enumerate(paths):
-        pixels = _read_image(path, reading, notes)
+        pixels = _read_image(path, options, notes)
         if images is None:
             if len(paths) * pixels.nbytes > memory_budget():
                 fix = "resize them (data.args = {size = [224, 224]}), or give fewer"
@@ -190,7 +190,7 @@ def read_folder(root: Path, reading: Reading) -> Folder:
     if images is None:
         raise DataError("no images", where=str(root), fix="put the images of each class in a folder of its own")
     labels = np.asarray([label for _, label in paths], np.int64)
-    return Folder(images, labels, classes, notes.lines(root.name, reading.background))
+    return Folder(images, labels, classes, notes.lines(root.name, options.background))
 
 
 def _images(folder: Path, notes: _Notes) -> list[Path]:
@@ -199,15 +199,15 @@ def _images(folder: Path, notes: _Notes) -> list[Path]:
     Raises:
         DataError: there are none.
     """
-    found = []
+    paths = []
     for path in _walk(folder, notes):
         if path.suffix.lower() in _SUFFIXES and is_file(path):
-            found.append(path)
+            paths.append(path)
         else:
             notes.skipped[f"*{path.suffix or path.name}"] += 1
-    if not found:
+    if not paths:
         raise DataError("no images", where=str(folder), fix="remove the empty class or fill it")
-    return sorted(found)
+    return sorted(paths)
 
 
 def _walk(folder: Path, notes: _Notes) -> Iterator[Path]:
@@ -220,8 +220,12 @@ def _walk(folder: Path, notes: _Notes) -> Iterator[Path]:
             yield path
 
 
-def _read_image(path: Path, reading: Reading, notes: _Notes) -> NDArray[np.uint8]:
-    """RGB pixels, uint8 (H, W, 3)."""
+def _read_image(path: Path, options: FolderOptions, notes: _Notes) -> NDArray[np.uint8]:
+    """RGB pixels of an image file, uint8 (H, W, 3), turned, flattened, scaled and resized as `options` say.
+
+    Raises:
+        DataError: too large, damaged, or of a depth that is not converted.
+    """
     content = read_bounded(path, _MOST_BYTES, "an image", DataError)
     try:
         with warnings.catch_warnings():
@@ -230,23 +234,23 @@ def _read_image(path: Path, reading: Reading, notes: _Notes) -> NDArray[np.uint8
         with image:
             if image.width * image.height > _MOST_PIXELS:
                 raise DataError(f"has {image.width}x{image.height} pixels", where=str(path), fix="make it smaller")
-            rgb = _flat(_eight_bits(image, path, reading, notes), reading, notes)
+            rgb = _flat(_eight_bits(image, path, options, notes), options, notes)
     except _DAMAGE as error:
         raise DataError(
             f"cannot be read as an image ({' '.join(str(error).split())[:200]})",
             where=str(path),
             fix="replace or remove the file",
         ) from None
-    if reading.size is not None:
-        rgb = rgb.resize((reading.size[1], reading.size[0]), Image.Resampling.BILINEAR)
+    if options.size is not None:
+        rgb = rgb.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb, np.uint8)
 
 
-def _eight_bits(image: Image.Image, path: Path, reading: Reading, notes: _Notes) -> Image.Image:
+def _eight_bits(image: Image.Image, path: Path, options: FolderOptions, notes: _Notes) -> Image.Image:
     """The image, turned as its EXIF tag says, at 8 bits a channel."""
     deep_colour = any("16" in str(tile[3]) for tile in getattr(image, "tile", ()))
     if image.mode in _DEEP or deep_colour:
-        if image.mode == "F" or not reading.scale_deep:
+        if image.mode == "F" or not options.scale_deep:
             kind = "floating-point pixels" if image.mode == "F" else "more than 8 bits a channel"
             fix = "convert it to 8 bits" + ("" if image.mode == "F" else ', or write data.args = {depth = "scale"}')
             raise DataError(f"has {kind}", where=str(path), fix=fix)
@@ -262,7 +266,7 @@ def _eight_bits(image: Image.Image, path: Path, reading: Reading, notes: _Notes)
     return image
 
 
-def _flat(image: Image.Image, reading: Reading, notes: _Notes) -> Image.Image:
+def _flat(image: Image.Image, options: FolderOptions, notes: _Notes) -> Image.Image:
     """RGB; what is transparent shows the background, not the colour that happens to be stored under it."""
     if image.mode not in {"RGBA", "LA", "PA", "La", "RGBa"} and "transparency" not in image.info:
         return image.convert("RGB")
@@ -270,5 +274,5 @@ def _flat(image: Image.Image, reading: Reading, notes: _Notes) -> Image.Image:
     if coloured.getchannel("A").getextrema()[0] == 255:
         return coloured.convert("RGB")
     notes.transparent += 1
-    under = Image.new("RGBA", coloured.size, (*reading.background, 255))
+    under = Image.new("RGBA", coloured.size, (*options.background, 255))
     return Image.alpha_composite(under, coloured).convert("RGB")

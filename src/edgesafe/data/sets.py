@@ -88,18 +88,18 @@ def load(section: DataSection) -> DataBundle:
 def identity(bundle: DataBundle) -> DataIdentity:
     """The record of a data set that goes into the study; copies and leaks are found here, and said in its notes."""
     h, w, c = bundle.test.images.shape[1:]
-    found, n = arrays.repeats(bundle.train, bundle.validation, bundle.test), len(bundle.test)
+    copies, n = arrays.repeats(bundle.train, bundle.validation, bundle.test), len(bundle.test)
     notes = list(bundle.notes)
-    if found.distinct < n:
-        notes.append(f"the {n:,} test images are {found.distinct:,} different ones: min_samples counts these")
-    if found.in_train:
-        notes.append(f"{found.in_train:,} of {n:,} test images are training or validation images, too")
+    if copies.distinct < n:
+        notes.append(f"the {n:,} test images are {copies.distinct:,} different ones: min_samples counts these")
+    if copies.in_train:
+        notes.append(f"{copies.in_train:,} of {n:,} test images are training or validation images, too")
     return DataIdentity(
         name=bundle.name, classes=bundle.classes, shape=(h, w, c),
         train_n=len(bundle.train), validation_n=len(bundle.validation), test_n=len(bundle.test),
         train_sha256=bundle.train.sha256, validation_sha256=bundle.validation.sha256, test_sha256=bundle.test.sha256,
         mean=bundle.mean, std=bundle.std,
-        test_distinct=found.distinct, test_in_train=found.in_train, notes=tuple(notes),
+        test_distinct=copies.distinct, test_in_train=copies.in_train, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -197,10 +197,10 @@ def _cifar10(section: DataSection) -> RawData:
         raise DataError(
             "CIFAR-10 is not there", where=str(path), fix=f"run: edgesafe fetch cifar10 --root {section.root}"
         )
-    found = files.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
-    files.check_cifar10(found, path)
+    npz = files.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
+    files.check_cifar10(npz, path)
     return RawData(
-        train=(found["x_train"], found["y_train"]), test=(found["x_test"], found["y_test"]), classes=CIFAR10_CLASSES,
+        train=(npz["x_train"], npz["y_train"]), test=(npz["x_test"], npz["y_test"]), classes=CIFAR10_CLASSES,
         hold_out=5000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
         licence="CIFAR-10, A. Krizhevsky, 2009",
     )  # fmt: skip
@@ -212,12 +212,12 @@ def _npz(section: DataSection) -> RawData:
 
 def _imagefolder(section: DataSection) -> RawData:
     root, args = Path(section.root), section.args
-    reading = folders.Reading.of(args)
+    options = folders.FolderOptions.of(args)
     places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}
     others = folders.find_part(root, ("validation", "val", "valid"), args.get("validation"))
     if others is not None and others not in places.values():
         places["validation"] = others
-    parts = {name: folders.read_folder(place, reading) for name, place in places.items()}
+    parts = {name: folders.read_folder(place, options) for name, place in places.items()}
     classes = parts["train"].classes
     for name, part in parts.items():
         if part.classes != classes:
@@ -262,23 +262,23 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def _from_mapping(found: Mapping[str, Any], where: str) -> RawData:
-    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in found]
+def _from_mapping(mapping: Mapping[str, Any], where: str) -> RawData:
+    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in mapping]
     if missing:
         raise DataError(f"no {', '.join(missing)}", where=where, fix="give x_train, y_train, x_test, y_test")
-    y_train = np.asarray(found["y_train"])
-    if "classes" in found:
-        classes = tuple(str(name) for name in np.asarray(found["classes"]).ravel())
+    y_train = np.asarray(mapping["y_train"])
+    if "classes" in mapping:
+        classes = tuple(str(name) for name in np.asarray(mapping["classes"]).ravel())
     else:
         if y_train.size == 0 or y_train.dtype.kind not in "iu":
             raise DataError(
                 "labels must be integers, at least one", where=f"{where}: y_train", fix="store class indices from 0"
             )
         classes = _numbered(y_train, where)
-    validation = (found["x_val"], found["y_val"]) if "x_val" in found and "y_val" in found else None
+    validation = (mapping["x_val"], mapping["y_val"]) if "x_val" in mapping and "y_val" in mapping else None
     return RawData(
-        train=(found["x_train"], y_train),
-        test=(found["x_test"], found["y_test"]),
+        train=(mapping["x_train"], y_train),
+        test=(mapping["x_test"], mapping["y_test"]),
         classes=classes,
         validation=validation,
         hold_out=max(1, len(y_train) // 10),

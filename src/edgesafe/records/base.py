@@ -1,4 +1,4 @@
-"""The base of all records."""
+"""The base that every record of the study directory and of the commands derives from."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ class Standing(IntEnum):
 
 
 class CertificateEngine(StrEnum):
-    """How a set was decided."""
+    """The way in which images were decided under a set, and so what a certificate covers."""
 
     ENUMERATION = "enumeration"  #: every image was run: covers the file, its rounding and its runtime
     LINE = "line"  #: exact margins of the real-valued function along the unquantised range
 
 
 class CertificateProvenance(Record):
-    """What certificates are of."""
+    """The ONNX file, the test images and the runtime that certificates hold for."""
 
     onnx_sha256: str
     test_sha256: str
@@ -126,4 +126,4 @@ class Certificates:
 
     def of(self, set_id: str) -> SetCertificates | None:
         """The set of that id, or None."""
-        return next((one for one in self.sets if one.id == set_id), None)
+        return next((certified for certified in self.sets if certified.id == set_id), None)

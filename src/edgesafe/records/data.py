@@ -48,12 +48,12 @@ class DataBundle:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes K; labels run from 0 to K - 1."""
         return len(self.classes)
 
 
 class DataIdentity(Record):
-    """What was measured on."""
+    """A data set without its images: name, classes, sizes and hashes of its parts, and how pixels are normalised."""
 
     name: str
     classes: tuple[str, ...]

@@ -117,7 +117,7 @@ class Comparison(Record):
 
 
 class Measurements(Record):
-    """measurements.json."""
+    """The content of measurements.json: the metrics of a variant, their paired differences, and what they rest on."""
 
     schema_: Literal["edgesafe.measurements/2"] = Field(default="edgesafe.measurements/2", alias="schema")
     variant: Name

@@ -28,7 +28,7 @@ __all__ = [
 
 
 class CommandResult(Record):
-    """What every result says first."""
+    """The fields that the result of every command begins with: its schema, the command, and its exit code."""
 
     schema_: Literal["edgesafe.result/1"] = Field(default="edgesafe.result/1", alias="schema")
     command: str
@@ -48,7 +48,7 @@ class StudyRow(Record):
 
 
 class StudyResult(CommandResult):
-    """compress and evaluate."""
+    """compress, evaluate: the variants of the study with their metrics, and the verdict if a policy was given."""
 
     study: str  #: its directory
     digest: str
@@ -137,6 +137,6 @@ class Fact(Record):
 
 
 class DoctorResult(CommandResult):
-    """doctor: what this machine can do."""
+    """doctor: what was looked at on this machine, and what to do where something is missing or slow."""
 
     facts: tuple[Fact, ...]

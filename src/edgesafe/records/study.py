@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 
 class VariantStatus(StrEnum):
-    """How far a variant is."""
+    """Whether a variant is still to be made, is done, or was refused."""
 
     PENDING = "pending"
     DONE = "done"
@@ -57,7 +57,7 @@ class VariantEntry(Record):
 
     @property
     def is_baseline(self) -> bool:
-        """Whether others are compared with it."""
+        """Whether other variants are compared with this one."""
         return self.role is Role.BASELINE
 
 

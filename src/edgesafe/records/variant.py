@@ -25,7 +25,7 @@ __all__ = [
 
 
 class Artefact(Record):
-    """A file of a variant."""
+    """A file of a variant: its name, hash and size in bytes."""
 
     file: Name
     sha256: str
@@ -66,7 +66,7 @@ class TrainingMode(Record):
 
 
 class BaselineTraining(Record):
-    """How a baseline was trained."""
+    """How a baseline was trained: images and mean losses of the epochs, and how the machine was used."""
 
     images: int  #: of an epoch
     losses: tuple[float, ...]  #: mean of each epoch, nats
@@ -107,7 +107,7 @@ class Lineage(Record):
 
 
 class VariantRecord(Record):
-    """variant.json."""
+    """The content of variant.json: a variant, how it was made, and the files that hold it."""
 
     schema_: Literal["edgesafe.variant/2"] = Field(default="edgesafe.variant/2", alias="schema")
     id: Name

@@ -14,7 +14,7 @@ __all__ = ["GateResult", "GateStatus", "Verdict"]
 
 
 class GateStatus(StrEnum):
-    """What became of one gate."""
+    """What a policy decided of one gate on one variant, or why it could not be decided."""
 
     PASS = "pass"  # noqa: S105
     FAIL = "fail"
