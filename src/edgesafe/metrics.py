@@ -83,7 +83,7 @@ class Rule(StrEnum):
 
 
 class Basis(StrEnum):
-    """What a metric is estimated from."""
+    """What a metric is estimated from, which decides whether it has an interval."""
 
     IMAGES = "images"  #: `n` images: it has an interval, and policy's min_samples applies
     RUNS = "runs"  #: `n` timed runs: it has an interval
@@ -116,7 +116,7 @@ class MetricInfo:
 
     @property
     def decimals(self) -> int:
-        """Decimals shown, in the unit that people read."""
+        """Number of decimals shown, in the unit that people read (percent for fractions, kB for bytes)."""
         return DECIMALS[self.unit]
 
     def rules(self) -> tuple[Rule, ...]:
@@ -182,7 +182,7 @@ class Quantity:
     comparable: bool = True
 
     def info(self, form: Form) -> MetricInfo:
-        """The metric in one of its forms."""
+        """The metric in one of its forms: the form's suffix is added to the id, its title to the title."""
         return MetricInfo(
             self.id + form.suffix, self.title + form.title, self.unit, self.higher_is_better, self.basis, self.paired,
             self.is_ece, self.comparable,
@@ -248,7 +248,7 @@ def _parameter(metric: str) -> str:
 
 
 def _filled(template: MetricInfo, name: str, value: str) -> MetricInfo:
-    """The metric of one value of a parameter."""
+    """The metric of a template whose parameter `name` has this value; a percentage is shown as one in the title."""
     shown = f"{100 * float(value):g} %" if _PARAMETERS[name].percent else value
     return replace(template, id=template.id.replace(name, value), title=template.title.replace(name, shown))
 
@@ -257,9 +257,9 @@ def _listed() -> Iterator[MetricInfo]:
     for quantity in _CATALOGUE:
         name = _parameter(quantity.id)
         for form in quantity.forms:
-            one = quantity.info(form)
+            metric = quantity.info(form)
             values = _PARAMETERS[name].usual if name else ()
-            yield from (_filled(one, name, value) for value in values) if values else (one,)
+            yield from (_filled(metric, name, value) for value in values) if values else (metric,)
 
 
 @lru_cache(maxsize=1)
@@ -278,10 +278,10 @@ def _templates() -> tuple[tuple[re.Pattern[str], str, MetricInfo], ...]:
     for quantity in _CATALOGUE:
         if name := _parameter(quantity.id):
             for form in quantity.forms:
-                one = quantity.info(form)
-                before, _, after = one.id.partition(name)
+                template = quantity.info(form)
+                before, _, after = template.id.partition(name)
                 pattern = f"{re.escape(before)}({_PARAMETERS[name].pattern}){re.escape(after)}"
-                out.append((re.compile(pattern), name, one))
+                out.append((re.compile(pattern), name, template))
     return tuple(out)
 
 
@@ -302,15 +302,15 @@ def get(metric: str) -> MetricInfo:
     Raises:
         KeyError: not in the catalogue.
     """
-    if (one := info(metric)) is None:
+    if (entry := info(metric)) is None:
         raise KeyError(f"'{metric}' is not in the catalogue of metrics")
-    return one
+    return entry
 
 
 def title(metric: str) -> str:
     """An id or family for people: "mPC, fog", "mPC, each corruption"; "" if it is unknown."""
-    if (one := info(metric)) is not None:
-        return one.title
+    if (entry := info(metric)) is not None:
+        return entry.title
     matching = members(metric)
     if not matching:
         return ""
@@ -343,8 +343,8 @@ def members(metric: str) -> tuple[MetricInfo, ...]:
     """The metrics of the catalogue that an id or a family stands for; empty if it is unknown."""
     if is_family(metric):
         return tuple(known()[name] for name in expand(metric, known()))
-    one = info(metric)
-    return (one,) if one else ()
+    entry = info(metric)
+    return (entry,) if entry else ()
 
 
 def nearest(name: str, among: Iterable[str]) -> str:

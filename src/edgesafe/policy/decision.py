@@ -35,7 +35,7 @@ from edgesafe.policy.readings import (
     read,
     valid,
 )
-from edgesafe.policy.subjects import check, select, subject
+from edgesafe.policy.subjects import check, select, subject_of
 from edgesafe.records import (
     GateResult,
     GateStatus,
@@ -74,7 +74,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _Judgement:
     """One rule of one gate for one variant, with a reading or a problem for each member of its family."""
 
     gate: Gate
@@ -100,7 +100,7 @@ def decide(
     today: date,
     options: Options = _PLAIN,
 ) -> Verdict:
-    """Judges a study.
+    """Judges the variants of a study by every gate of a policy, from stored records alone.
 
     Args:
         policy: what must hold.
@@ -108,8 +108,8 @@ def decide(
         measurements: by variant id, baselines included.
         variants: by variant id; counted metrics and file hashes are checked against them.
         baseline: id to compare with; None: for each variant the one that it was measured against.
-        today: for waivers.
-        options: see `Options`.
+        today: date of the decision, on which waivers hold or have expired.
+        options: what the command line adds to the policy.
 
     Returns:
         A verdict for every gate and variant, and the exit code they mean.
@@ -131,16 +131,16 @@ def decide(
     hashes: dict[str, str] = {}
     judged: list[tuple[Subject, Policy]] = []
     for entry in entries:
-        one = subject(entry, measurements, variants, baseline, study.data)
-        if one is None:
+        subject = subject_of(entry, measurements, variants, baseline, study.data)
+        if subject is None:
             results += _unmeasured(entry, gates)
             continue
-        check(one, study, policy)
-        _check_lock(one, policy, options)
-        hashes[one.id] = one.candidate.onnx_sha256
-        each = looks.each(policy, one)
-        judged.append((one, each))
-        results += _judge(one, gates, each, today, used)
+        check(subject, study, policy)
+        _check_lock(subject, policy, options)
+        hashes[subject.id] = subject.candidate.onnx_sha256
+        each = looks.each(policy, subject)
+        judged.append((subject, each))
+        results += _judge(subject, gates, each, today, used)
     overall, code = _overall(results)
     return Verdict(
         study=study.name,
@@ -161,12 +161,12 @@ def decide(
     )
 
 
-def _check_lock(one: Subject, policy: Policy, options: Options) -> None:
+def _check_lock(subject: Subject, policy: Policy, options: Options) -> None:
     """The baseline must be the pinned one, if one is pinned and baselines count at all."""
     if options.no_baseline:
         return
     if options.lock is not None:
-        verify(options.lock, one.baseline_id, one.baseline)
+        verify(options.lock, subject.baseline_id, subject.baseline)
     elif policy.data.lock is not None:
         what = f"the policy pins its baseline in '{policy.data.lock}'"
         raise RefusedError(what, where="data.lock", fix="give that lock")
@@ -220,18 +220,18 @@ def _unmeasured(entry: VariantEntry, gates: list[tuple[Gate, Clause]]) -> list[G
 
 
 def _judge(
-    one: Subject, gates: list[tuple[Gate, Clause]], policy: Policy, today: date, used: set[tuple[str, str]]
+    subject: Subject, gates: list[tuple[Gate, Clause]], policy: Policy, today: date, used: set[tuple[str, str]]
 ) -> list[GateResult]:
     z = NormalDist().inv_cdf(policy.stats.confidence)
-    entries = [_Entry(gate, clause, _items(one, gate, clause, policy, z)) for gate, clause in gates]
-    entries = _corrected(entries, policy)
+    judgements = [_Judgement(gate, clause, _items(subject, gate, clause, policy, z)) for gate, clause in gates]
+    judgements = _corrected(judgements, policy)
     results = []
-    for entry in entries:
-        result = _settle(entry, one, policy, z)
-        waiver = waivers.find(policy, entry.gate.id, one.candidate.onnx_sha256)
+    for judgement in judgements:
+        result = _settle(judgement, subject, policy, z)
+        waiver = waivers.find(policy, judgement.gate.id, subject.candidate.onnx_sha256)
         if waiver is not None and result.status in (GateStatus.FAIL, GateStatus.INCONCLUSIVE):
             used.add((waiver.gate, waiver.candidate))
-            within = list(_items(one, entry.gate, waiver.clause, policy, z))
+            within = list(_items(subject, judgement.gate, waiver.clause, policy, z))
             status, why = waivers.settle(waiver, within, z, today)
             result = _waived(result, status, why, policy)
         results.append(result)
@@ -240,29 +240,29 @@ def _judge(
     return [result.model_copy(update={"blocking": True}) for result in results]  # warnings alone, and none decided
 
 
-def _items(one: Subject, gate: Gate, clause: Clause, policy: Policy, z: float) -> tuple[Reading | Problem, ...]:
-    infos = metrics_of(one, gate.metric)
+def _items(subject: Subject, gate: Gate, clause: Clause, policy: Policy, z: float) -> tuple[Reading | Problem, ...]:
+    infos = metrics_of(subject, gate.metric)
     if not infos:
         return (Problem(gate.metric, GateStatus.MISSING, f"no metric of the family '{gate.metric}' was measured"),)
     least = policy.data.min_samples
-    return tuple(valid(read(one, info, clause, z), least, one.distinct) for info in infos)
+    return tuple(valid(read(subject, info, clause, z), least, subject.distinct) for info in infos)
 
 
-def _corrected(entries: list[_Entry], policy: Policy) -> list[_Entry]:
+def _corrected(judgements: list[_Judgement], policy: Policy) -> list[_Judgement]:
     """Gives each estimated member the p-value of its alarm, corrected over the variant's gates of the same level."""
-    done: list[_Entry] = []
+    done: list[_Judgement] = []
     p_of: dict[tuple[int, int], float] = {}
     for level in ("error", "warn"):
         where = [
             (i, k)
-            for i, entry in enumerate(entries)
-            for k, item in enumerate(entry.items)
-            if entry.level == level and isinstance(item, Reading) and not item.exact
+            for i, judgement in enumerate(judgements)
+            for k, item in enumerate(judgement.items)
+            if judgement.level == level and isinstance(item, Reading) and not item.exact
         ]
-        raw = [_alarm(entries[i].items[k]) for i, k in where]
+        raw = [_alarm(judgements[i].items[k]) for i, k in where]
         p_of.update(zip(where, holm(raw) if policy.stats.correction == "holm" else raw, strict=True))
-    for i, entry in enumerate(entries):
-        done.append(replace(entry, p_values=tuple(p_of.get((i, k)) for k in range(len(entry.items)))))
+    for i, judgement in enumerate(judgements):
+        done.append(replace(judgement, p_values=tuple(p_of.get((i, k)) for k in range(len(judgement.items)))))
     return done
 
 
@@ -280,26 +280,26 @@ def _status(item: Reading | Problem, p_value: float | None, policy: Policy, z: f
     return GateStatus.INCONCLUSIVE
 
 
-def _settle(entry: _Entry, one: Subject, policy: Policy, z: float) -> GateResult:
+def _settle(judgement: _Judgement, subject: Subject, policy: Policy, z: float) -> GateResult:
     """A family takes the status of its worst member and tells of that one."""
-    statuses = [_status(item, p, policy, z) for item, p in zip(entry.items, entry.p_values, strict=True)]
+    statuses = [_status(item, p, policy, z) for item, p in zip(judgement.items, judgement.p_values, strict=True)]
     status = min(statuses, key=WORST_FIRST.index)
-    told = max((k for k, s in enumerate(statuses) if s is status), key=lambda k: (_beyond(entry.items[k], z), -k))
-    item, p_value = entry.items[told], entry.p_values[told]
+    told = max((k for k, s in enumerate(statuses) if s is status), key=lambda k: (_beyond(judgement.items[k], z), -k))
+    item, p_value = judgement.items[told], judgement.p_values[told]
     shared = {
-        "id": entry.gate.id,
-        "variant": one.id,
+        "id": judgement.gate.id,
+        "variant": subject.id,
         "metric": item.metric,
-        "level": entry.level,
+        "level": judgement.level,
         "status": status,
-        "rule": str(entry.clause),
-        "blocking": _blocks(entry.level, status, policy),
-        "baseline": one.baseline_id if entry.clause.rule.relative else None,
+        "rule": str(judgement.clause),
+        "blocking": _blocks(judgement.level, status, policy),
+        "baseline": subject.baseline_id if judgement.clause.rule.relative else None,
     }
     if isinstance(item, Problem):
-        return GateResult(**shared, message=sentences.of_problem(entry.gate.id, item))
+        return GateResult(**shared, message=sentences.of_problem(judgement.gate.id, item))
     low, high = item.bounds(z)
-    extra = f"worst of {len(entry.items)}" if len(entry.items) > 1 else ""
+    extra = f"worst of {len(judgement.items)}" if len(judgement.items) > 1 else ""
     if (
         status is GateStatus.INCONCLUSIVE
         and policy.stats.correction == "holm"
@@ -315,7 +315,7 @@ def _settle(entry: _Entry, one: Subject, policy: Policy, z: float) -> GateResult
         n=None if item.exact else item.n,
         method=item.method,
         unit=item.unit,
-        message=sentences.of_reading(entry.gate.id, item, entry.clause, status, (z, extra)),
+        message=sentences.of_reading(judgement.gate.id, item, judgement.clause, status, (z, extra)),
         confidence=None if item.exact else policy.stats.confidence,
         p_value=p_value,
         noise_floor=item.noise_floor,
@@ -365,15 +365,15 @@ def _overall(results: list[GateResult]) -> tuple[GateStatus, ExitCode]:
 
 
 def _warnings(policy: Policy, results: list[GateResult]) -> list[str]:
-    found = []
+    warnings = []
     quiet = [r for r in results if not r.blocking and r.status not in (GateStatus.PASS, GateStatus.WAIVED)]
     if quiet:
-        found.append(
+        warnings.append(
             f"warning: {len(quiet)} result{'' if len(quiet) == 1 else 's'} without effect on the exit code did not pass"
         )
     metrics = {gate.metric for gate in policy.gates}
     if any(m.startswith("ece") for m in metrics) and not ({"accuracy", "mpc"} & metrics and {"nll", "brier"} & metrics):
-        found.append(
+        warnings.append(
             "warning: an ECE alone can improve while a model breaks; gate accuracy and NLL (or Brier) beside it"
         )
-    return found
+    return warnings

@@ -59,7 +59,7 @@ _EXAMPLES = {
 
 @dataclass(frozen=True)
 class Limit:
-    """A parsed limit.
+    """A limit as parsed: a number whose unit is settled, and the text it was written as.
 
     Attributes:
         value: in the metric's own unit (rates as fractions), or a fraction of the baseline's value if `of_baseline`.
@@ -73,7 +73,7 @@ class Limit:
 
 
 def parse(written: str | float, unit: Unit, rule: Rule, where: str) -> Limit:
-    """Reads a limit.
+    """Parses a limit with its unit, such as "1.0pp", for a metric and a rule.
 
     Args:
         written: a string with a unit, or a plain number where the unit may be left out.

@@ -33,7 +33,7 @@ Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class Pin(BaseModel):
-    """What one baseline must be."""
+    """Hashes that a pinned baseline must have: of its ONNX file, its test set and its corruption generator."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     onnx_sha256: Sha256
@@ -42,7 +42,7 @@ class Pin(BaseModel):
 
 
 class Lock(BaseModel):
-    """The file edgesafe.lock."""
+    """The content of edgesafe.lock: the pinned baselines by variant id, at least one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     schema_: Literal["edgesafe.lock/1"] = Field(default="edgesafe.lock/1", alias="schema")
@@ -74,7 +74,7 @@ def pin(baselines: Mapping[str, Measurements]) -> str:
 
 
 def load(path: Path) -> Lock:
-    """Reads a lock file.
+    """Reads and checks a lock file.
 
     Raises:
         PolicyError: it is missing, damaged, empty or of another schema.
@@ -83,7 +83,15 @@ def load(path: Path) -> Lock:
 
 
 def loads(text: str, *, source: str) -> Lock:
-    """As `load`, from the text."""
+    """Reads and checks the text of a lock.
+
+    Args:
+        text: TOML.
+        source: name of the text in messages.
+
+    Raises:
+        PolicyError: it is damaged, empty or of another schema.
+    """
     return _checked(parse_toml(text, source, PolicyError), source)
 
 
@@ -126,11 +134,11 @@ def verify(lock: Lock, baseline: str | None, measured: Measurements | None) -> N
         raise IntegrityError(
             f"baseline '{baseline}' is not pinned", where="edgesafe.lock", fix=f"compare with one of: {pinned}"
         )
-    for key, found in _pin_of(measured).items():
+    for key, actual in _pin_of(measured).items():
         wanted = getattr(expected, key)
-        if found != wanted:
+        if actual != wanted:
             raise IntegrityError(
-                f"{key} of '{baseline}' is {found[:19]}…, pinned is {wanted[:19]}…",
+                f"{key} of '{baseline}' is {actual[:19]}…, pinned is {wanted[:19]}…",
                 where="edgesafe.lock",
                 fix="compare with the pinned baseline, or pin the new one on purpose with `edgesafe policy pin`",
             )

@@ -11,17 +11,17 @@ from edgesafe.policy.readings import Subject
 __all__ = ["each", "notes"]
 
 
-def each(policy: Policy, one: Subject) -> Policy:
+def each(policy: Policy, subject: Subject) -> Policy:
     """The policy for one of several looks at a growing sample: together they err as seldom as it asks (Bonferroni)."""
-    count = _looks(one)
+    count = _looks(subject)
     if count == 1:
         return policy
     return replace(policy, stats=policy.stats.model_copy(update={"confidence": _each_at(policy, count)}))
 
 
-def _looks(one: Subject) -> int:
+def _looks(subject: Subject) -> int:
     """How often the candidate's sample could have been judged while it grew; 1: it did not grow."""
-    return one.candidate.sample.looks if one.candidate.sample is not None else 1
+    return subject.candidate.sample.looks if subject.candidate.sample is not None else 1
 
 
 def _each_at(policy: Policy, count: int) -> float:
@@ -35,22 +35,24 @@ def notes(judged: Sequence[tuple[Subject, Policy]], policy: Policy) -> list[str]
         judged: each candidate, and the policy that it was judged by.
         policy: as written.
     """
-    found = []
+    lines = []
     sampled = [
-        one.id for one, _ in judged if one.candidate.sample is not None and one.candidate.sample.design is not None
+        subject.id
+        for subject, _ in judged
+        if subject.candidate.sample is not None and subject.candidate.sample.design is not None
     ]
     if sampled:
-        found.append(
+        lines.append(
             "measured on a sample of the corrupted images; bounds on them are about this fixed benchmark and not about "
             f'new images (what ships should also pass with mode = "full"): {", ".join(sampled)}'
         )
     looks: dict[int, list[str]] = {}
-    for one, own in judged:
+    for subject, own in judged:
         if own is not policy:
-            looks.setdefault(_looks(one), []).append(one.id)
+            looks.setdefault(_looks(subject), []).append(subject.id)
     for count, ids in sorted(looks.items()):
-        found.append(
+        lines.append(
             f"measured on a growing sample that could be judged {count} times; each bound holds at "
             f"{_each_at(policy, count):.2%}, together {policy.stats.confidence:.2%}: {', '.join(ids)}"
         )
-    return found
+    return lines

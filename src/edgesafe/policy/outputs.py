@@ -85,11 +85,11 @@ def to_junit(verdict: Verdict) -> str:
     for variant in verdict.variants:
         suite = ElementTree.SubElement(root, "testsuite", {"name": xml(variant)})
         counts = dict.fromkeys(totals, 0)
-        results = [one for one in verdict.gates if one.variant == variant]
-        ids = [one.id for one in results]
-        for one in results:
-            name = one.id if ids.count(one.id) == 1 else f"{one.id} ({one.rule})"
-            kind = _test_case(suite, one, name)
+        results = [result for result in verdict.gates if result.variant == variant]
+        ids = [result.id for result in results]
+        for result in results:
+            name = result.id if ids.count(result.id) == 1 else f"{result.id} ({result.rule})"
+            kind = _test_case(suite, result, name)
             counts["tests"] += 1
             if kind:
                 counts[kind] += 1
@@ -100,9 +100,9 @@ def to_junit(verdict: Verdict) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
-def _test_case(suite: ElementTree.Element, one: GateResult, name: str) -> str:
+def _test_case(suite: ElementTree.Element, result: GateResult, name: str) -> str:
     """Adds a test case; returns which count it belongs to, "" for a plain pass."""
-    attributes = {"classname": xml(f"edgesafe.{one.variant}"), "name": xml(name), "time": "0"}
+    attributes = {"classname": xml(f"edgesafe.{result.variant}"), "name": xml(name), "time": "0"}
     case = ElementTree.SubElement(suite, "testcase", attributes)
     properties = ElementTree.SubElement(case, "properties")
     for key in (
@@ -119,20 +119,20 @@ def _test_case(suite: ElementTree.Element, one: GateResult, name: str) -> str:
         "method",
         "baseline",
     ):
-        value = getattr(one, key)
+        value = getattr(result, key)
         if value is not None and value != "":
             text = repr(value) if isinstance(value, float) else str(value)
             ElementTree.SubElement(properties, "property", {"name": key, "value": xml(text)})
-    if one.status is GateStatus.PASS:
+    if result.status is GateStatus.PASS:
         return ""
     tag, kind = "skipped", "skipped"
-    if one.blocking:
-        undecided = one.status in (GateStatus.MISSING, GateStatus.REFUSED)
+    if result.blocking:
+        undecided = result.status in (GateStatus.MISSING, GateStatus.REFUSED)
         tag, kind = ("error", "errors") if undecided else ("failure", "failures")
-    found = ElementTree.SubElement(case, tag, {"message": xml(one.message)})
-    if one.blocking:
-        found.set("type", one.status.value)
-        found.text = xml(one.message)
+    outcome = ElementTree.SubElement(case, tag, {"message": xml(result.message)})
+    if result.blocking:
+        outcome.set("type", result.status.value)
+        outcome.text = xml(result.message)
     return kind
 
 
@@ -158,10 +158,10 @@ def to_markdown(verdict: Verdict) -> str:
     notes = ["", *(f"- {markdown(note)}" for note in verdict.notes[:50])] if verdict.notes else []
     if len(verdict.notes) > 50:
         notes.append(f"- {len(verdict.notes) - 50} more notes")
-    ordered = [one for one in verdict.gates if one.status not in _GOOD] + [
-        one for one in verdict.gates if one.status in _GOOD
+    ordered = [result for result in verdict.gates if result.status not in _GOOD] + [
+        result for result in verdict.gates if result.status in _GOOD
     ]
-    rows = [_row(one) for one in ordered]
+    rows = [_row(result) for result in ordered]
     budget = MARKDOWN_BYTES - _size([*head, *(note[:1000] for note in notes)]) - 100
     kept = 0
     for row in rows:
@@ -174,11 +174,11 @@ def to_markdown(verdict: Verdict) -> str:
     return "\n".join([*head, *rows[:kept], *(note[:1000] for note in notes)]) + "\n"
 
 
-def _row(one: GateResult) -> str:
-    level = " (warn)" if one.level == "warn" else ""
-    message = one.message if len(one.message) <= 2000 else one.message[:1999] + "…"
-    variant, gate = markdown_code(one.variant), markdown_code(one.id)
-    return f"| {STATUS[one.status].mark} | `{variant}` | `{gate}`{level} | {markdown(message)} |"
+def _row(result: GateResult) -> str:
+    level = " (warn)" if result.level == "warn" else ""
+    message = result.message if len(result.message) <= 2000 else result.message[:1999] + "…"
+    variant, gate = markdown_code(result.variant), markdown_code(result.id)
+    return f"| {STATUS[result.status].mark} | `{variant}` | `{gate}`{level} | {markdown(message)} |"
 
 
 def _size(lines: list[str]) -> int:
@@ -202,27 +202,31 @@ def to_openmetrics(verdict: Verdict) -> str:
         "# TYPE edgesafe_gate_status gauge",
         "# HELP edgesafe_gate_status 0 pass, 1 waived, 2 inconclusive, 3 fail, 4 missing, 5 refused.",
     ]
-    lines += [f"edgesafe_gate_status{{{study},{_labels(one)}}} {_badness(one.status)}" for one in verdict.gates]
+    lines += [
+        f"edgesafe_gate_status{{{study},{_labels(result)}}} {_badness(result.status)}" for result in verdict.gates
+    ]
     for key, told in (("estimate", "Estimate"), ("low", "Lower bound"), ("high", "Upper bound"), ("limit", "Limit")):
-        rows = [(one, getattr(one, key)) for one in verdict.gates if getattr(one, key) is not None]
+        rows = [(result, getattr(result, key)) for result in verdict.gates if getattr(result, key) is not None]
         if rows:
             lines.append(f"# TYPE edgesafe_gate_{key} gauge")
             lines.append(f"# HELP edgesafe_gate_{key} {told}, in the unit of the label.")
-            lines += [f"edgesafe_gate_{key}{{{study},{_labels(one)},{_unit(one)}}} {value!r}" for one, value in rows]
+            lines += [
+                f"edgesafe_gate_{key}{{{study},{_labels(result)},{_unit(result)}}} {value!r}" for result, value in rows
+            ]
     return "\n".join([*lines, "# EOF"]) + "\n"
 
 
-def _labels(one: GateResult) -> str:
-    pairs = (("variant", one.variant), ("gate", one.id), ("metric", one.metric), ("rule", one.rule))
+def _labels(result: GateResult) -> str:
+    pairs = (("variant", result.variant), ("gate", result.id), ("metric", result.metric), ("rule", result.rule))
     return ",".join(f'{key}="{openmetrics(value)}"' for key, value in pairs)
 
 
-def _unit(one: GateResult) -> str:
-    return f'unit="{one.unit.value if one.unit is not None else ""}"'
+def _unit(result: GateResult) -> str:
+    return f'unit="{result.unit.value if result.unit is not None else ""}"'
 
 
 def _badness(status: GateStatus) -> int:
-    """0 for a pass, the more the worse."""
+    """Rank of a status: 0 for a pass, up to 5 for a refusal; the higher, the worse."""
     return len(WORST_FIRST) - 1 - WORST_FIRST.index(status)
 
 
@@ -234,11 +238,14 @@ def annotations(verdict: Verdict) -> str:
 
     Where there are more, the last line says how many. Empty where everything passed without a warning.
     """
-    blocking = [("error", one) for one in verdict.gates if one.blocking]
-    others = [("warning", one) for one in verdict.gates if not one.blocking and one.status is not GateStatus.PASS]
+    blocking = [("error", result) for result in verdict.gates if result.blocking]
+    others = [
+        ("warning", result) for result in verdict.gates if not result.blocking and result.status is not GateStatus.PASS
+    ]
     lines = [
-        f"::{kind} title={workflow_property(f'edgesafe {one.id} ({one.variant})')}::{workflow_data(one.message)}"
-        for kind, one in [*blocking, *others]
+        f"::{kind} title={workflow_property(f'edgesafe {result.id} ({result.variant})')}"
+        f"::{workflow_data(result.message)}"
+        for kind, result in [*blocking, *others]
     ]
     lines += [
         f"::warning title=edgesafe::{workflow_data(note)}" for note in verdict.notes if note.startswith("warning: ")

@@ -123,13 +123,13 @@ class PolicyFile(_Table):
 
 @dataclass(frozen=True)
 class Clause:
-    """One rule and its limit."""
+    """One rule of a gate, and the limit that the policy gives it."""
 
     rule: Rule
     limit: Limit
 
     def __str__(self) -> str:
-        """As in the policy: "max_drop 1.0pp"."""
+        """The clause as a policy writes it: "max_drop 1.0pp"."""
         return f"{self.rule.value} {self.limit.text}"
 
 
@@ -157,7 +157,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy that can be decided. `sha256` is that of the file's text."""
+    """A checked policy, as decisions use it. `sha256` is that of the file's bytes."""
 
     profile: str
     variants: tuple[str, ...]
@@ -179,7 +179,15 @@ def load(path: Path) -> Policy:
 
 
 def loads(text: str, *, source: str = "policy") -> Policy:
-    """As `load`, from the text. `source` is named in messages."""
+    """Reads and checks the text of a policy.
+
+    Args:
+        text: TOML.
+        source: name of the text in messages.
+
+    Raises:
+        PolicyError: not TOML, another schema, an unknown key or metric, a wrong limit or rule, as for `load`.
+    """
     return _checked(parse_toml(text, source, PolicyError), text.encode(), source=source)
 
 
@@ -209,15 +217,15 @@ def _checked(tables: Mapping[str, Any], content: bytes, *, source: str) -> Polic
 
 
 def _check_schema(tables: Mapping[str, Any], source: str) -> None:
-    found = tables.get("schema")
-    if found is None:
+    schema = tables.get("schema")
+    if schema is None:
         raise PolicyError("no schema", where=source, fix=f'begin the file with schema = "{SCHEMA}"')
-    if found == SCHEMA:
+    if schema == SCHEMA:
         return
-    family, _, major = str(found).partition("/")
+    family, _, major = str(schema).partition("/")
     if family == SCHEMA.partition("/")[0] and major.isdecimal() and major.isascii() and major > "1":
-        raise PolicyError(f"schema '{found}' is newer than this edgesafe knows", where=source, fix="update edgesafe")
-    raise PolicyError(f"schema '{found}' is not a policy's", where=source, fix=f'write schema = "{SCHEMA}"')
+        raise PolicyError(f"schema '{schema}' is newer than this edgesafe knows", where=source, fix="update edgesafe")
+    raise PolicyError(f"schema '{schema}' is not a policy's", where=source, fix=f'write schema = "{SCHEMA}"')
 
 
 def _check_keys(tables: Mapping[str, Any], source: str) -> None:
@@ -269,7 +277,7 @@ def _gate(table: GateTable, where: str) -> Gate:
         raise PolicyError(
             f"unknown metric '{table.metric}'", where=where, fix=f"did you mean '{_nearest_metric(table.metric)}'?"
         )
-    units = {one.unit for one in infos}
+    units = {metric.unit for metric in infos}
     if len(units) > 1:
         raise PolicyError(f"the family '{table.metric}' mixes units", where=where, fix="write one gate for each metric")
     written = {rule: getattr(table, rule.value) for rule in Rule if getattr(table, rule.value) is not None}
@@ -279,7 +287,7 @@ def _gate(table: GateTable, where: str) -> Gate:
         )
     clauses = []
     for rule, value in written.items():
-        if any(rule not in one.rules() for one in infos):
+        if any(rule not in metric.rules() for metric in infos):
             raise PolicyError(
                 _senseless(rule, table.metric), where=f"{where}.{rule.value}", fix=_instead(infos[0], rule)
             )
@@ -291,11 +299,11 @@ def _senseless(rule: Rule, metric: str) -> str:
     return f"{rule.value} makes no sense for '{metric}'"
 
 
-def _instead(one: MetricInfo, rule: Rule) -> str:
-    if one.id.startswith("latency.") and rule.relative and one.id != "latency.ratio":
+def _instead(metric: MetricInfo, rule: Rule) -> str:
+    if metric.id.startswith("latency.") and rule.relative and metric.id != "latency.ratio":
         return 'write metric = "latency.ratio", max = "0.9x": it is measured interleaved, so it has an interval'
-    direction = "higher is better" if one.higher_is_better else "lower is better"
-    return f"it allows {_names(one.rules())} ({direction})"
+    direction = "higher is better" if metric.higher_is_better else "lower is better"
+    return f"it allows {_names(metric.rules())} ({direction})"
 
 
 def _names(rules: tuple[Rule, ...]) -> str:
@@ -306,16 +314,16 @@ def _nearest_metric(metric: str) -> str:
     """For a family, the family of the nearest id; otherwise the nearest id."""
     if not is_family(metric):
         return nearest(metric, known())
-    families = sorted({one.rpartition(".")[0] + ".*" for one in known() if "." in one})
+    families = sorted({name.rpartition(".")[0] + ".*" for name in known() if "." in name})
     return nearest(
         metric, [family for family in families if len({known()[i].unit for i in expand(family, known())}) == 1]
     )
 
 
 def _waiver(table: WaiverTable, gates: tuple[Gate, ...], where: str) -> Waiver:
-    gate = next((one for one in gates if one.id == table.gate), None)
+    gate = next((gate for gate in gates if gate.id == table.gate), None)
     if gate is None:
-        near = nearest(table.gate, [one.id for one in gates])
+        near = nearest(table.gate, [gate.id for gate in gates])
         raise PolicyError(f"waiver of an unknown gate '{table.gate}'", where=where, fix=f"did you mean '{near}'?")
     if len(gate.clauses) != 1:
         raise PolicyError(

@@ -139,7 +139,7 @@ def _block(wish: _Wish, base: Measurements, others: list[Measurements]) -> str:
     measured = list(expand(wish.metric, base.metrics)) if is_family(wish.metric) else [wish.metric]
     measured = [metric for metric in measured if metric in base.metrics]
     if wish.metric in ("latency.ratio",):
-        measured = [wish.metric] if any(wish.metric in one.metrics for one in others) else []
+        measured = [wish.metric] if any(wish.metric in other.metrics for other in others) else []
     if not measured:
         return ""
     limit, reason = _limit(wish, measured, base, others)
@@ -159,55 +159,58 @@ def _block(wish: _Wish, base: Measurements, others: list[Measurements]) -> str:
 
 
 def _limit(wish: _Wish, measured: list[str], base: Measurements, others: list[Measurements]) -> tuple[float, str]:
-    """The limit to propose, and why."""
-    one = info(measured[0])
-    if one is None or one.basis is not Basis.IMAGES:
+    """The limit to propose, in the unit of the metric, and a sentence with its reason; "" where it needs none."""
+    entry = info(measured[0])
+    if entry is None or entry.basis is not Basis.IMAGES:
         return wish.limit, ""
     if wish.rule is Rule.MAX:
-        found = base.metrics[wish.metric]
-        floor, reached = found.noise_floor or 0.0, found.high if found.high is not None else found.estimate
-        (told_floor, told_value), unit = show((floor, found.estimate), found.unit)
-        reason = f"Noise floor at n={found.n:,}: {told_floor}{unit}; the baseline shows {told_value}{unit}."
+        measurement = base.metrics[wish.metric]
+        floor, reached = (
+            measurement.noise_floor or 0.0,
+            measurement.high if measurement.high is not None else measurement.estimate,
+        )
+        (told_floor, told_value), unit = show((floor, measurement.estimate), measurement.unit)
+        reason = f"Noise floor at n={measurement.n:,}: {told_floor}{unit}; the baseline shows {told_value}{unit}."
         return _round_up(max(wish.limit, floor, reached)), reason
     spread, n = _paired_spread(measured, base, others)
     needed = (_Z + _NORMAL.inv_cdf(POWER)) * spread
-    (told,), unit = show((needed,), one.unit, difference=True)
+    (told,), unit = show((needed,), entry.unit, difference=True)
     reason = f"At n={n:,} an equal model passes 80 % of the time from a limit of {told}{unit} on."
     return max(wish.limit, _round_up(needed)), reason
 
 
 def _paired_spread(measured: list[str], base: Measurements, others: list[Measurements]) -> tuple[float, int]:
     """The largest spread of a paired difference of these metrics, and its n; guessed without a measured candidate."""
-    found = []
+    spreads = []
     for other in others:
         subject = Subject(other.variant, other, None, other.baseline, base, None)
         for metric in measured:
             item = _read(subject, metric, Rule.MAX_INCREASE)
             if item is not None:
-                found.append((max(item.below, item.above), item.n))
-    if found:
-        return max(found)
+                spreads.append((max(item.below, item.above), item.n))
+    if spreads:
+        return max(spreads)
     subject = Subject(base.variant, base, None, None, None, None)
     alone = [item for metric in measured if (item := _read(subject, metric, Rule.MAX)) is not None]
-    return max(((_PAIRED_SHARE * max(one.below, one.above), one.n) for one in alone), default=(0.0, 0))
+    return max(((_PAIRED_SHARE * max(item.below, item.above), item.n) for item in alone), default=(0.0, 0))
 
 
 def _read(subject: Subject, metric: str, rule: Rule) -> Reading | None:
-    one = info(metric)
-    item = read(subject, one, Clause(rule, Limit(0.0, of_baseline=False, text="")), _Z) if one else None
+    entry = info(metric)
+    item = read(subject, entry, Clause(rule, Limit(0.0, of_baseline=False, text="")), _Z) if entry else None
     return item if isinstance(item, Reading) else None
 
 
 def _least_n(base: Measurements, others: list[Measurements]) -> int:
     """The smallest n behind a proposed gate: fewer, next time, is a mistake."""
-    wanted = {one.id for wish in _WISHES for one in members(wish.metric) if one.basis is Basis.IMAGES}
-    found = [value.n for metric, value in base.metrics.items() if metric in wanted]
-    found += [value.n for other in others for metric, value in other.differences.items() if metric in wanted]
-    return min(found, default=1)
+    wanted = {member.id for wish in _WISHES for member in members(wish.metric) if member.basis is Basis.IMAGES}
+    sizes = [value.n for metric, value in base.metrics.items() if metric in wanted]
+    sizes += [value.n for other in others for metric, value in other.differences.items() if metric in wanted]
+    return min(sizes, default=1)
 
 
 def _round_up(value: float) -> float:
-    """To the next of 1, 1.5, 2, 3, 5, 7 or 10 times a power of ten."""
+    """Rounds up to the next of 1, 1.5, 2, 3, 5, 7 or 10 times a power of ten; 0 for what is not positive."""
     if value <= 0.0:
         return 0.0
     power = 10.0 ** math.floor(math.log10(value))
@@ -216,7 +219,7 @@ def _round_up(value: float) -> float:
 
 
 def _comment(text: str) -> str:
-    """Text that stays within one comment line."""
+    """The text with a blank for each character that is not printable, so that it stays within one comment line."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
@@ -240,16 +243,18 @@ def check(policy: Policy, measurements: Mapping[str, Measurements]) -> list[str]
     """
     if not measurements:
         raise NothingEvaluated("no measurements", fix="run compress first")
-    baselines = {one.baseline for one in measurements.values() if one.baseline is not None}
-    candidates = [one for name, one in measurements.items() if name not in baselines] or list(measurements.values())
+    baselines = {candidate.baseline for candidate in measurements.values() if candidate.baseline is not None}
+    candidates = [candidate for name, candidate in measurements.items() if name not in baselines] or list(
+        measurements.values()
+    )
     z = _NORMAL.inv_cdf(policy.stats.confidence)
     lines = []
     for gate in policy.gates:
         for clause in gate.clauses:
-            for one in candidates:
-                base = measurements.get(one.baseline) if one.baseline is not None else None
-                subject = Subject(one.variant, one, None, one.baseline, base, None)
-                lines.append(_line(gate, clause, _hardest(subject, gate, clause, policy), (one.variant, z)))
+            for candidate in candidates:
+                base = measurements.get(candidate.baseline) if candidate.baseline is not None else None
+                subject = Subject(candidate.variant, candidate, None, candidate.baseline, base, None)
+                lines.append(_line(gate, clause, _hardest(subject, gate, clause, policy), (candidate.variant, z)))
     return lines
 
 
@@ -257,7 +262,7 @@ def _hardest(subject: Subject, gate: Gate, clause: Clause, policy: Policy) -> Re
     """The member of a gate that is hardest to decide: a problem, else the widest spread. None: no member at all."""
     infos = metrics_of(subject, gate.metric)
     z = _NORMAL.inv_cdf(policy.stats.confidence)
-    items = [valid(read(subject, one, clause, z), policy.data.min_samples) for one in infos]
+    items = [valid(read(subject, metric, clause, z), policy.data.min_samples) for metric in infos]
     problems = [item for item in items if isinstance(item, Problem)]
     readings = [item for item in items if isinstance(item, Reading)]
     return problems[0] if problems else max(readings, key=lambda item: item.below + item.above, default=None)
@@ -276,7 +281,7 @@ def _line(gate: Gate, clause: Clause, item: Reading | Problem | None, context: t
 
 
 def _told(item: Reading, clause: Clause, z: float) -> tuple[str, str]:
-    """How often samples of this size decide, were what was seen the truth."""
+    """The word "ok" or "weak", and how often samples of this size pass and fail, were what was seen the truth."""
     excess, spread = item.excess(), max(item.below, item.above)
     passes, fails = _power(-excess, spread, z), _power(excess, spread, z)
     (told, told_spread), unit = show((item.estimate, spread), item.unit, difference=clause.rule.relative)

@@ -45,7 +45,11 @@ __all__ = ["Problem", "Reading", "Subject", "exact_values", "metrics_of", "read"
 
 @dataclass(frozen=True)
 class Subject:
-    """One candidate and what it is compared with."""
+    """A candidate to judge, and the baseline that it is compared with.
+
+    Without a baseline `baseline_id` is None; `baseline` alone is None where that variant was not measured. Where a
+    record is None, counted metrics are taken from the measurements alone.
+    """
 
     id: str
     candidate: Measurements
@@ -58,7 +62,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a member of a gate cannot be decided."""
+    """A member of a gate that cannot be decided: its exact metric id, MISSING or REFUSED, and why."""
 
     metric: str
     status: GateStatus  #: MISSING or REFUSED
@@ -99,7 +103,7 @@ class Reading:
 
     @property
     def exact(self) -> bool:
-        """Whether the number is counted and not estimated."""
+        """Whether the number is counted and not estimated, so that it has no uncertainty."""
         return self.info.basis is Basis.EXACT
 
     def bounds(self, z: float) -> tuple[float, float]:
@@ -125,84 +129,91 @@ class Reading:
         return 1.0 - NormalDist().cdf(excess / spread)
 
 
-def read(subject: Subject, one: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
+def read(subject: Subject, metric: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
     """The reading of one metric under one rule.
 
     Args:
-        subject: the candidate.
-        one: the metric (an exact id).
+        subject: the candidate, and its baseline.
+        metric: of the catalogue, with an exact id.
         clause: rule and limit.
         z: normal quantile of the decision's confidence; used only for differences in which no image changed.
+
+    Returns:
+        The number with its spreads and the limit in its unit; a problem where the records hold no such number.
 
     Raises:
         IntegrityError: a record contradicts itself, its key, its unit or another record.
         NonFiniteError: a number is not finite.
     """
-    if (clause.rule.relative or one.paired) and (problem := _no_baseline(subject, one)):
+    if (clause.rule.relative or metric.paired) and (problem := _no_baseline(subject, metric)):
         return problem
     if not clause.rule.relative:
-        return _absolute(subject, one, clause)
-    if one.basis is Basis.EXACT:
-        return _exact_difference(subject, one, clause)
-    return _paired(subject, one, clause, z)
+        return _absolute(subject, metric, clause)
+    if metric.basis is Basis.EXACT:
+        return _exact_difference(subject, metric, clause)
+    return _paired(subject, metric, clause, z)
 
 
-def _no_baseline(subject: Subject, one: MetricInfo) -> Problem | None:
-    """Why there is nothing to compare `one` with; None if there is."""
+def _no_baseline(subject: Subject, metric: MetricInfo) -> Problem | None:
+    """Why there is nothing to compare `metric` with; None if there is."""
     if subject.baseline_id is None:
         return Problem(
-            one.id, GateStatus.MISSING, "no baseline to compare with; measure one, or ask for absolute gates only"
+            metric.id, GateStatus.MISSING, "no baseline to compare with; measure one, or ask for absolute gates only"
         )
     if subject.baseline is None and subject.baseline_record is None:
-        return Problem(one.id, GateStatus.MISSING, f"the baseline '{subject.baseline_id}' has no measurements")
-    if one.basis is not Basis.EXACT and subject.candidate.baseline != subject.baseline_id:
+        return Problem(metric.id, GateStatus.MISSING, f"the baseline '{subject.baseline_id}' has no measurements")
+    if metric.basis is not Basis.EXACT and subject.candidate.baseline != subject.baseline_id:
         against = subject.candidate.baseline or "nothing"
-        return Problem(one.id, GateStatus.MISSING, f"measured against '{against}', not against '{subject.baseline_id}'")
+        return Problem(
+            metric.id, GateStatus.MISSING, f"measured against '{against}', not against '{subject.baseline_id}'"
+        )
     return None
 
 
-def _absolute(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Problem:
-    if one.basis is Basis.EXACT:
-        value = exact_values(subject.candidate, subject.record).get(one.id)
+def _absolute(subject: Subject, metric: MetricInfo, clause: Clause) -> Reading | Problem:
+    if metric.basis is Basis.EXACT:
+        value = exact_values(subject.candidate, subject.record).get(metric.id)
         if value is None:
-            return _missing(one)
-        return Reading(one.id, clause.rule, value, clause.limit.value, 0.0, 0.0, 1, IntervalMethod.EXACT, one.unit, one)
-    stored: Measurement | Comparison | None = subject.candidate.metrics.get(one.id)
-    if stored is None and one.paired:
-        stored = subject.candidate.differences.get(one.id)
+            return _missing(metric)
+        return Reading(
+            metric.id, clause.rule, value, clause.limit.value, 0.0, 0.0, 1, IntervalMethod.EXACT, metric.unit, metric
+        )
+    stored: Measurement | Comparison | None = subject.candidate.metrics.get(metric.id)
+    if stored is None and metric.paired:
+        stored = subject.candidate.differences.get(metric.id)
     if stored is None:
-        return _missing(one)
-    _check(stored, one, subject.id)
+        return _missing(metric)
+    _check(stored, metric, subject.id)
     spreads = _spreads(stored)
     if spreads is None:
-        return _no_uncertainty(one)
-    floor = stored.noise_floor if one.is_ece and isinstance(stored, Measurement) else None
+        return _no_uncertainty(metric)
+    floor = stored.noise_floor if metric.is_ece and isinstance(stored, Measurement) else None
     value, limit, n, method = stored.estimate, clause.limit.value, _images(stored), stored.method
-    return Reading(one.id, clause.rule, value, limit, *spreads, n, method, one.unit, one, floor)
+    return Reading(metric.id, clause.rule, value, limit, *spreads, n, method, metric.unit, metric, floor)
 
 
-def _paired(subject: Subject, one: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
-    stored = subject.candidate.differences.get(one.id)
+def _paired(subject: Subject, metric: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
+    stored = subject.candidate.differences.get(metric.id)
     if stored is None:
-        return Problem(one.id, GateStatus.MISSING, f"no paired difference of '{one.id}' was measured")
-    _check(stored, one, subject.id)
+        return Problem(metric.id, GateStatus.MISSING, f"no paired difference of '{metric.id}' was measured")
+    _check(stored, metric, subject.id)
     spreads = _spreads(stored)
     if spreads is None:
-        return _no_uncertainty(one)
+        return _no_uncertainty(metric)
     below, above = _unseen(stored, *spreads, z)
     share = _share(clause)
     if share is not None and share != 0.0:
-        own = subject.baseline.metrics.get(one.id) if subject.baseline else None
+        own = subject.baseline.metrics.get(metric.id) if subject.baseline else None
         if own is None:
-            return Problem(one.id, GateStatus.MISSING, f"the baseline's own '{one.id}' was not measured")
-        _check(own, one, subject.baseline_id or "")
+            return Problem(metric.id, GateStatus.MISSING, f"the baseline's own '{metric.id}' was not measured")
+        _check(own, metric, subject.baseline_id or "")
         of_baseline = _spreads(own)
         if of_baseline is None:
-            return _no_uncertainty(one)
+            return _no_uncertainty(metric)
         extra = abs(share) * max(of_baseline)
         below, above = below + extra, above + extra
     source = (_images(stored), _as_paired(stored.method))
-    return _against(one, clause, (stored.estimate, stored.baseline), (below, above), source)
+    return _against(metric, clause, (stored.estimate, stored.baseline), (below, above), source)
 
 
 def _images(stored: Measurement | Comparison) -> int:
@@ -214,35 +225,40 @@ def _as_paired(method: IntervalMethod) -> str:
     return method if method.is_paired else f"{method}, paired"
 
 
-def _exact_difference(subject: Subject, one: MetricInfo, clause: Clause) -> Reading | Problem:
-    value = exact_values(subject.candidate, subject.record).get(one.id)
+def _exact_difference(subject: Subject, metric: MetricInfo, clause: Clause) -> Reading | Problem:
+    value = exact_values(subject.candidate, subject.record).get(metric.id)
     if value is None:
-        return _missing(one)
-    base = exact_values(subject.baseline, subject.baseline_record).get(one.id)
+        return _missing(metric)
+    base = exact_values(subject.baseline, subject.baseline_record).get(metric.id)
     if base is None:
-        return Problem(one.id, GateStatus.MISSING, f"the baseline has no '{one.id}'")
-    return _against(one, clause, (value - base, base), (0.0, 0.0), (1, IntervalMethod.EXACT))
+        return Problem(metric.id, GateStatus.MISSING, f"the baseline has no '{metric.id}'")
+    return _against(metric, clause, (value - base, base), (0.0, 0.0), (1, IntervalMethod.EXACT))
 
 
 def _against(
-    one: MetricInfo, clause: Clause, values: tuple[float, float], spreads: tuple[float, float], source: tuple[int, str]
+    metric: MetricInfo,
+    clause: Clause,
+    values: tuple[float, float],
+    spreads: tuple[float, float],
+    source: tuple[int, str],
 ) -> Reading | Problem:
     """Turns (difference, baseline value) into the orientation of the rule and the limit into the metric's unit."""
     (difference, base), (below, above), (n, method), rule = values, spreads, source, clause.rule
     if rule is Rule.MAX_RATIO:
         if base <= 0.0:
             return Problem(
-                one.id, GateStatus.REFUSED, f"the baseline's '{one.id}' is {base:g}, so there is no ratio to it"
+                metric.id, GateStatus.REFUSED, f"the baseline's '{metric.id}' is {base:g}, so there is no ratio to it"
             )
         ratio = 1.0 + difference / base
         return Reading(
-            one.id, rule, ratio, clause.limit.value, below / base, above / base, n, method, Unit.RATIO, one, of=base
-        )
+            metric.id, rule, ratio, clause.limit.value, below / base, above / base, n, method, Unit.RATIO, metric,
+            of=base,
+        )  # fmt: skip
     if rule is Rule.MAX_DROP:
         difference, below, above = -difference, above, below
     limit = clause.limit.value * base if clause.limit.of_baseline else clause.limit.value
     of = base if clause.limit.of_baseline else None
-    return Reading(one.id, rule, difference, limit, below, above, n, method, one.unit, one, of=of)
+    return Reading(metric.id, rule, difference, limit, below, above, n, method, metric.unit, metric, of=of)
 
 
 def _share(clause: Clause) -> float | None:
@@ -271,50 +287,52 @@ def exact_values(measured: Measurements | None, record: VariantRecord | None) ->
     Raises:
         IntegrityError: the two name different values for one metric.
     """
-    found = _recorded(record) if record is not None else {}
+    values = _recorded(record) if record is not None else {}
     if measured is None:
-        return found
+        return values
     for metric, stored in measured.metrics.items():
-        if (one := info(metric)) is None or one.basis is not Basis.EXACT:
+        if (entry := info(metric)) is None or entry.basis is not Basis.EXACT:
             continue
         if not math.isfinite(stored.estimate):
             raise NonFiniteError(f"{metric} is not finite", where=measured.variant, fix="measure again")
-        if metric in found and not math.isclose(found[metric], stored.estimate, rel_tol=1e-9, abs_tol=1e-12):
+        if metric in values and not math.isclose(values[metric], stored.estimate, rel_tol=1e-9, abs_tol=1e-12):
             raise IntegrityError(
-                f"{metric} is {stored.estimate:g} in measurements.json and {found[metric]:g} in variant.json",
+                f"{metric} is {stored.estimate:g} in measurements.json and {values[metric]:g} in variant.json",
                 where=measured.variant, fix="measure again: one of the files was edited or is stale",
             )  # fmt: skip
-        found[metric] = stored.estimate
-    return found
+        values[metric] = stored.estimate
+    return values
 
 
 def _recorded(record: VariantRecord) -> dict[str, float]:
     """The counted metrics that variant.json holds."""
     counted = {"size.params": record.params, "sparsity": record.sparsity, "macs": record.macs}
-    found = {metric: float(value) for metric, value in counted.items() if value is not None}
+    values = {metric: float(value) for metric, value in counted.items() if value is not None}
     for file, metric in FILE_SIZES.items():
         if (artefact := record.artefact(file)) is not None:
-            found[metric] = float(artefact.bytes)
+            values[metric] = float(artefact.bytes)
     if record.parity:
-        found["parity.max_abs_logit"] = max(one.max_abs_logit for one in record.parity)
-    return found
+        values["parity.max_abs_logit"] = max(parity.max_abs_logit for parity in record.parity)
+    return values
 
 
-def _check(stored: Measurement | Comparison, one: MetricInfo, where: str) -> None:
+def _check(stored: Measurement | Comparison, metric: MetricInfo, where: str) -> None:
     """A record must be about the metric it is filed under, in its unit, finite, with an interval round its estimate."""
-    if stored.metric != one.id:
-        raise IntegrityError(f"'{stored.metric}' is filed as '{one.id}'", where=where, fix="measure again")
-    if stored.unit is not one.unit:
+    if stored.metric != metric.id:
+        raise IntegrityError(f"'{stored.metric}' is filed as '{metric.id}'", where=where, fix="measure again")
+    if stored.unit is not metric.unit:
         raise IntegrityError(
-            f"'{one.id}' is in {stored.unit.value}, not in {one.unit.value}", where=where, fix="measure again"
+            f"'{metric.id}' is in {stored.unit.value}, not in {metric.unit.value}", where=where, fix="measure again"
         )
     numbers = (stored.estimate, stored.low, stored.high, stored.se, stored.interval_level)
     if any(number is not None and not math.isfinite(number) for number in numbers):
-        raise NonFiniteError(f"'{one.id}' is not finite", where=where, fix="measure again")
+        raise NonFiniteError(f"'{metric.id}' is not finite", where=where, fix="measure again")
     if stored.n < 1 or (stored.se is not None and stored.se < 0) or not 0.0 < stored.interval_level < 1.0:
-        raise IntegrityError(f"'{one.id}' has an impossible n, se or interval level", where=where, fix="measure again")
+        raise IntegrityError(
+            f"'{metric.id}' has an impossible n, se or interval level", where=where, fix="measure again"
+        )
     if stored.low is not None and stored.high is not None and stored.low > stored.high:
-        raise IntegrityError(f"the interval of '{one.id}' is upside down", where=where, fix="measure again")
+        raise IntegrityError(f"the interval of '{metric.id}' is upside down", where=where, fix="measure again")
 
 
 def _spreads(stored: Measurement | Comparison) -> tuple[float, float] | None:
@@ -331,12 +349,14 @@ def _spreads(stored: Measurement | Comparison) -> tuple[float, float] | None:
     return (stored.se, stored.se) if stored.se is not None else None
 
 
-def _missing(one: MetricInfo) -> Problem:
-    return Problem(one.id, GateStatus.MISSING, f"'{one.id}' was not measured")
+def _missing(metric: MetricInfo) -> Problem:
+    return Problem(metric.id, GateStatus.MISSING, f"'{metric.id}' was not measured")
 
 
-def _no_uncertainty(one: MetricInfo) -> Problem:
-    return Problem(one.id, GateStatus.REFUSED, f"'{one.id}' has no interval and no standard error; measure it again")
+def _no_uncertainty(metric: MetricInfo) -> Problem:
+    return Problem(
+        metric.id, GateStatus.REFUSED, f"'{metric.id}' has no interval and no standard error; measure it again"
+    )
 
 
 def metrics_of(subject: Subject, metric: str) -> tuple[MetricInfo, ...]:
@@ -349,7 +369,7 @@ def metrics_of(subject: Subject, metric: str) -> tuple[MetricInfo, ...]:
     ids = set(subject.candidate.metrics) | set(subject.candidate.differences)
     if subject.baseline is not None:
         ids |= set(subject.baseline.metrics)
-    return tuple(found for name in expand(metric, ids) if (found := info(name)) is not None)
+    return tuple(member for name in expand(metric, ids) if (member := info(name)) is not None)
 
 
 def valid(item: Reading | Problem, min_samples: int, distinct: float = 1.0) -> Reading | Problem:

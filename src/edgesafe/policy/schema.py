@@ -35,12 +35,12 @@ def generate(name: str) -> str:
 
 
 def shipped(name: str) -> str:
-    """The schema file that ships with the package."""
+    """The JSON text of the schema of "policy", "verdict" or "lock" that ships with the package."""
     return (resources.files("edgesafe.policy") / "schemas" / f"{name}.schema.json").read_text(encoding="utf-8")
 
 
 def write(folder: Path) -> None:
-    """Writes all schemas into `folder`."""
+    """Writes every schema as `generate` gives it into `folder`, which is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in MODELS:
         (folder / f"{name}.schema.json").write_text(generate(name), encoding="utf-8")

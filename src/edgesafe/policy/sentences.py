@@ -19,7 +19,7 @@ __all__ = ["of_problem", "of_reading"]
 
 
 def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, context: tuple[float, str]) -> str:
-    """One line for a decided gate.
+    """One line for a decided gate: status, number with bounds, limit, and what the number rests on.
 
     Args:
         gate: its id.
@@ -46,7 +46,7 @@ def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, 
 
 
 def of_problem(gate: str, problem: Problem) -> str:
-    """One line for a gate that could not be decided."""
+    """One line for a gate that could not be decided: status, gate id and reason."""
     return f"{problem.status.name} {gate}: {problem.reason}"
 
 
@@ -103,6 +103,6 @@ def _more_images(reading: Reading, z: float) -> str:
 
 
 def _two_digits(n: int) -> int:
-    """Rounded up to two leading digits."""
+    """Rounds a positive `n` up to two significant digits: 1,234 gives 1,300."""
     step: int = 10 ** max(len(str(n)) - 2, 0)
     return -(-n // step) * step

@@ -18,7 +18,7 @@ from edgesafe.records import (
     VariantRecord,
 )
 
-__all__ = ["check", "select", "subject"]
+__all__ = ["check", "select", "subject_of"]
 
 
 def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[list[VariantEntry], list[str]]:
@@ -37,11 +37,11 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
         NothingEvaluated: the study holds baselines only.
     """
     ids = [entry.id for entry in study.variants]
-    for one in asked:
-        if one not in ids:
-            near = nearest(one, ids)
+    for variant in asked:
+        if variant not in ids:
+            near = nearest(variant, ids)
             raise UsageError(
-                f"the study has no variant '{one}'",
+                f"the study has no variant '{variant}'",
                 where=study.name,
                 fix=f"did you mean '{near}'?" if near else "run it first",
             )
@@ -64,7 +64,7 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
     return chosen, [f"not judged, not among the policy's variants: {others}"] if others else []
 
 
-def subject(
+def subject_of(
     entry: VariantEntry,
     measurements: Mapping[str, Measurements],
     variants: Mapping[str, VariantRecord],
@@ -87,20 +87,20 @@ def subject(
     )
 
 
-def check(one: Subject, study: StudyRecord, policy: Policy) -> None:
+def check(subject: Subject, study: StudyRecord, policy: Policy) -> None:
     """Refuses records that are about other files, other data or other corruptions than they claim.
 
     Raises:
         IntegrityError: naming the record and the hash that differs.
     """
-    _check_measured(one.id, one.candidate, one.record, study)
+    _check_measured(subject.id, subject.candidate, subject.record, study)
     if policy.data.test_sha256 is not None:
-        _same(policy.data.test_sha256, one.candidate.test_sha256, "the policy's test set", one.id)
-    if one.baseline is None or one.baseline_id is None:
+        _same(policy.data.test_sha256, subject.candidate.test_sha256, "the policy's test set", subject.id)
+    if subject.baseline is None or subject.baseline_id is None:
         return
-    _check_measured(one.baseline_id, one.baseline, one.baseline_record, study)
-    ours, theirs = (corruption_sha256(m.corruptions) for m in (one.candidate, one.baseline))
-    _same(theirs, ours, f"the corruption generator of '{one.baseline_id}'", one.id)
+    _check_measured(subject.baseline_id, subject.baseline, subject.baseline_record, study)
+    ours, theirs = (corruption_sha256(m.corruptions) for m in (subject.candidate, subject.baseline))
+    _same(theirs, ours, f"the corruption generator of '{subject.baseline_id}'", subject.id)
 
 
 def _check_measured(name: str, measured: Measurements, record: VariantRecord | None, study: StudyRecord) -> None:
@@ -111,7 +111,7 @@ def _check_measured(name: str, measured: Measurements, record: VariantRecord | N
         return
     if record.id != name:
         raise IntegrityError(f"holds the record of '{record.id}'", where=name, fix="run compress again")
-    hashes = [one.sha256 for one in record.artefacts if one.file.endswith(".onnx")]
+    hashes = [artefact.sha256 for artefact in record.artefacts if artefact.file.endswith(".onnx")]
     if hashes and measured.onnx_sha256 not in hashes:
         raise IntegrityError(
             f"the file measured ({measured.onnx_sha256[:19]}…) is none of the variant's ONNX files",
@@ -119,10 +119,10 @@ def _check_measured(name: str, measured: Measurements, record: VariantRecord | N
         )  # fmt: skip
 
 
-def _same(expected: str, found: str, what: str, where: str) -> None:
-    if expected != found:
+def _same(expected: str, measured: str, what: str, where: str) -> None:
+    if expected != measured:
         raise IntegrityError(
-            f"{what} is {expected[:19]}…, but {found[:19]}… was measured",
+            f"{what} is {expected[:19]}…, but {measured[:19]}… was measured",
             where=where,
             fix="measure again on the same data",
         )

@@ -15,7 +15,7 @@ EXPIRY_NOTICE_DAYS = 14  #: a waiver with so many days left, or fewer, is announ
 
 def find(policy: Policy, gate: str, candidate: str) -> Waiver | None:
     """The waiver of this gate for the file with this hash, expired or not."""
-    return next((one for one in policy.waivers if one.gate == gate and one.candidate == candidate), None)
+    return next((waiver for waiver in policy.waivers if waiver.gate == gate and waiver.candidate == candidate), None)
 
 
 def settle(waiver: Waiver, readings: list[Reading | Problem], z: float, today: date) -> tuple[GateStatus | None, str]:
@@ -33,7 +33,7 @@ def settle(waiver: Waiver, readings: list[Reading | Problem], z: float, today: d
     terms = f"{waiver.approver} until {waiver.until.isoformat()}: {' '.join(waiver.reason.split())}"
     if today > waiver.until:
         return GateStatus.FAIL, f"waiver by {waiver.approver} expired on {waiver.until.isoformat()}"
-    if all(isinstance(one, Reading) and one.passes(z) for one in readings):
+    if all(isinstance(reading, Reading) and reading.passes(z) for reading in readings):
         return GateStatus.WAIVED, f"waived up to {waiver.clause} by {terms}"
     return None, f"beyond the waiver's own limit {waiver.clause} as well"
 
@@ -46,14 +46,16 @@ def notes(policy: Policy, used: set[tuple[str, str]], today: date) -> list[str]:
         used: (gate, candidate hash) of those that a gate needed.
         today: date of the decision.
     """
-    found = []
-    for one in policy.waivers:
-        name = f"waiver of '{one.gate}' for {one.candidate[:19]}…"
-        left = (one.until - today).days
-        if (one.gate, one.candidate) not in used:
-            found.append(f"warning: {name} was not needed; remove it")
+    lines = []
+    for waiver in policy.waivers:
+        name = f"waiver of '{waiver.gate}' for {waiver.candidate[:19]}…"
+        left = (waiver.until - today).days
+        if (waiver.gate, waiver.candidate) not in used:
+            lines.append(f"warning: {name} was not needed; remove it")
         if left < 0:
-            found.append(f"warning: {name} expired on {one.until.isoformat()}")
+            lines.append(f"warning: {name} expired on {waiver.until.isoformat()}")
         elif left <= EXPIRY_NOTICE_DAYS:
-            found.append(f"warning: {name} expires in {left} day{'' if left == 1 else 's'} ({one.until.isoformat()})")
-    return found
+            lines.append(
+                f"warning: {name} expires in {left} day{'' if left == 1 else 's'} ({waiver.until.isoformat()})"
+            )
+    return lines
