@@ -212,7 +212,7 @@ def evaluate(
     study = evaluate.evaluate(request, target, say)
     verdict = None
     if policy is not None:
-        judged = tuple(one.id for one in study.values() if not one.entry.is_baseline)
+        judged = tuple(variant.id for variant in study.values() if not variant.entry.is_baseline)
         verdict = gate.judge(study, gate.GateRequest(Path(policy), judged, no_baseline=no_baseline))
     result = results.of_study("evaluate", study, verdict)
 

@@ -40,9 +40,9 @@ def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
         study.verify()
     verdict = gate.judge(study, gate.GateRequest(policy)) if policy is not None else None
     certificates = {
-        one.id: archive.from_bytes(content)
-        for one in study.finished()
-        if (content := one.certificates_bytes()) is not None
+        variant.id: archive.from_bytes(content)
+        for variant in study.finished()
+        if (content := variant.certificates_bytes()) is not None
     }
     files = report.build(report.View(study, _Evidences(study), verdict, study.samples(), certificates))
     contents = {

@@ -124,8 +124,8 @@ def _read(file: Path) -> NDArray[np.uint8]:
 
 def installed_photographs() -> Path | None:
     """The directory of the photographs in an installed `imagecorruptions`, or None. The package is not imported."""
-    found = importlib.util.find_spec("imagecorruptions")
-    for place in (found.submodule_search_locations or []) if found else []:
+    spec = importlib.util.find_spec("imagecorruptions")
+    for place in (spec.submodule_search_locations or []) if spec else []:
         directory = Path(place) / "frost"
         if all((directory / name).is_file() for name in PHOTOGRAPHS):
             return directory

@@ -278,11 +278,11 @@ def _check_manifest(manifest: Manifest, directory: Path, images: NDArray[np.uint
 def _check_labels(file: Path, labels: NDArray[np.int64], rows: int, blocks: int) -> None:
     if not file.is_file():
         raise DataError("missing", where=str(file), fix="it must hold the labels of every corrupted image")
-    found = _map(file)
-    if found.ndim != 1 or found.dtype.kind not in "iu" or len(found) not in (rows, rows * blocks):
-        raise DataError(f"holds {found.dtype} {found.shape}, not whole numbers ({rows * blocks},)", where=str(file))
-    for start in range(0, len(found), rows):
-        differ = np.flatnonzero(found[start : start + len(labels)] != labels)
+    stored = _map(file)
+    if stored.ndim != 1 or stored.dtype.kind not in "iu" or len(stored) not in (rows, rows * blocks):
+        raise DataError(f"holds {stored.dtype} {stored.shape}, not whole numbers ({rows * blocks},)", where=str(file))
+    for start in range(0, len(stored), rows):
+        differ = np.flatnonzero(stored[start : start + len(labels)] != labels)
         if differ.size:
             raise DataError(
                 f"{differ.size} labels differ from the clean test set's, the first at image {int(differ[0])}",

@@ -43,7 +43,7 @@ def apply_spatter(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8
     else:
         # where the layer passes 1, the original's conversion to a byte wraps around: kept
         wet = (layer * 255).astype(np.int64).astype(np.uint8)
-        strength = wet.astype(np.float64) * np.stack([_relief(one) for one in wet])
+        strength = wet.astype(np.float64) * np.stack([_relief(surface) for surface in wet])
         peak = strength.max((1, 2), keepdims=True)
         strength = np.divide(strength, peak, out=np.zeros_like(strength), where=peak > 0)
         total = x + (strength * p.blend)[..., None] * _tint(_WATER, s.channels)

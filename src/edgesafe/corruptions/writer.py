@@ -128,8 +128,8 @@ def _take_over(directory: Path, wanted: Manifest) -> Manifest:
     old = Manifest.read(directory)
     if old is None:
         if present:
-            found = f"holds {present[0]} of unknown origin"
-            raise StoreError(found, where=str(directory), fix="choose an empty directory")
+            problem = f"holds {present[0]} of unknown origin"
+            raise StoreError(problem, where=str(directory), fix="choose an empty directory")
         wanted.write(directory)
         return wanted
     before, now = old.settings(), wanted.settings()

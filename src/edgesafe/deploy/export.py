@@ -236,13 +236,13 @@ def _require_contract(proto: onnx.ModelProto, input_shape: tuple[int, int, int],
     opsets = {o.domain or "ai.onnx": o.version for o in proto.opset_import}
     if opsets != {"ai.onnx": opset} or len(proto.functions):
         raise ParityError(f"the exporter wrote opsets {opsets}, not {opset}", where="export.opset", fix="ask for 18")
-    found = [_signature(v) for v in (*proto.graph.input, *proto.graph.output)]
+    written = [_signature(v) for v in (*proto.graph.input, *proto.graph.output)]
     wanted = [
         (INPUT, onnx.TensorProto.UINT8, ("batch", *input_shape)),
         (OUTPUT, onnx.TensorProto.FLOAT, ("batch", classes)),
     ]
-    if found != wanted:
-        raise ParityError(f"the exporter wrote {found}, not {wanted}", where="model.onnx", fix="report this as a bug")
+    if written != wanted:
+        raise ParityError(f"the exporter wrote {written}, not {wanted}", where="model.onnx", fix="report this as a bug")
 
 
 def _require_known(proto: onnx.ModelProto, opset: int) -> None:

@@ -90,8 +90,8 @@ def check_files(
         NothingEvaluated: no images.
     """
     _require_images(images, file)
-    found, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
-    return compare(wanted, found, file=file, reference=reference, bit_equal=bit_equal)
+    candidate, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
+    return compare(wanted, candidate, file=file, reference=reference, bit_equal=bit_equal)
 
 
 def tolerance(reference: NDArray[np.float32]) -> float:
@@ -102,7 +102,7 @@ def tolerance(reference: NDArray[np.float32]) -> float:
 
 def compare(
     wanted: NDArray[np.float32],
-    found: NDArray[np.float32],
+    candidate: NDArray[np.float32],
     *,
     file: str,
     reference: str,
@@ -114,8 +114,8 @@ def compare(
         ParityError: shapes, values or classes differ by more than allowed.
         NonFiniteError: a NaN or an infinity on either side.
     """
-    _require_comparable(wanted, found, file, reference)
-    difference = np.abs(wanted.astype(np.float64) - found.astype(np.float64))
+    _require_comparable(wanted, candidate, file, reference)
+    difference = np.abs(wanted.astype(np.float64) - candidate.astype(np.float64))
     worst = int(difference.max(axis=1).argmax())
     largest, allowed = float(difference[worst].max()), 0.0 if bit_equal else tolerance(wanted)
     if largest > allowed:
@@ -125,7 +125,7 @@ def compare(
             where=file,
             fix="do not ship it; look for an operator that the exporter writes differently",
         )
-    before, after = wanted.argmax(axis=1), found.argmax(axis=1)
+    before, after = wanted.argmax(axis=1), candidate.argmax(axis=1)
     rows = np.flatnonzero(before != after)
     margins = wanted[rows, before[rows]].astype(np.float64) - wanted[rows, after[rows]]
     decided = rows[margins > allowed / 10]
@@ -141,7 +141,7 @@ def compare(
         max_abs_logit=largest,
         argmax_agreement=1.0 - len(rows) / len(wanted),
         n=len(wanted),
-        bit_equal=bool(np.array_equal(wanted, found)),
+        bit_equal=bool(np.array_equal(wanted, candidate)),
     )
 
 
@@ -156,25 +156,25 @@ def observe_files(
         NothingEvaluated: no images.
     """
     _require_images(images, file)
-    found, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
-    _require_comparable(wanted, found, file, reference)
+    candidate, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
+    _require_comparable(wanted, candidate, file, reference)
     return Parity(
         file=file,
         reference=reference,
-        max_abs_logit=float(np.abs(wanted.astype(np.float64) - found).max()),
-        argmax_agreement=float((wanted.argmax(axis=1) == found.argmax(axis=1)).mean()),
+        max_abs_logit=float(np.abs(wanted.astype(np.float64) - candidate).max()),
+        argmax_agreement=float((wanted.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
         n=len(wanted),
-        bit_equal=bool(np.array_equal(wanted, found)),
+        bit_equal=bool(np.array_equal(wanted, candidate)),
     )
 
 
-def _require_comparable(wanted: NDArray[np.float32], found: NDArray[np.float32], file: str, reference: str) -> None:
-    for name, logits in ((reference, wanted), (file, found)):
+def _require_comparable(wanted: NDArray[np.float32], candidate: NDArray[np.float32], file: str, reference: str) -> None:
+    for name, logits in ((reference, wanted), (file, candidate)):
         if not np.isfinite(logits).all():
             raise NonFiniteError("gives logits that are NaN or infinite", where=name, fix="check weights, mean and std")
-    if wanted.shape != found.shape:
+    if wanted.shape != candidate.shape:
         raise ParityError(
-            f"gives logits {found.shape}, {reference} gives {wanted.shape}", where=file, fix="export it again"
+            f"gives logits {candidate.shape}, {reference} gives {wanted.shape}", where=file, fix="export it again"
         )
 
 

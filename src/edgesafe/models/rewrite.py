@@ -166,9 +166,9 @@ def _recognise(function: Callable[[Tensor], Any], like: Tensor) -> _Selection | 
         return None
     for stride in range(1, _MAX_STRIDE + 1):
         for pool in {1, stride}:
-            found = _Selection(channels, int(first.shape[1]), before, stride, pool)
-            if all(torch.equal(found.apply(p), r) for p, r in zip(probes, results, strict=True)):
-                return found
+            selection = _Selection(channels, int(first.shape[1]), before, stride, pool)
+            if all(torch.equal(selection.apply(p), r) for p, r in zip(probes, results, strict=True)):
+                return selection
     return None
 
 
@@ -177,10 +177,10 @@ def _replace_modules(model: nn.Module, inputs: dict[str, Tensor], done: dict[str
     for name, module in list(model.named_modules()):
         if not name or name not in inputs or _has_state(module) or _inside(name, done):
             continue
-        found = _recognise(module, inputs[name])
-        if found is not None:
+        selection = _recognise(module, inputs[name])
+        if selection is not None:
             done[name] = module
-            _set(model, name, found.module(inputs[name]))
+            _set(model, name, selection.module(inputs[name]))
 
 
 def _replace_in_blocks(model: nn.Module, inputs: dict[str, Tensor], done: dict[str, nn.Module]) -> None:
@@ -214,12 +214,12 @@ def _rewrite_block(block: nn.Module, x: Tensor) -> fx.GraphModule | None:
             continue
         for source in _sources(node):
             value = values[source]
-            found = None
+            selection = None
             if isinstance(value, Tensor) and value.ndim == 4:
-                found = _recognise(_function(traced, source, node, x), value)
-            if found is not None:
+                selection = _recognise(_function(traced, source, node, x), value)
+            if selection is not None:
                 name = f"{_NAME}{count}" if count else _NAME
-                traced.add_module(name, found.module(x))
+                traced.add_module(name, selection.module(x))
                 with traced.graph.inserting_after(node):
                     node.replace_all_uses_with(traced.graph.call_module(name, (source,)))
                 count += 1
@@ -262,15 +262,15 @@ def _function(traced: fx.GraphModule, source: fx.Node, node: fx.Node, x: Tensor)
 
 def _sources(node: fx.Node) -> list[fx.Node]:
     """Nodes upstream of `node`, farthest first, not beyond the nearest modules and inputs."""
-    found: list[fx.Node] = []
+    upstream: list[fx.Node] = []
     queue = list(node.all_input_nodes)
     while queue:
         current = queue.pop(0)
-        if current not in found:
-            found.append(current)
+        if current not in upstream:
+            upstream.append(current)
             if current.op in ("call_function", "call_method"):
                 queue += current.all_input_nodes
-    return found[::-1]
+    return upstream[::-1]
 
 
 def _has_state(module: nn.Module) -> bool:

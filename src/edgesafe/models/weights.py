@@ -65,9 +65,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
         if k in own and not isinstance(own[k], nn.UninitializedParameter) and v.shape != own[k].shape
     ]
     problems = [
-        f"{len(found)} {label} ({_first(found)})"
-        for found, label in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
-        if found
+        f"{len(keys)} {label} ({_first(keys)})"
+        for keys, label in ((missing, "missing"), (unexpected, "unexpected"), (shapes, "of another shape"))
+        if keys
     ]
     if problems:
         raise WeightsError(

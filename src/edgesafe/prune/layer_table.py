@@ -46,13 +46,13 @@ def record_of(
 def _notes(plan: Plan) -> tuple[str, ...]:
     """What a reader should know besides the layer table."""
     notes = [f"{group.name} was left alone: {cause}" for group, cause in plan.broken.items()]
-    found = plan.graph.trace
-    if found.computed:
-        share = sum(layer.macs for layer in found.computed.values()) / found.macs_total
+    traced = plan.graph.trace
+    if traced.computed:
+        share = sum(layer.macs for layer in traced.computed.values()) / traced.macs_total
         if share >= _WORTH_SAYING:
             notes.append(
                 f"layers with {share:.0%} of the MACs compute their weight in the forward "
-                f"({next(iter(found.computed))}, …) and were left alone: fold it into the parameter first"
+                f"({next(iter(traced.computed))}, …) and were left alone: fold it into the parameter first"
             )
     scores = torch.cat([scores for _, scores in plan.scored])
     if plan.criterion is Criterion.BN_SCALE and bool(scores.min() == scores.max()):

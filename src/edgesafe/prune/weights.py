@@ -57,7 +57,7 @@ def prune_weights(model: nn.Module, section: CompressSection, ratio: float, cont
     """Set the smallest convolution weights to zero (see `prune.prune`)."""
     inputs = context.inputs()
     pruned = copy.deepcopy(model)
-    found = trace(copy.deepcopy(model), inputs)
+    traced = trace(copy.deepcopy(model), inputs)
     modules = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, _CONVS)}
     own = dict(model.named_parameters())
     weights = {name: own[name] for name in modules if name in own}
@@ -86,8 +86,8 @@ def prune_weights(model: nn.Module, section: CompressSection, ratio: float, cont
         ),
         params_before=params,
         params_after=params,
-        macs_before=found.macs_total,
-        macs_after=found.macs_total,
+        macs_before=traced.macs_total,
+        macs_after=traced.macs_total,
         nonzero_params=sum(int(torch.count_nonzero(p)) for p in after.values()),
         sparsity=zeros / total,
         proof=proof,

@@ -36,28 +36,28 @@ def basis_table(view: View, groups: Sequence[Group]) -> TablePart | None:
         _row(title(k) if k == "flips" else f"Δ {title(k)}", [m.differences[k] for m in measured if k in m.differences])
         for k in _DIFFERENCES
     ]
-    found = tuple(row for row in rows if row is not None)
-    if not found:
+    shown_rows = tuple(row for row in rows if row is not None)
+    if not shown_rows:
         return None
     heads = ("Estimate", "Population: what it speaks of", "Rests on", "Interval", "Unit")
-    return TablePart("What each estimate is about", tuple(Heading(h) for h in heads), found, "basis")
+    return TablePart("What each estimate is about", tuple(Heading(h) for h in heads), shown_rows, "basis")
 
 
-def _row(name: str, found: Sequence[Measurement | Comparison]) -> tuple[Td, ...] | None:
+def _row(name: str, estimates: Sequence[Measurement | Comparison]) -> tuple[Td, ...] | None:
     """One metric; where variants differ, all that occur."""
-    if not found:
+    if not estimates:
         return None
-    exact = all(m.low is None and m.high is None for m in found)
-    levels_seen = sorted({m.interval_level for m in found})
+    exact = all(m.low is None and m.high is None for m in estimates)
+    levels_seen = sorted({m.interval_level for m in estimates})
     levels = " and ".join(f"{c * 100:g} %" for c in levels_seen)
-    methods = _several(m.method.replace("-", " ") for m in found)
-    unit = found[0].unit.value
-    if found[0].unit is Unit.FRACTION:
+    methods = _several(m.method.replace("-", " ") for m in estimates)
+    unit = estimates[0].unit.value
+    if estimates[0].unit is Unit.FRACTION:
         unit = "pp" if name.startswith("Δ") else "%"
     return (
         Td(name),
-        Td(_several(_population(m, exact=exact) for m in found)),
-        Td("counted" if exact else _rests(found)),
+        Td(_several(_population(m, exact=exact) for m in estimates)),
+        Td("counted" if exact else _rests(estimates)),
         Td("exact" if exact else f"{levels}, {methods}"),
         Td(unit),
     )
@@ -70,14 +70,14 @@ def _population(measured: Measurement | Comparison, *, exact: bool) -> str:
     return measured.population.description
 
 
-def _rests(found: Sequence[Measurement | Comparison]) -> str:
+def _rests(estimates: Sequence[Measurement | Comparison]) -> str:
     """Images or runs; images that come in many corruptions count once."""
-    rows = sorted({m.n for m in found})
+    rows = sorted({m.n for m in estimates})
     shown = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
-    details = found[0].details
+    details = estimates[0].details
     if "images" in details and "cells" in details:
         return f"{shown} pictures: {details['images']:,.0f} images in {details['cells']:,.0f} cells"
-    return f"{shown} {'runs' if found[0].metric.startswith('latency') else 'images'}"
+    return f"{shown} {'runs' if estimates[0].metric.startswith('latency') else 'images'}"
 
 
 def _several(texts: Iterable[str]) -> str:

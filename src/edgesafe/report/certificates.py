@@ -59,12 +59,12 @@ def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart |
     ids = _set_ids(view)
     if not ids:
         return None
-    found = {group.key: view.certificates.get(group.first.id) for group in groups}
+    by_group = {group.key: view.certificates.get(group.first.id) for group in groups}
     by_set: dict[str, list[tuple[Group, SetCertificates]]] = {name: [] for name in ids}
     for group in groups:
-        certificates = found[group.key]
-        for one in certificates.sets if certificates is not None else ():
-            by_set.setdefault(one.id, []).append((group, one))
+        certificates = by_group[group.key]
+        for certificate in certificates.sets if certificates is not None else ():
+            by_set.setdefault(certificate.id, []).append((group, certificate))
     pictures = tuple(picture for rows in by_set.values() for picture in _pictures(rows))
     return CertificatesPart(_table(view, groups, ids), _curves(by_set), pictures, _covers(view, ids))
 
@@ -116,7 +116,9 @@ def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart
 def _curves(by_set: dict[str, list[tuple[Group, SetCertificates]]]) -> FigurePart | None:
     """One panel per set that has a range: a step line per variant."""
     drawn = {
-        name: [(group, one) for group, one in rows if one.unit and one.outwards][:_LINES]
+        name: [(group, certificate) for group, certificate in rows if certificate.unit and certificate.outwards][
+            :_LINES
+        ]
         for name, rows in by_set.items()
     }
     drawn = {name: rows for name, rows in drawn.items() if rows}
@@ -138,11 +140,11 @@ def _panel(panel: str, name: str, rows: Sequence[tuple[Group, SetCertificates]])
     with svg.frame(width, height) as figure:
         ax = svg.axes(figure, (48, 40, 116, 40))
         ends = []
-        for k, (group, one) in enumerate(rows):
-            places, share = summary.curve(one)
+        for k, (group, certificate) in enumerate(rows):
+            places, share = summary.curve(certificate)
             ax.step(places, 100 * share, where="post", color=svg.series(k), linewidth=2.0)
             ends.append((clean(group.label), svg.series(k), float(100 * share[-1])))
-        reach = max(one.reach for _, one in rows)
+        reach = max(certificate.reach for _, certificate in rows)
         ax.set_xlim(0, reach)
         ax.locator_params(axis="both", nbins=5)
         low, high = ax.get_ylim()
@@ -170,9 +172,9 @@ def _numbers(drawn: dict[str, list[tuple[Group, SetCertificates]]]) -> TablePart
     columns = (Heading("Variant"), Heading("Set"), *(Heading(f"{100 * s:g} %", "of the range") for s in shares))
     rows = []
     for name, pairs in drawn.items():
-        for group, one in pairs:
-            places, share = summary.curve(one)
-            at = [int(np.searchsorted(places, s * one.reach + 1e-9, side="right")) - 1 for s in shares]
+        for group, certificate in pairs:
+            places, share = summary.curve(certificate)
+            at = [int(np.searchsorted(places, s * certificate.reach + 1e-9, side="right")) - 1 for s in shares]
             rows.append((Td(clean(group.label)), Td(name), *(Td(f"{100 * share[k]:.2f}") for k in at)))
     return TablePart("Certified accuracy, % of images, up to a share of the range", columns, tuple(rows))
 
@@ -182,16 +184,17 @@ def _numbers(drawn: dict[str, list[tuple[Group, SetCertificates]]]) -> TablePart
 
 def _pictures(rows: Sequence[tuple[Group, SetCertificates]]) -> list[Picture]:
     """The witnesses nearest to the untouched image, of the first variant that has any."""
-    for group, one in rows:
-        shown = one.witnesses
+    for group, certificate in rows:
+        shown = certificate.witnesses
         if not len(shown.row) or max(shown.clean.shape[1:3]) > _LARGEST:
             continue
         return [
             Picture(
                 _png(shown.clean[k]),
                 _png(shown.changed[k]),
-                f"{clean(group.label)}, test image {int(one.index[shown.row[k]])} of class "
-                f"{int(one.label[shown.row[k]])}; {clean(shown.text[k])}: taken for class {int(shown.prediction[k])}",
+                f"{clean(group.label)}, test image {int(certificate.index[shown.row[k]])} of class "
+                f"{int(certificate.label[shown.row[k]])}; {clean(shown.text[k])}: "
+                f"taken for class {int(shown.prediction[k])}",
             )
             for k in range(min(_SHOWN, len(shown.row)))
         ]

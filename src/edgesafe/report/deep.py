@@ -161,16 +161,16 @@ def _reliability(name: str, variant: VariantRecord, evidence: Evidence) -> tuple
     if variant.temperature is not None:
         after = reliability(tempered(evidence, variant.temperature.value), correct)
         steps.append((f"After temperature {variant.temperature.value:.2f}", after))
-    panels = tuple(reliability_panel(f"{name}-{k}", head, found) for k, (head, found) in enumerate(steps))
+    panels = tuple(reliability_panel(f"{name}-{k}", head, diagram) for k, (head, diagram) in enumerate(steps))
     rows = []
-    for head, found in steps:
-        for i, (conf, right) in enumerate(zip(found.bins.confidence, found.bins.accuracy, strict=True)):
+    for head, diagram in steps:
+        for i, (conf, right) in enumerate(zip(diagram.bins.confidence, diagram.bins.accuracy, strict=True)):
             rows.append(
                 (
                     Td(f"{head}, bin {i + 1}"),
                     Td(f"{conf * 100:.2f}"),
-                    Td(f"{right * 100:.2f}", f"{found.low[i] * 100:.2f} to {found.high[i] * 100:.2f}"),
-                    Td(f"{found.bins.count[i]:,}"),
+                    Td(f"{right * 100:.2f}", f"{diagram.low[i] * 100:.2f} to {diagram.high[i] * 100:.2f}"),
+                    Td(f"{diagram.bins.count[i]:,}"),
                 )
             )
     heads = (

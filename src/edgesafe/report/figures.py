@@ -55,8 +55,8 @@ def reliability_panel(name: str, heading: str, bins: Reliability) -> Panel:
         under = svg.axes(figure, (66, 44, 24, 242))
         under.stairs(bins.histogram * 100, [k / 20 for k in range(21)], fill=True, color=svg.series(5), alpha=0.75)
         under.set_xlim(0, 1)
-        for one in (ax, under):
-            one.tick_params(labelsize=14)  # two stand side by side in a card, at three quarters of their size
+        for axes in (ax, under):
+            axes.tick_params(labelsize=14)  # two stand side by side in a card, at three quarters of their size
         under.set_xticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25", "50", "75", "100 %"])
         top = max(float(bins.histogram.max()) * 100, 1.0)
         under.set_ylim(0, top)

@@ -53,7 +53,7 @@ def place(
         In the order of `points`. Crowded points choose first.
     """
     dots = [(x - _POINT, y - _POINT, x + _POINT, y + _POINT) for x, y in points]
-    found: list[Placed | None] = [None] * len(points)
+    placed: list[Placed | None] = [None] * len(points)
     blocked = [*taken, *dots]
 
     def crowd(i: int) -> float:
@@ -70,14 +70,14 @@ def place(
             own = None if anchor is None else (points[i], anchor)
             if any(crosses(line, grown) for line in lines):
                 continue
-            others = [dot for k, dot in enumerate(dots) if k != i] + [f.box for f in found if f is not None]
+            others = [dot for k, dot in enumerate(dots) if k != i] + [f.box for f in placed if f is not None]
             if own is not None and any(crosses(own, other) for other in others):
                 continue
             blocked.append(box)
             lines += [] if own is None else [own]
-            found[i] = Placed(box, anchor)
+            placed[i] = Placed(box, anchor)
             break
-    return found
+    return placed
 
 
 def crosses(line: _Line, box: Box) -> bool:
@@ -135,13 +135,13 @@ def label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> int:
     room = (float(edge[0]) + 2, float(ax.bbox.y0) + 2, float(edge[2]) - 2, float(ax.bbox.y1) + 6)
     boxes = [(float(b[0]), float(b[1]), float(b[2]), float(b[3])) for b in taken]
     missing = 0
-    for text, spot, found in zip(shown, spots, place(spots, sizes, boxes, room), strict=True):
-        if found is None:
+    for text, spot, label in zip(shown, spots, place(spots, sizes, boxes, room), strict=True):
+        if label is None:
             text.remove()
             missing += 1
             continue
-        text.set_position(found.box[:2])
-        if found.anchor is not None:
-            xs, ys = zip(spot, found.anchor, strict=True)
+        text.set_position(label.box[:2])
+        if label.anchor is not None:
+            xs, ys = zip(spot, label.anchor, strict=True)
             ax.plot(xs, ys, transform=None, color=svg.MUTED, linewidth=0.8, clip_on=False, zorder=1)
     return missing

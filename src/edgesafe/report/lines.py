@@ -206,8 +206,8 @@ def _of(all_series: Sequence[Series]) -> list[Group]:
 def severities(view: View, metric: str) -> list[int]:
     """The severities that any variant has `<metric>.severity.<s>` for."""
     stem = f"{metric}.severity."
-    found = {int(name[len(stem) :]) for m in view.measurements.values() for name in m.metrics if name.startswith(stem)}
-    return sorted(found)
+    levels = {int(name[len(stem) :]) for m in view.measurements.values() for name in m.metrics if name.startswith(stem)}
+    return sorted(levels)
 
 
 def severity_figure(
@@ -231,8 +231,8 @@ def severity_figure(
     ]
     limits = _limits([v for _, lines in drawn for line in lines for v in line.values])
     panels = []
-    for k, (one, lines) in enumerate(drawn):
-        name = clean(one.name.replace("_", " "))
+    for k, (series, lines) in enumerate(drawn):
+        name = clean(series.name.replace("_", " "))
         sheet = Sheet(
             f"{'mpc' if metric == 'mpc' else 'ece'}-{k}",
             f"{title(metric)} against the share removed, {name}",

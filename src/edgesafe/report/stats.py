@@ -57,10 +57,10 @@ def cell_differences(candidate: Evidence, baseline: Evidence) -> tuple[CellDiffe
     """
     if is_drawn(candidate):
         return tuple(
-            CellDifference(*key, found.estimate, found.low, found.high, found.n)
-            for key, found in margin_metrics.cell_differences(candidate, baseline).items()
+            CellDifference(*key, difference.estimate, difference.low, difference.high, difference.n)
+            for key, difference in margin_metrics.cell_differences(candidate, baseline).items()
         )
-    found = []
+    differences = []
     for key in candidate.cells:
         if key not in baseline.cells:
             continue
@@ -68,8 +68,8 @@ def cell_differences(candidate: Evidence, baseline: Evidence) -> tuple[CellDiffe
         if right.size < 2:
             continue
         i = paired_difference(right, base, kind="rate")
-        found.append(CellDifference(key[0], key[1], i.estimate, i.low, i.high, i.n))
-    return tuple(found)
+        differences.append(CellDifference(key[0], key[1], i.estimate, i.low, i.high, i.n))
+    return tuple(differences)
 
 
 def _paired(candidate: Cell, baseline: Cell) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -136,15 +136,15 @@ class Pareto:
 
 def shipped_bytes(group: Group, view: View) -> float | None:
     """Bytes of the file one would ship: the sparse ONNX file where there is one, else model.onnx. Mean over seeds."""
-    found = []
+    file_sizes = []
     for variant in group.members:
         sizes = [a.bytes for a in variant.artefacts if a.file in ("model.onnx", "model.sparse.onnx")]
         measured = view.measurements.get(variant.id)
         if measured is not None and "size.onnx_bytes" in measured.metrics:
             sizes.append(int(measured.metrics["size.onnx_bytes"].estimate))
         if sizes:
-            found.append(min(sizes))
-    return sum(found) / len(found) if found else None
+            file_sizes.append(min(sizes))
+    return sum(file_sizes) / len(file_sizes) if file_sizes else None
 
 
 def pareto(groups: Sequence[Group], view: View) -> tuple[Pareto, ...]:
@@ -176,11 +176,14 @@ def _ratio(group: Group, view: View) -> float | None:
     return None if value is None else value.estimate
 
 
-def _dominates(one: tuple[float | None, ...], other: tuple[float | None, ...]) -> bool:
-    """At least as small in every cost that both have (accuracy among them), and smaller in one."""
-    if one[0] is None or other[0] is None:
+def _dominates(costs: tuple[float | None, ...], other_costs: tuple[float | None, ...]) -> bool:
+    """Whether `costs` are at least as small in every cost that both have, and smaller in at least one of them.
+
+    The order is (-accuracy, latency ratio, bytes of the file); None is not measured. False if an accuracy is missing.
+    """
+    if costs[0] is None or other_costs[0] is None:
         return False
-    pairs = [(x, y) for x, y in zip(one, other, strict=True) if x is not None and y is not None]
+    pairs = [(x, y) for x, y in zip(costs, other_costs, strict=True) if x is not None and y is not None]
     return all(x <= y for x, y in pairs) and any(x < y for x, y in pairs)
 
 

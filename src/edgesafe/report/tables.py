@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgesafe import metrics
 from edgesafe.display import ABSENT, STATUS, clean, number, size, title
 from edgesafe.records import (
     LayerRecord,
@@ -81,10 +82,15 @@ def _heads(view: View) -> list[Heading]:
 
 def quality_table(view: View, groups: Sequence[Group]) -> TablePart:
     """What each variant knows: accuracy, calibration, likelihood and robustness, each with its interval."""
-    units = {"nll": "nats"}
-    columns = [*_heads(view), *(Heading(title(m), units.get(m, "%")) for m in _SHOWN)]
+    columns = [*_heads(view), *(Heading(title(m), _unit(m, percent="%")) for m in _SHOWN)]
     rows = [(*_head_cells(g, view), *(_quality_cell(g, view, m) for m in _SHOWN)) for g in groups]
     return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
+
+
+def _unit(metric: str, *, percent: str) -> str:
+    """The unit of a column of `metric` as its heading names it; `percent` is what a fraction is shown in: "%", "pp"."""
+    unit = metrics.get(metric).unit
+    return percent if unit is Unit.FRACTION else unit.value
 
 
 def _quality_cell(group: Group, view: View, metric: str) -> Td:
@@ -135,7 +141,6 @@ def cost_table(view: View, groups: Sequence[Group]) -> TablePart:
 
 
 _DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
-_LESS_IS_BETTER = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
 
 
 def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
@@ -149,14 +154,15 @@ def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
         row = [Td(clean(g.label), f"mean of {len(g.members)} seeds" if len(g.members) > 1 else "")]
         for metric in wanted:
             value = g.difference(view, metric)
-            row.append(_MISSING if value is None else _judged(value, metric in _LESS_IS_BETTER))
+            row.append(
+                _MISSING if value is None else _judged(value, higher_is_better=metrics.get(metric).higher_is_better)
+            )
         flips = g.difference(view, "flips") or g.value(view, "flips")
         if changed:
             row.append(_td(flips))
         rows.append(tuple(row))
     flip_head = (Heading("Flips", "% of images"),) if changed else ()
-    units = {"nll": "nats", "brier": "score"}
-    heads = (Heading("Variant"), *(Heading(f"Δ {title(m)}", units.get(m, "pp")) for m in wanted), *flip_head)
+    heads = (Heading("Variant"), *(Heading(f"Δ {title(m)}", _unit(m, percent="pp")) for m in wanted), *flip_head)
     return TablePart(
         "Each variant minus the baseline, on the same images and the same corrupted pixels",
         heads,
@@ -165,7 +171,7 @@ def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
     )
 
 
-def _judged(value: Value, less_is_better: bool) -> Td:
+def _judged(value: Value, *, higher_is_better: bool) -> Td:
     """A difference in words and sign: worse, better, or within the interval of zero."""
     shown = number(value.estimate, value.unit, signed=True)
     bounds, small = value.outer, estimate(value, signed=True)
@@ -174,7 +180,7 @@ def _judged(value: Value, less_is_better: bool) -> Td:
     joint = ", " if "\n" in small else "\n"
     if bounds[0] <= 0.0 <= bounds[1]:
         return Td(shown, f"{small}{joint}no clear change")
-    word = "worse" if (value.estimate > 0) == less_is_better else "better"
+    word = "worse" if (value.estimate > 0) != higher_is_better else "better"
     return Td(shown, f"{small}{joint}{word}", word)
 
 

@@ -160,21 +160,21 @@ class Group:
 
     def value(self, view: View, metric: str) -> Value | None:
         """The metric over the seeds that have it; None: not measured."""
-        found = [
+        measurements = [
             m.metrics[metric]
             for v in self.members
             if (m := view.measurements.get(v.id)) is not None and metric in m.metrics
         ]
-        return _pooled(metric, found)
+        return _pooled(metric, measurements)
 
     def difference(self, view: View, metric: str) -> Value | None:
         """The paired difference to the baseline over the seeds that have it."""
-        found: list[Comparison] = [
+        comparisons: list[Comparison] = [
             m.differences[metric]
             for v in self.members
             if (m := view.measurements.get(v.id)) is not None and metric in m.differences
         ]
-        return _pooled(metric, found)
+        return _pooled(metric, comparisons)
 
     def status(self, view: View) -> GateStatus | None:
         """The worst of its gates of level "error" over all seeds; None: not gated."""
@@ -184,12 +184,12 @@ class Group:
         return worst(g.status for g in view.verdict.gates if g.variant in ids and g.level == "error")
 
 
-def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value | None:
+def _pooled(metric: str, estimates: list[Measurement] | list[Comparison]) -> Value | None:
     """Mean and spread over seeds, or the single seed's own interval."""
-    if not found:
+    if not estimates:
         return None
-    first, k = found[0], len(found)
-    bounds = [(m.low, m.high) for m in found if m.low is not None and m.high is not None]
+    first, k = estimates[0], len(estimates)
+    bounds = [(m.low, m.high) for m in estimates if m.low is not None and m.high is not None]
     outer = (min(b[0] for b in bounds), max(b[1] for b in bounds)) if len(bounds) == k else None
     if k == 1:
         floor = first.noise_floor if isinstance(first, Measurement) else None
@@ -206,10 +206,10 @@ def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value |
             outer,
             first.se,
         )
-    mean = sum(m.estimate for m in found) / k
-    sd = sqrt(sum((m.estimate - mean) ** 2 for m in found) / (k - 1))
-    exact = all(m.low is None for m in found) and sd == 0.0
-    floors = [m.noise_floor for m in found if isinstance(m, Measurement) and m.noise_floor is not None]
+    mean = sum(m.estimate for m in estimates) / k
+    sd = sqrt(sum((m.estimate - mean) ** 2 for m in estimates) / (k - 1))
+    exact = all(m.low is None for m in estimates) and sd == 0.0
+    floors = [m.noise_floor for m in estimates if isinstance(m, Measurement) and m.noise_floor is not None]
     return Value(
         metric,
         mean,
@@ -217,7 +217,7 @@ def _pooled(metric: str, found: list[Measurement] | list[Comparison]) -> Value |
         None if exact else mean + sd,
         first.unit,
         k,
-        min(m.n for m in found),
+        min(m.n for m in estimates),
         "seeds",
         max(floors) if floors else None,
         outer,

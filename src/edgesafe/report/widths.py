@@ -61,24 +61,24 @@ def _panel(name: str, group: Group, surgery: SurgeryRecord, k: int) -> Panel:
 
 def widths_figure(groups: Sequence[Group], series_of: Sequence[str]) -> FigurePart | None:
     """Every pruned variant's layers (of several seeds, the lowest). None: nothing was pruned."""
-    found = [(g, g.first.surgery) for g in groups if g.first.surgery is not None and g.first.surgery.layers]
-    if not found:
+    pruned = [(g, g.first.surgery) for g in groups if g.first.surgery is not None and g.first.surgery.layers]
+    if not pruned:
         return None
     panels = tuple(
         _panel(f"width-{i}", g, surgery, series_of.index(g.series) if g.series in series_of else 0)
-        for i, (g, surgery) in enumerate(found)
+        for i, (g, surgery) in enumerate(pruned)
     )
-    names = list(dict.fromkeys(layer.name for _, surgery in found for layer in surgery.layers))
+    names = list(dict.fromkeys(layer.name for _, surgery in pruned for layer in surgery.layers))
     rows = []
     for i, name in enumerate(names):
         row = [Td(f"{i + 1}. {clean(name)}")]
-        for _, surgery in found:
+        for _, surgery in pruned:
             layer = next((x for x in surgery.layers if x.name == name), None)
             row.append(Td("no such layer", kind="absent") if layer is None else _cell(layer, _narrowed(surgery)))
         rows.append(tuple(row))
     heads = (
         Heading("Layer"),
-        *(Heading(clean(g.label), "channels" if _narrowed(s) else "weights left") for g, s in found),
+        *(Heading(clean(g.label), "channels" if _narrowed(s) else "weights left") for g, s in pruned),
     )
     return FigurePart(
         "fig-widths",

@@ -139,7 +139,9 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
         runtime=f"onnxruntime {onnxruntime.__version__}",
         input="" if file.input_spec == OURS else str(file.input_spec),
     )
-    certified: dict[str, SetCertificates] = {one.id: one for one in known.sets} if known is not None else {}
+    certified: dict[str, SetCertificates] = (
+        {certificate.id: certificate for certificate in known.sets} if known is not None else {}
+    )
     for finite in sets:
         if section.engine == "line":
             with order.progress.stage(f"following {finite.id}", n) as advance:

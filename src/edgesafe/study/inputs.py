@@ -22,20 +22,20 @@ def input_hashes(*, weights: Mapping[str, str], arch: str, policy: Path | None =
     Raises:
         WeightsError, PolicyError: a file is not there.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for name, said in weights.items():
         path = said if is_file(Path(said)) else said.partition("#")[0]  # FILE#KEY: the key stands in the recipe
         if not is_file(Path(path)):
             raise WeightsError(
                 "no such file", where=path, fix="check model.weights; the path is relative to where you run"
             )
-        found[name] = sha256_file(Path(path))
+        hashes[name] = sha256_file(Path(path))
     if policy is not None:
         if not is_file(policy):
             fix = "check evaluate.policy, or `edgesafe policy init` one"
             raise PolicyError("no such file", where=str(policy), fix=fix)
-        found["policy"] = sha256_file(policy)
+        hashes["policy"] = sha256_file(policy)
     source = Path(arch.rpartition(":")[0])
     if source.suffix == ".py" and is_file(source):
-        found["model source"] = sha256_file(source)
-    return found
+        hashes["model source"] = sha256_file(source)
+    return hashes

@@ -45,8 +45,8 @@ def require(study: Study, key: Path) -> None:
         UsageError: the key cannot be used.
     """
     path = study.root / SIGNATURE
-    found = read_bounded(path, _KEY_LIMIT, "a signature", StoreError) if is_file(path) else None
-    verify(study.index, found, read_key(key), where=str(key))
+    signature = read_bounded(path, _KEY_LIMIT, "a signature", StoreError) if is_file(path) else None
+    verify(study.index, signature, read_key(key), where=str(key))
 
 
 def sign(index: bytes, key: bytes, *, where: str) -> bytes:

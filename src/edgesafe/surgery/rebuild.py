@@ -37,11 +37,11 @@ _RECORD_FILE = "variant.json"
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name; a shared tensor once, under its first name."""
     first: dict[int, str] = {}
-    found: dict[str, Tensor] = {}
+    named: dict[str, Tensor] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if first.setdefault(id(tensor), name) == name:
-            found[name] = tensor.detach()
-    return found
+            named[name] = tensor.detach()
+    return named
 
 
 def save_bytes(model: nn.Module, *, sparse: bool, metadata: dict[str, str] | None = None) -> bytes:

@@ -25,12 +25,12 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 def owners(model: nn.Module) -> dict[str, tuple[tuple[nn.Module, str], ...]]:
     """Every (module, attribute) that holds each parameter or buffer, by the tensor's first name."""
     first: dict[int, str] = {}
-    found: dict[str, list[tuple[nn.Module, str]]] = {}
+    places_of: dict[str, list[tuple[nn.Module, str]]] = {}
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     for name, tensor in named:
         path, _, attribute = name.rpartition(".")
-        found.setdefault(first.setdefault(id(tensor), name), []).append((model.get_submodule(path), attribute))
-    return {name: tuple(places) for name, places in found.items()}
+        places_of.setdefault(first.setdefault(id(tensor), name), []).append((model.get_submodule(path), attribute))
+    return {name: tuple(places) for name, places in places_of.items()}
 
 
 def remove(model: nn.Module, keep: Mapping[Slot, tuple[int, ...]]) -> None:

@@ -72,7 +72,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         labels = tracer.get(output)
         if labels is not None:
             tracer.atoms.freeze(labels, Reason(Cause.OUTPUT, "its channels are the network's outputs"))
-    found = Trace(
+    traced = Trace(
         atoms=tracer.atoms,
         slots=tracer.slots,
         roles=tracer.roles,
@@ -83,14 +83,14 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         calls=tracer.calls,
         computed=tracer.computed,
     )
-    if found.macs_total != tracer.ran:
+    if traced.macs_total != tracer.ran:
         raise SurgeryError(
-            f"{tracer.ran:,} multiply-accumulates ran in convolutions and linear layers, {found.macs_total:,} of them "
+            f"{tracer.ran:,} multiply-accumulates ran in convolutions and linear layers, {traced.macs_total:,} of them "
             "were followed",
             where="forward",
             fix="please report the architecture: a layer ran on a tensor whose origin is not known",
         )
-    return found
+    return traced
 
 
 def _freeze_unsaved(model: nn.Module, tracer: Tracer) -> None:

@@ -143,16 +143,16 @@ def channel_graph(model: nn.Module, inputs: tuple[Tensor, ...]) -> ChannelGraph:
     return build(model, trace(model, inputs))
 
 
-def build(model: nn.Module, found: Trace) -> ChannelGraph:
+def build(model: nn.Module, traced: Trace) -> ChannelGraph:
     """Units, groups and layers of a trace."""
-    if not found.order:
+    if not traced.order:
         raise SurgeryError("no convolution and no linear layer ran", where="forward", fix="give a CNN")
-    atoms = found.atoms
+    atoms = traced.atoms
     reasons, flags, ties = atoms.frozen_roots(), atoms.root_flags(), atoms.root_ties()
     indices: dict[int, dict[Slot, list[int]]] = {}
     representative: dict[Reason, int] = {}  # channels that stay for one reason are one unit: there may be millions
     kept_flags: dict[int, frozenset[Flag]] = {}
-    for slot, labels in found.slots.items():
+    for slot, labels in traced.slots.items():
         for index, label in enumerate(labels.tolist()):
             if label <= 0:
                 continue
@@ -172,17 +172,17 @@ def build(model: nn.Module, found: Trace) -> ChannelGraph:
         )
         for root, slots in indices.items()
     }
-    layers = tuple(_layer(model, weight, found, reasons) for weight in found.order)
-    return ChannelGraph(found, _groups(found, units), layers, tuple(units.values()))
+    layers = tuple(_layer(model, weight, traced, reasons) for weight in traced.order)
+    return ChannelGraph(traced, _groups(traced, units), layers, tuple(units.values()))
 
 
-def _groups(found: Trace, units: Mapping[int, ChannelUnit]) -> tuple[ChannelGroup, ...]:
-    rank = {weight: position for position, weight in enumerate(found.order)}
+def _groups(traced: Trace, units: Mapping[int, ChannelUnit]) -> tuple[ChannelGroup, ...]:
+    rank = {weight: position for position, weight in enumerate(traced.order)}
     members: dict[tuple[Slot, ...], list[ChannelUnit]] = {}
     for unit in units.values():
         producers = tuple(
             sorted(
-                (s for s in unit.indices if found.roles[s] == DimensionRole.OUT), key=lambda s: rank.get(s.tensor, 0)
+                (s for s in unit.indices if traced.roles[s] == DimensionRole.OUT), key=lambda s: rank.get(s.tensor, 0)
             )
         )
         if producers and unit.reason is None:
@@ -194,18 +194,18 @@ def _groups(found: Trace, units: Mapping[int, ChannelUnit]) -> tuple[ChannelGrou
     )
 
 
-def _layer(model: nn.Module, weight: str, found: Trace, reasons: Mapping[int, Reason]) -> Layer:
-    out = next(Slot(weight, d) for d in (0, 1) if found.roles.get(Slot(weight, d)) == DimensionRole.OUT)
+def _layer(model: nn.Module, weight: str, traced: Trace, reasons: Mapping[int, Reason]) -> Layer:
+    out = next(Slot(weight, d) for d in (0, 1) if traced.roles.get(Slot(weight, d)) == DimensionRole.OUT)
     into = Slot(weight, 1 - out.dim)
     counted: dict[Reason, int] = {}
-    for label in found.slots[out].tolist():
-        reason = reasons.get(found.atoms.root(label)) if label > 0 else None
+    for label in traced.slots[out].tolist():
+        reason = reasons.get(traced.atoms.root(label)) if label > 0 else None
         if reason is not None:
             counted[reason] = counted.get(reason, 0) + 1
     path, _, attribute = weight.rpartition(".")
     kind = type(model.get_submodule(path)).__name__ if attribute == "weight" else "Parameter"
     classifier = any(reason.cause is Cause.OUTPUT for reason in counted)
-    return Layer(weight, kind, out, into if into in found.slots else None, counted, classifier)
+    return Layer(weight, kind, out, into if into in traced.slots else None, counted, classifier)
 
 
 def keep_indices(graph: ChannelGraph, removed: tuple[ChannelUnit, ...]) -> dict[Slot, tuple[int, ...]]:
