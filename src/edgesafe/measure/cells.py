@@ -43,5 +43,5 @@ def rows_of(cell: Cell, index: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def rightness(cell: Cell) -> NDArray[np.float64]:
     """1 where the prediction is the label, else 0: float64 (n,)."""
-    found: NDArray[np.float64] = (cell.prediction == cell.label).astype(np.float64)
-    return found
+    right: NDArray[np.float64] = (cell.prediction == cell.label).astype(np.float64)
+    return right

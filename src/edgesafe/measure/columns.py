@@ -31,7 +31,7 @@ _R = TypeVar("_R", bound=Record)
 
 @dataclass(frozen=True)
 class Column:
-    """Type and number of dimensions of an array."""
+    """The dtype of an array of the file, and how many dimensions it has."""
 
     dtype: DTypeLike
     dims: int = 1

@@ -123,8 +123,8 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, interval_
     """
     same_pixels(candidate.provenance, baseline.provenance)
     a, b = _common(candidate.clean, baseline.clean)
-    found = _changed(a, b, interval_level)
-    return measurement("flips", found, Population(kind=PopulationKind.IMAGES, description=population))
+    share = _changed(a, b, interval_level)
+    return measurement("flips", share, Population(kind=PopulationKind.IMAGES, description=population))
 
 
 def _changed(a: Cell, b: Cell, interval_level: float) -> Interval:
@@ -143,7 +143,9 @@ def same_pixels(candidate: Provenance, baseline: Provenance) -> None:
     if ours == theirs:
         return
     if ours is None or theirs is None:
-        raise _different("corruptions", *("none" if one is None else one.source for one in (ours, theirs)))
+        raise _different(
+            "corruptions", *("none" if identity is None else identity.source for identity in (ours, theirs))
+        )
     a, b = ours.model_dump(), theirs.model_dump()
     key = next(key for key in sorted({*a, *b}) if a.get(key) != b.get(key))
     raise _different(f"corruptions.{key}", a.get(key), b.get(key))

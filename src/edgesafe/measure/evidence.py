@@ -42,7 +42,7 @@ _LAYOUT = Layout(
 _FIX = "measure again: the file is damaged or is not edgesafe's"
 
 
-class _Header(Record):
+class _EvidenceHeader(Record):
     """What the member `header` holds, as JSON."""
 
     schema_: Literal["edgesafe.evidence/2"] = Field(default="edgesafe.evidence/2", alias="schema")
@@ -66,7 +66,7 @@ def to_bytes(evidence: Evidence) -> bytes:
                 where="evidence",
                 fix="key cells by what they are",
             )
-    header = _Header(
+    header = _EvidenceHeader(
         provenance=evidence.provenance, cells=tuple((c.corruption, c.severity, len(c.index)) for c in cells)
     )
     _validate(evidence)
@@ -74,8 +74,8 @@ def to_bytes(evidence: Evidence) -> bytes:
     return pack(_LAYOUT, header, {**arrays, "logits": evidence.logits})
 
 
-def _header(raw: NDArray[np.uint8]) -> _Header:
-    header = parse_header(raw, _LAYOUT, _Header)
+def _header(raw: NDArray[np.uint8]) -> _EvidenceHeader:
+    header = parse_header(raw, _LAYOUT, _EvidenceHeader)
     keys = [cell[:2] for cell in header.cells]
     if not keys or keys[0] != ("", 0) or len(set(keys)) != len(keys) or any(n < 1 for _, _, n in header.cells):
         raise _LAYOUT.wrong("no clean cell first, an empty cell, or a cell twice", "header")
@@ -111,7 +111,13 @@ def from_bytes(data: bytes) -> Evidence:
 
 
 def _validate(evidence: Evidence) -> None:
-    """Everything that later statistics take for granted."""
+    """Check what later statistics take for granted: lengths, ranges, and that the clean columns follow from the logits.
+
+    Raises:
+        DataError: columns that contradict each other, or numbers out of range.
+        NonFiniteError: NaN or infinity in a cell or the logits.
+        NothingEvaluated: no clean images.
+    """
     if len(evidence.clean.index) == 0:
         raise NothingEvaluated("no clean images", where="evidence", fix="measure at least one image")
     check_logits(evidence.logits, where="evidence, logits")

@@ -38,14 +38,14 @@ def pools(keys: Iterable[tuple[str, int]]) -> list[Pool]:
         ['mpc', 'mpc.severity.1', 'mpc.corruption.fog', 'mpc.corruption.snow']
     """
     cells = sorted(keys)
-    found = [Pool(tuple(cells), "mpc")]
+    result = [Pool(tuple(cells), "mpc")]
     for s in sorted({k[1] for k in cells}):
         own = tuple(k for k in cells if k[1] == s)
-        found.append(Pool(own, f"mpc.severity.{s}", f"ece_em10_top1.severity.{s}", f"nll.severity.{s}"))
+        result.append(Pool(own, f"mpc.severity.{s}", f"ece_em10_top1.severity.{s}", f"nll.severity.{s}"))
     for c in sorted({k[0] for k in cells}):
         own = tuple(k for k in cells if k[0] == c)
-        found.append(Pool(own, f"mpc.corruption.{c}", f"ece_em10_top1.corruption.{c}"))
-    return found
+        result.append(Pool(own, f"mpc.corruption.{c}", f"ece_em10_top1.corruption.{c}"))
+    return result
 
 
 def benchmark_of(evidence: Evidence) -> int | None:

@@ -205,10 +205,10 @@ def _corrupted(evidence: Evidence, scope: _Scope) -> dict[str, Measurement]:
 def _pool(pool: Pool, cells: Sequence[Cell], design: Design, scope: _Scope) -> dict[str, Measurement]:
     who = population_of(scope.images, design)
     right = [(c.prediction == c.label).astype(np.float64) for c in cells]
-    found = mean_over_cells(right, design, scope.interval_level)
-    mean = replace(found.interval, low=max(0.0, found.interval.low), high=min(1.0, found.interval.high))
+    accuracy = mean_over_cells(right, design, scope.interval_level)
+    mean = replace(accuracy.interval, low=max(0.0, accuracy.interval.low), high=min(1.0, accuracy.interval.high))
     size = {"cells": float(len(cells)), "images": float(design.images)}
-    details = {**size, "se_new_images": found.se_new_images}
+    details = {**size, "se_new_images": accuracy.se_new_images}
     out = {pool.mpc: measurement(pool.mpc, mean, who, details=details)}
     if pool.ece:
         confidence = np.concatenate([c.confidence for c in cells])

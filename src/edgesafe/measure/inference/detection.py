@@ -60,17 +60,17 @@ class Statement:
 
     @property
     def stated(self) -> dict[str, Any]:
-        """What is said, by name; empty: nothing."""
+        """The fields that were stated, by name; empty if none was."""
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in said.items() if value is not None}
 
     def of_pixels(self) -> bool:
-        """Whether it says how float32 pixels are scaled."""
+        """Whether the statement says how float32 pixels are scaled: a scale, or mean and std."""
         return bool({"scale", "mean"} & set(self.stated))
 
 
 class _Scorer(Protocol):
-    """What `confirm` needs of a classifier."""
+    """An open file that `confirm` can try: its input, and float32 scores (n, K) of uint8 images (n, H, W, C)."""
 
     @property
     def input_spec(self) -> InputSpec: ...
@@ -225,7 +225,7 @@ def _base(content: bytes, channels: int, statement: Statement, provider: str) ->
 def _guesses(
     base: InputSpec, channels: int, statement: Statement, normalisations: Sequence[Normalisation]
 ) -> Iterator[InputSpec]:
-    """What is tried, the plainest first."""
+    """Every way of feeding the file that the statement leaves open, the plainest first."""
     orders: list[Literal["RGB", "BGR"]] = ["RGB", "BGR"] if channels == 3 else ["RGB"]
     for order in [statement.channels] if statement.channels is not None else orders:
         named = replace(base, channels=order)
@@ -288,8 +288,8 @@ def _ranked(
     return sorted(ranking, key=lambda guess: (not _same(guess, best), 0.0 if _same(guess, best) else guess.nll.mean()))
 
 
-def _same(one: _Guess, other: _Guess) -> bool:
-    return float(np.abs(one.nll - other.nll).max()) < _SAME
+def _same(a: _Guess, b: _Guess) -> bool:
+    return float(np.abs(a.nll - b.nll).max()) < _SAME
 
 
 def _runner_up(ranking: Sequence[_Guess]) -> tuple[str, float | None]:

@@ -69,7 +69,13 @@ def _no_other_files(model: onnx.ModelProto, where: str) -> None:
 
 
 def _put_in(tensors: list[onnx.TensorProto], path: Path, room: int) -> None:
-    """Replace references to files by the values."""
+    """Replace references to files beside the model by the values that they name, in place.
+
+    Args:
+        tensors: those whose values lie in another file.
+        path: of the model.
+        room: bytes that all values may take.
+    """
     folder = path.resolve().parent
     contents: dict[Path, bytes] = {}
     for tensor in tensors:
@@ -109,7 +115,11 @@ def _place(location: str, folder: Path, where: str) -> Path:
 
 
 def _size(tensor: onnx.TensorProto, where: str) -> int:
-    """Bytes of a tensor's values."""
+    """Number of bytes that a tensor's values take.
+
+    Raises:
+        UsageError: a negative side, or an element type that has no size.
+    """
     if any(side < 0 for side in tensor.dims):
         raise UsageError(f"has shape {tuple(tensor.dims)[:8]}", where=where, fix="export it again")
     count: int = math.prod(tensor.dims)

@@ -67,7 +67,7 @@ class InputSpec:
             )
 
     def __str__(self) -> str:
-        """In one line, for people."""
+        """Layout, dtype, scaling and outputs in one line, for messages and reports."""
         values = f", minus {list(self.mean)}, over {list(self.std)}" if self.mean else ""
         scale = "1/255" if math.isclose(self.scale, 1 / 255) else f"{self.scale:g}"
         pixels = "pixels as they are" if self.dtype == "uint8" else f"pixels times {scale}{values}"

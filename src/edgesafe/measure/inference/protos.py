@@ -91,7 +91,7 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto | None:
-    """An attribute of a node, or None."""
+    """The attribute of that name of a node; None if the node has none."""
     return next((item for item in node.attribute if item.name == name), None)
 
 

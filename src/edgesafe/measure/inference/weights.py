@@ -94,7 +94,7 @@ def count(model: onnx.ModelProto) -> Weights:
 
 
 def _constants(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> Iterator[tuple[str, _Constant]]:
-    """Every constant by its name."""
+    """Name and values of every constant of the model: initializers, dense or sparse, and `Constant` nodes."""
     for graph in protos.graphs(model):
         for tensor in graph.initializer:
             yield tensor.name, _dense(tensor)

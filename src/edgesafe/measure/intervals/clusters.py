@@ -26,7 +26,7 @@ __all__ = ["Clustering", "Design", "covariance", "design_of", "folded_low", "gap
 
 
 class Clustering(StrEnum):
-    """What was drawn at random."""
+    """The unit that was drawn at random, within which rows depend on each other."""
 
     IMAGE = "image"  #: images, each with its rows in all cells
     CELL = "cell"  #: images anew in each cell
@@ -52,7 +52,7 @@ class Design:
 
     @property
     def images(self) -> int:
-        """Different images."""
+        """Number of different test images among the rows."""
         return int(self.image.max()) + 1
 
     @property
@@ -62,7 +62,7 @@ class Design:
 
     @property
     def method(self) -> IntervalMethod:
-        """Of intervals from these rows' `covariance`."""
+        """The method that an interval from these rows' `covariance` is recorded with."""
         return IntervalMethod.CLUSTER_IMAGE if self.shared else IntervalMethod.CLUSTER_CELL
 
 

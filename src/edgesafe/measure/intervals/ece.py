@@ -225,8 +225,8 @@ def paired_bootstrap_ece(
     n = _same_length(a[0], b[0])
     rng = np.random.Generator(np.random.PCG64(seed))
     first, second = Resampler(*a, bins), Resampler(*b, bins)
-    one = np.ones(n, np.int64)
-    gaps = first.gaps(one), second.gaps(one)
+    ones = np.ones(n, np.int64)
+    gaps = first.gaps(ones), second.gaps(ones)
     draws = (np.empty((replicates, len(gaps[0]))), np.empty((replicates, len(gaps[1]))))
     for r in range(replicates):
         counts = draw_counts(rng, n)

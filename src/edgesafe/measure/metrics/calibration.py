@@ -260,7 +260,11 @@ def brier_rows(probs: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float64]
 
 
 def brier(probs: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Mean of `brier_rows`."""
+    """Brier's score of all rows, in [0, 2]: the mean of `brier_rows`.
+
+    Raises:
+        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `check_probabilities`.
+    """
     return float(brier_rows(probs, labels).mean())
 
 

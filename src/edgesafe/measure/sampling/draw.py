@@ -137,16 +137,16 @@ class Strata:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Units in each."""
+        """Number of units of each stratum: int64 (strata,)."""
         return np.array([len(m) for m in self.members], np.int64)
 
     @property
     def of_unit(self) -> NDArray[np.int64]:
-        """int64 (units,): the stratum of each unit."""
-        found = np.empty(int(self.sizes.sum()), np.int64)
+        """The stratum of each unit: int64 (units,)."""
+        stratum = np.empty(int(self.sizes.sum()), np.int64)
         for h, members in enumerate(self.members):
-            found[members] = h
-        return found
+            stratum[members] = h
+        return stratum
 
 
 def margin_strata(margin: NDArray[Any]) -> Strata:
@@ -234,7 +234,7 @@ class MarginDraw:
     """
 
     def __init__(self, frame: Frame, seed: int) -> None:
-        """Part the frame.
+        """Divide the units of a frame into strata and shuffle each by the seed.
 
         Raises:
             NothingEvaluated, NonFiniteError: see `margin_strata`.
@@ -251,7 +251,7 @@ class MarginDraw:
 
     @property
     def taken(self) -> int:
-        """Units told so far."""
+        """Number of units whose values were told so far."""
         return int(self._taken.sum())
 
     def ask(self, total: int) -> NDArray[np.int64]:
@@ -290,17 +290,17 @@ class MarginDraw:
             DataError: another number of values.
             NonFiniteError: NaN or infinity.
         """
-        found = np.asarray(values, np.float64)
-        if found.shape != units.shape:
+        changes = np.asarray(values, np.float64)
+        if changes.shape != units.shape:
             raise DataError(
-                f"{found.shape} values for {len(units)} units", where="sampling", fix="return one value per unit"
+                f"{changes.shape} values for {len(units)} units", where="sampling", fix="return one value per unit"
             )
-        if not np.isfinite(found).all():
+        if not np.isfinite(changes).all():
             raise NonFiniteError("a value is not finite", where="sampling", fix="repair the network")
         which, size = self._of_unit[units], len(self.sizes)
         self._taken += np.bincount(which, minlength=size)
-        self._sums += np.bincount(which, found, minlength=size)
-        self._squares += np.bincount(which, found * found, minlength=size)
+        self._sums += np.bincount(which, changes, minlength=size)
+        self._squares += np.bincount(which, changes * changes, minlength=size)
 
 
 def looks(first: int, last: int) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
 
 
 def columns_of(cells: Sequence[Cell]) -> Columns:
-    """Of whole cells, one after the other."""
+    """Columns of whole cells, one cell after the other, each in its own order."""
     return Columns(
         np.concatenate([rightness(c) for c in cells]),
         np.concatenate([c.confidence for c in cells]),
@@ -158,7 +158,12 @@ class Part:
     """
 
     def __init__(self, sample: Drawn, cells: NDArray[np.bool_]) -> None:
-        """`cells`: bool, per cell of the frame."""
+        """Take the rows of some cells.
+
+        Args:
+            sample: the drawn rows.
+            cells: bool (cells of the frame,): which belong to the part.
+        """
         self._sample = sample
         self.rows = np.flatnonzero(cells[sample.cell])
         self.share = float(cells.mean())
@@ -170,7 +175,7 @@ class Part:
 
     @property
     def images(self) -> int:
-        """Different test images among the rows."""
+        """Number of different test images among the rows."""
         return len(np.unique(self._sample.index[self.rows]))
 
     def mean(self, values: NDArray[np.float64]) -> float:
@@ -194,7 +199,12 @@ class Part:
         return math.sqrt(float(second.sum()) + self._first_stage(values if own is None else own))
 
     def mean_se(self, values: NDArray[np.float64], own: NDArray[np.float64] | None = None) -> float:
-        """As `rate_se`, of any values."""
+        """Standard error of `mean` of any real values.
+
+        Args:
+            values: float64 (rows,).
+            own: float64 (rows,), if the estimate is the baseline's mean plus that of `values`: the sum.
+        """
         second = float(self._second_stage((self.weight * values)[:, None])[0, 0])
         return math.sqrt(second + self._first_stage(values if own is None else own))
 
@@ -211,7 +221,14 @@ class Part:
     def interval(
         self, estimate: float, se: float, interval_level: float, *, of: IntervalMethod = IntervalMethod.MARGIN_STRATA
     ) -> Interval:
-        """Normal interval of an estimate."""
+        """Two-sided normal interval of an estimate.
+
+        Args:
+            estimate: in the unit of the metric.
+            se: its standard error.
+            interval_level: in (0, 1).
+            of: the method that is recorded.
+        """
         half = z_value(interval_level) * se
         return Interval(estimate, estimate - half, estimate + half, se, interval_level, len(self.rows), of)
 

@@ -37,7 +37,7 @@ _PAIRED = IntervalMethod.PAIRED_MARGIN_STRATA
 
 @dataclass(frozen=True)
 class _Wanted:
-    """One part and the metrics asked of it."""
+    """A part of the sample, the cells it holds, and the ids of its metrics; an empty id is not asked for."""
 
     part: Part
     keys: tuple[Key, ...]
@@ -47,13 +47,13 @@ class _Wanted:
 
 
 def _cells(sample: Drawn) -> list[tuple[Key, Part]]:
-    """The cells with a spread."""
-    found = [(key, sample.part({key})) for key in sample.frame.keys]
-    return [(key, part) for key, part in found if len(part.rows) >= 2]
+    """The cells of which at least 2 units were drawn, each with its part of the sample."""
+    parts = [(key, sample.part({key})) for key in sample.frame.keys]
+    return [(key, part) for key, part in parts if len(part.rows) >= 2]
 
 
 def _wanted(sample: Drawn) -> list[_Wanted]:
-    """Every cell with a spread, and every pool."""
+    """What is stated: the accuracy of each cell of at least 2 units, and the metrics of every pool."""
     return [_Wanted(part, (key,), f"accuracy.{key[0]}.{key[1]}") for key, part in _cells(sample)] + [
         _Wanted(sample.part(set(pool.keys)), pool.keys, pool.mpc, pool.ece, pool.nll)
         for pool in pools(sample.frame.keys)
@@ -79,53 +79,55 @@ class MarginCells:
         self._sample = drawn(candidate, baseline)
         self._level, self._seed = interval_level, seed
         self._parts = _wanted(self._sample)
-        self._eces = {one.ece: _ece(self._sample, one, interval_level, seed) for one in self._parts if one.ece}
+        self._eces = {
+            wanted.ece: _ece(self._sample, wanted, interval_level, seed) for wanted in self._parts if wanted.ece
+        }
 
     def own(self, images: str) -> dict[str, Measurement]:
         """The candidate's own metrics by id; `images`: what the clean images stand for, in words."""
         who = self._population(images)
-        return {found.metric: found for one in self._parts for found in self._own(one, who)}
+        return {number.metric: number for wanted in self._parts for number in self._own(wanted, who)}
 
     def differences(self, images: str) -> dict[str, Comparison]:
         """Paired differences by metric id, candidate minus baseline."""
         who = self._population(images)
-        return {found.metric: found for one in self._parts for found in self._difference(one, who)}
+        return {difference.metric: difference for wanted in self._parts for difference in self._difference(wanted, who)}
 
     def _population(self, images: str) -> Population:
         return fixed_benchmark(images, self._sample.benchmark, len(self._sample.frame.keys))
 
-    def _own(self, one: _Wanted, who: Population) -> Iterator[Measurement]:
-        part, size, interval_level = one.part, _size(one), self._level
+    def _own(self, wanted: _Wanted, who: Population) -> Iterator[Measurement]:
+        part, size, interval_level = wanted.part, _size(wanted), self._level
         change = part.candidate.right - part.baseline.right
-        value = _whole(self._sample.evidence, one.keys, "right") + part.mean(change)
+        value = _whole(self._sample.evidence, wanted.keys, "right") + part.mean(change)
         rate = part.interval(min(1.0, max(0.0, value)), part.rate_se(change, part.candidate.right), interval_level)
         rate = replace(rate, low=max(0.0, rate.low), high=min(1.0, rate.high))
-        yield measurement(one.metric, rate, who, details=size)
-        if one.ece:
-            ece = self._eces[one.ece]
+        yield measurement(wanted.metric, rate, who, details=size)
+        if wanted.ece:
+            ece = self._eces[wanted.ece]
             details = {**size, "bins_used": float(ece.bins), "few_images": float(len(part.rows) < 100 * BINS)}
-            yield measurement(one.ece, ece.own, who, noise_floor=ece.noise_floor, details=details)
-        if one.nll:
+            yield measurement(wanted.ece, ece.own, who, noise_floor=ece.noise_floor, details=details)
+        if wanted.nll:
             change = part.candidate.nll - part.baseline.nll
-            value = _whole(self._sample.evidence, one.keys, "nll") + part.mean(change)
+            value = _whole(self._sample.evidence, wanted.keys, "nll") + part.mean(change)
             loss = part.interval(value, part.mean_se(change, part.candidate.nll), interval_level)
-            yield measurement(one.nll, loss, who, details=size)
+            yield measurement(wanted.nll, loss, who, details=size)
 
-    def _difference(self, one: _Wanted, who: Population) -> Iterator[Comparison]:
-        part, baseline = one.part, self._sample.evidence
+    def _difference(self, wanted: _Wanted, who: Population) -> Iterator[Comparison]:
+        part, baseline = wanted.part, self._sample.evidence
 
         def compared(metric: str, interval: Interval, of_baseline: float) -> Comparison:
             both = {"candidate": of_baseline + interval.estimate, "baseline": of_baseline}
-            return comparison(metric, interval, who, details=_size(one), **both)
+            return comparison(metric, interval, who, details=_size(wanted), **both)
 
-        yield compared(one.metric, _change(part, self._level), _whole(baseline, one.keys, "right"))
-        if one.ece:
-            ece = self._eces[one.ece]
-            yield compared(one.ece, ece.difference, ece.baseline)
-        if one.nll:
+        yield compared(wanted.metric, _change(part, self._level), _whole(baseline, wanted.keys, "right"))
+        if wanted.ece:
+            ece = self._eces[wanted.ece]
+            yield compared(wanted.ece, ece.difference, ece.baseline)
+        if wanted.nll:
             change = part.candidate.nll - part.baseline.nll
             loss = part.interval(part.mean(change), part.mean_se(change), self._level, of=_PAIRED)
-            yield compared(one.nll, loss, _whole(baseline, one.keys, "nll"))
+            yield compared(wanted.nll, loss, _whole(baseline, wanted.keys, "nll"))
 
 
 def cell_differences(candidate: Evidence, baseline: Evidence, interval_level: float = 0.95) -> dict[Key, Interval]:
@@ -142,9 +144,9 @@ def _change(part: Part, interval_level: float) -> Interval:
     return part.interval(part.mean(change), part.rate_se(change), interval_level, of=_PAIRED)
 
 
-def _size(one: _Wanted) -> dict[str, float]:
+def _size(wanted: _Wanted) -> dict[str, float]:
     """Units are what was drawn, so it is they that an estimate about the fixed benchmark rests on, not the images."""
-    return {"cells": float(len(one.keys)), "different_images": float(one.part.images)}
+    return {"cells": float(len(wanted.keys)), "different_images": float(wanted.part.images)}
 
 
 def _whole(baseline: Evidence, keys: Collection[Key], what: Literal["right", "nll"]) -> float:
@@ -162,14 +164,14 @@ class _Ece:
     bins: int
 
 
-def _ece(sample: Drawn, one: _Wanted, interval_level: float, seed: int) -> _Ece:
+def _ece(sample: Drawn, wanted: _Wanted, interval_level: float, seed: int) -> _Ece:
     """The candidate's ECE over a part, and its difference to the baseline's.
 
     Both ECEs of the sample err alike, so that their difference is sharp where each alone is not; the candidate's own is
     the baseline's, known on all units, plus the difference. The noise of the bins' gaps is drawn from their joint
     covariance, as in `intervals.paired_ece`.
     """
-    part = one.part
+    part = wanted.part
     weight = part.weight / part.weight.sum()
     sides = [_gaps(columns, weight) for columns in (part.candidate, part.baseline)]
     rows = np.concatenate(sides, axis=1)
@@ -182,7 +184,7 @@ def _ece(sample: Drawn, one: _Wanted, interval_level: float, seed: int) -> _Ece:
 
     mine, theirs = moved(second + first)
     difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), interval_level, of=_PAIRED)
-    whole = columns_of([sample.evidence.cells[key] for key in one.keys])
+    whole = columns_of([sample.evidence.cells[key] for key in wanted.keys])
     baseline = ece_equal_mass(whole.confidence, whole.right)
     mine, theirs = moved(second)
     se = math.hypot(float((mine - theirs).std(ddof=1)), float(moved(first)[0].std(ddof=1)))
@@ -214,5 +216,5 @@ def bin_edges(confidence: NDArray[np.float64], weight: NDArray[np.float64], bins
     c, until = confidence[order], np.cumsum(weight[order])
     full = np.searchsorted(until, np.arange(1, bins) / bins * until[-1] * (1.0 - 1e-12))
     edges = np.unique(c[np.minimum(full, len(c) - 1)])
-    found: NDArray[np.float64] = edges[edges < c[-1]]
-    return found
+    inner: NDArray[np.float64] = edges[edges < c[-1]]
+    return inner
