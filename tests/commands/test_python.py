@@ -91,6 +91,10 @@ def test_what_the_readme_shows_is_what_there_is(there: Path, monkeypatch: pytest
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     (code,) = [part.split("```")[0] for part in text.split("```python\n")[1:] if "edgesafe.compress" in part]
     code = code.replace('edgesafe.compress("quickstart", progress=True)', 'edgesafe.Study("export/small")')
+    named = re.findall(r'study\["([^"]+)"\]', code)
+    assert named
+    assert set(named) <= {plan.id for plan in recipe.variants(parsing.load(None))}  # the quickstart has them
+    code = code.replace("filter-r0.30-s0", "filter-r0.50-s0")  # and this small study another ratio
     names: dict[str, object] = {}
     exec(compile(code.replace('"quickstart"', '"policy.toml"'), "README.md", "exec"), names)  # noqa: S102
     assert isinstance(names["verdict"], edgesafe.Verdict)
