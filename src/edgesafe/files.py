@@ -16,12 +16,13 @@ import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgesafe.errors import StoreError, UsageError
 
 __all__ = [
     "MAX_TEXT",
+    "Keeper",
     "atomic_write",
     "digest",
     "is_file",
@@ -49,6 +50,16 @@ _KINDS = (
     (stat.S_ISCHR, "is a device"),
     (stat.S_ISBLK, "is a device"),
 )
+
+
+class Keeper(Protocol):
+    """Where finished parts of long work are kept, so that an interrupted run goes on with the next one."""
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes that were kept under that name, or None if there are none."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a finished part under that name, in the place of what was there."""
 
 
 # ---------------------------------------------------------------------------------------------------------- reading

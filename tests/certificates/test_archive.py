@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edgesafe.certificates.archive import SCHEMA, from_bytes, to_bytes
 from edgesafe.certificates.certification import certify_set
-from edgesafe.certificates.enumeration import Plan
+from edgesafe.certificates.enumeration import SetPlan
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.summary import compare, curve, summarise
 from edgesafe.errors import DataError, EdgesafeError, IntegrityError, NonFiniteError, NothingEvaluated
@@ -28,7 +28,7 @@ PEOPLE = Population(kind=PopulationKind.IMAGES, description="noise")
 
 def certificates(seed: int = 0, n: int = 30, complete: bool = True) -> Certificates:
     net, images = Net(seed), pictures(n, seed + 1)
-    plans = [Plan(parse(name), complete=complete) for name in ("brightness=9", "dead-line", "contrast=5%")]
+    plans = [SetPlan(parse(name), complete=complete) for name in ("brightness=9", "dead-line", "contrast=5%")]
     return Certificates(tuple(certify_set(work(net, images), plan) for plan in plans), ORIGIN)
 
 
@@ -195,8 +195,8 @@ def test_metrics_are_shares_of_all_images_with_wilsons_interval() -> None:
 
 def test_agreement_is_compared_where_a_baseline_was_given() -> None:
     net, images = Net(3), pictures(30)
-    base = certify_set(work(Net(), images), Plan(parse("brightness=9"), complete=True))
-    one = certify_set(work(net, images), Plan(parse("brightness=9"), baseline=base))
+    base = certify_set(work(Net(), images), SetPlan(parse("brightness=9"), complete=True))
+    one = certify_set(work(net, images), SetPlan(parse("brightness=9"), baseline=base))
     found = compare(Certificates((one,), ORIGIN), Certificates((base,), ORIGIN), PEOPLE)
     number = found["certified_agreement.brightness=9"]
     assert number.estimate == number.candidate == float((one.agrees == 1).mean())
@@ -238,7 +238,7 @@ def test_the_curve_falls_from_clean_to_certified_accuracy() -> None:
     assert share[0] <= clean
     assert (np.diff(share) <= 0).all()
     assert share[-1] == float((one.standing == Standing.CERTIFIED).mean())
-    smaller = certify_set(work(Net(), pictures(30)), Plan(parse("brightness=4")))
+    smaller = certify_set(work(Net(), pictures(30)), SetPlan(parse("brightness=4")))
     at = share[np.searchsorted(places, 4.0, side="right") - 1]
     assert at == pytest.approx(float((smaller.standing == Standing.CERTIFIED).mean()))
     with pytest.raises(NothingEvaluated):

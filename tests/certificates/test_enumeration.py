@@ -8,7 +8,7 @@ from certificate_fixtures import ORIGIN, Net, Nowhere, brute_force, pictures, wo
 
 from edgesafe.certificates import archive, certification
 from edgesafe.certificates.certification import Work, certify_set
-from edgesafe.certificates.enumeration import Images, Plan, enumerate_chunk, margins, visiting_order
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk, margins, visiting_order
 from edgesafe.certificates.ids import parse
 from edgesafe.errors import IntegrityError, NothingEvaluated, RefusedError
 from edgesafe.records.certificates import SetCertificates, Standing
@@ -21,7 +21,7 @@ SETS = ["brightness=9", "contrast=20%", "gamma=0.8..1.25", "contrast=5%,brightne
 @pytest.mark.parametrize("outwards", [True, False])
 def test_verdicts_are_those_of_brute_force(name: str, outwards: bool) -> None:
     net, images, finite = Net(), pictures(25), parse(name)
-    found = enumerate_chunk(net, images, Plan(finite, outwards=outwards, batch_size=16))
+    found = enumerate_chunk(net, images, SetPlan(finite, outwards=outwards, batch_size=16))
     clean = margins(net.logits(images.pixels), images.labels)
     for row, truth in enumerate(brute_force(net, images, finite)):
         wrong = [(distance, margin) for distance, margin, _ in truth if margin <= 0]
@@ -40,7 +40,7 @@ def test_verdicts_are_those_of_brute_force(name: str, outwards: bool) -> None:
 
 
 def test_the_fixture_has_every_standing() -> None:
-    found = enumerate_chunk(Net(), pictures(200), Plan(parse("brightness=9")))
+    found = enumerate_chunk(Net(), pictures(200), SetPlan(parse("brightness=9")))
     assert set(found.standing.tolist()) == {Standing.CERTIFIED, Standing.FALSIFIED, Standing.WRONG}
 
 
@@ -52,11 +52,11 @@ def test_a_tie_is_wrong() -> None:
             return z
 
     dark = Images(np.full((1, 4, 4, 3), 99, np.uint8), np.array([0]), np.array([0]))
-    found = enumerate_chunk(Tied(), dark, Plan(parse("brightness=1")))
+    found = enumerate_chunk(Tied(), dark, SetPlan(parse("brightness=1")))
     assert found.standing[0] == Standing.FALSIFIED
     assert found.margin[0] == 0.0
     lighter = Images(np.full((1, 4, 4, 3), 120, np.uint8), np.array([0]), np.array([0]))
-    assert enumerate_chunk(Tied(), lighter, Plan(parse("brightness=1"))).standing[0] == Standing.WRONG
+    assert enumerate_chunk(Tied(), lighter, SetPlan(parse("brightness=1"))).standing[0] == Standing.WRONG
 
 
 def test_a_larger_set_is_never_more_certified() -> None:
@@ -68,16 +68,16 @@ def test_a_larger_set_is_never_more_certified() -> None:
         ("shift=1", "shift=2"),
         ("jpeg=70..95", "jpeg=50..95"),
     ):
-        a, b = (enumerate_chunk(net, images, Plan(parse(name))) for name in (smaller, larger))
+        a, b = (enumerate_chunk(net, images, SetPlan(parse(name))) for name in (smaller, larger))
         assert ((b.standing == Standing.CERTIFIED) <= (a.standing == Standing.CERTIFIED)).all(), (smaller, larger)
         assert (b.margin[b.standing == Standing.CERTIFIED] <= a.margin[b.standing == Standing.CERTIFIED]).all()
 
 
 def test_the_radius_is_what_smaller_sets_say() -> None:
     net, images = Net(), pictures(60)
-    whole = enumerate_chunk(net, images, Plan(parse("brightness=12")))
+    whole = enumerate_chunk(net, images, SetPlan(parse("brightness=12")))
     for levels in range(1, 13):
-        part = enumerate_chunk(net, images, Plan(parse(f"brightness={levels}")))
+        part = enumerate_chunk(net, images, SetPlan(parse(f"brightness={levels}")))
         survives = (whole.standing == Standing.CERTIFIED) | (
             (whole.standing == Standing.FALSIFIED) & (whole.distance > levels)
         )
@@ -89,9 +89,9 @@ def test_agreement_is_with_the_baseline_on_every_image_the_untouched_one_include
     second.second += 0.35 * np.random.default_rng(5).normal(size=second.second.shape)
     for name in ("brightness=9", "dead-line"):
         finite = parse(name)
-        base = enumerate_chunk(first, images, Plan(finite, complete=True))
+        base = enumerate_chunk(first, images, SetPlan(finite, complete=True))
         assert base.complete
-        found = enumerate_chunk(second, images, Plan(finite, baseline=base))
+        found = enumerate_chunk(second, images, SetPlan(finite, baseline=base))
         a, b = brute_force(first, images, finite), brute_force(second, images, finite)
         clean = first.logits(images.pixels).argmax(1) == second.logits(images.pixels).argmax(1)
         truth = [
@@ -100,9 +100,9 @@ def test_agreement_is_with_the_baseline_on_every_image_the_untouched_one_include
         ]
         assert found.agrees.tolist() == [int(v) for v in truth], name
         assert 0 < sum(truth) < len(truth), name
-        itself = enumerate_chunk(first, images, Plan(finite, baseline=base))
+        itself = enumerate_chunk(first, images, SetPlan(finite, baseline=base))
         assert (itself.agrees == 1).all()
-        alone = enumerate_chunk(second, images, Plan(finite))
+        alone = enumerate_chunk(second, images, SetPlan(finite))
         assert (alone.standing == found.standing).all()
         assert (alone.agrees == -1).all()
 
@@ -110,7 +110,7 @@ def test_agreement_is_with_the_baseline_on_every_image_the_untouched_one_include
 def test_inferences_are_counted_and_stop_at_the_first_violation() -> None:
     net, images = Net(), pictures(100)
     finite = parse("brightness=9")
-    found = enumerate_chunk(net, images, Plan(finite))
+    found = enumerate_chunk(net, images, SetPlan(finite))
     replayed = int((found.standing == Standing.FALSIFIED).sum())
     assert net.asked == int(found.ran.sum()) + replayed
     certified, wrong = found.standing == Standing.CERTIFIED, found.standing == Standing.WRONG
@@ -137,7 +137,7 @@ def test_extremes_come_first_then_coarse_to_fine() -> None:
 
 def test_any_number_of_threads_and_any_interruption_give_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certification, "_CHUNK_IMAGES", 7)
-    images, plan = pictures(50), Plan(parse("brightness=9"))
+    images, plan = pictures(50), SetPlan(parse("brightness=9"))
 
     def data(found: SetCertificates) -> bytes:
         return archive.to_bytes(archive.Certificates((found,), ORIGIN))
@@ -167,15 +167,15 @@ def test_any_number_of_threads_and_any_interruption_give_the_same_bytes(monkeypa
 
 def test_what_cannot_be_compared_is_refused() -> None:
     net, images = Net(), pictures(10)
-    nine = enumerate_chunk(net, images, Plan(parse("brightness=9"), complete=True))
+    nine = enumerate_chunk(net, images, SetPlan(parse("brightness=9"), complete=True))
     with pytest.raises(IntegrityError, match="another set"):
-        certify_set(work(net, images), Plan(parse("brightness=8"), baseline=nine))
+        certify_set(work(net, images), SetPlan(parse("brightness=8"), baseline=nine))
     with pytest.raises(IntegrityError, match="not run on every image"):
-        certify_set(work(net, images), Plan(parse("brightness=9"), baseline=replace(nine, complete=False)))
+        certify_set(work(net, images), SetPlan(parse("brightness=9"), baseline=replace(nine, complete=False)))
     with pytest.raises(IntegrityError, match="not run on every image"):
-        certify_set(work(net, replace(images, index=images.index + 1)), Plan(parse("brightness=9"), baseline=nine))
+        certify_set(work(net, replace(images, index=images.index + 1)), SetPlan(parse("brightness=9"), baseline=nine))
     with pytest.raises(NothingEvaluated):
-        certify_set(work(net, images.part(slice(0, 0))), Plan(parse("brightness=9")))
+        certify_set(work(net, images.part(slice(0, 0))), SetPlan(parse("brightness=9")))
 
 
 def test_a_witness_that_does_not_replay_is_refused() -> None:
@@ -187,4 +187,4 @@ def test_a_witness_that_does_not_replay_is_refused() -> None:
     net = Mood()
     images = pictures(200)
     with pytest.raises(RefusedError, match="run alone"):
-        enumerate_chunk(net, images, Plan(parse("brightness=9")))
+        enumerate_chunk(net, images, SetPlan(parse("brightness=9")))

@@ -10,7 +10,7 @@ from certificate_fixtures import ORIGIN
 from onnx import TensorProto, helper, numpy_helper
 
 from edgesafe.certificates import archive, operators
-from edgesafe.certificates.enumeration import Images, Plan, enumerate_chunk, margins
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk, margins
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import Segment, Walk, certify_line, least_margin, segment_of
 from edgesafe.certificates.operators import Network
@@ -214,7 +214,7 @@ def test_certified_along_brightness_in_whole_levels_is_certified_by_enumeration(
         labels = file.logits(IMAGES).argmax(axis=1).astype(np.int64)
         images = Images(IMAGES, labels, np.arange(len(labels)))
         line = certify_line(Network(content), file, images, finite, lambda _: None)
-        run = enumerate_chunk(file, images, Plan(finite))
+        run = enumerate_chunk(file, images, SetPlan(finite))
         certified = line.standing == Standing.CERTIFIED
         seen |= set(line.standing.tolist())
         assert (run.standing[certified] == Standing.CERTIFIED).all()

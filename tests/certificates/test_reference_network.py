@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesafe.certificates.enumeration import Images, Plan, enumerate_chunk
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import least_margin, segment_of
 from edgesafe.certificates.operators import Network
@@ -42,7 +42,9 @@ def model() -> bytes:
 
 def test_brightness_of_two_levels_on_the_first_thousand(test_set: tuple[np.ndarray, np.ndarray], model: bytes) -> None:
     pixels, labels = (column[:1000] for column in test_set)
-    found = enumerate_chunk(OnnxClassifier(model), Images(pixels, labels, np.arange(1000)), Plan(parse("brightness=2")))
+    found = enumerate_chunk(
+        OnnxClassifier(model), Images(pixels, labels, np.arange(1000)), SetPlan(parse("brightness=2"))
+    )
     counts = [int((found.standing == s).sum()) for s in (Standing.CERTIFIED, Standing.FALSIFIED, Standing.WRONG)]
     assert counts == [911, 4, 85]
 
@@ -55,7 +57,7 @@ def test_images_that_the_exact_line_certifies_and_an_eight_bit_image_falsifies(
     line = least_margin(Network(model), segment_of(parse("contrast=5%")), test_set[0][index], int(test_set[1][index]))
     assert line.margin == pytest.approx({1304: 0.341, 5656: 0.375, 1470: 0.553}[index], abs=0.002)
     one = Images(test_set[0][index : index + 1], test_set[1][index : index + 1], np.array([index]))
-    found = enumerate_chunk(OnnxClassifier(model), one, Plan(parse("contrast=5%"), complete=True))
+    found = enumerate_chunk(OnnxClassifier(model), one, SetPlan(parse("contrast=5%"), complete=True))
     assert found.standing[0] == Standing.FALSIFIED
     assert found.margin[0] == pytest.approx(margin, abs=0.002)
     assert found.members[0] > 500

@@ -14,7 +14,7 @@ from report_synthetic import changed
 
 from edgesafe.certificates import summary
 from edgesafe.certificates.certification import Work, certify_set
-from edgesafe.certificates.enumeration import Images, Plan
+from edgesafe.certificates.enumeration import Images, SetPlan
 from edgesafe.certificates.ids import parse
 from edgesafe.records import (
     CertificateProvenance,
@@ -64,7 +64,7 @@ def certified(small: View) -> View:
         sets = []
         for name in ("brightness=6", "dead-line"):
             reference = base.of(name) if base is not None else None
-            sets.append(certify_set(work, Plan(parse(name), complete=base is None, baseline=reference)))
+            sets.append(certify_set(work, SetPlan(parse(name), complete=base is None, baseline=reference)))
         found[variant] = Certificates(tuple(sets), ORIGIN)
         differences = summary.compare(found[variant], base, PEOPLE) if base is not None else {}
         base = base or found[variant]

@@ -57,8 +57,8 @@ _LAYOUT = Layout("certificates", SCHEMA, {**_ROWS, "answers": Column(np.uint16),
 _KEPT_TYPES = {"standing": np.uint8, "margin": np.float64, "distance": np.float64, "agrees": np.int8}
 
 
-class _Set(Record):
-    """A set in the header."""
+class _SetHeader(Record):
+    """What the header says of a set: its id, hash, range and engine, and the lengths of its columns."""
 
     id: str
     sha256: str
@@ -72,12 +72,12 @@ class _Set(Record):
     witnesses: tuple[str, ...]  #: which image of the set each is, in words
 
 
-class _Header(Record):
+class _CertificatesHeader(Record):
     """What the member `header` holds, as JSON."""
 
     schema_: Literal["edgesafe.certificates/1"] = Field(default="edgesafe.certificates/1", alias="schema")
     provenance: CertificateProvenance
-    sets: tuple[_Set, ...] = Field(min_length=1)
+    sets: tuple[_SetHeader, ...] = Field(min_length=1)
 
 
 def to_bytes(certificates: Certificates) -> bytes:
@@ -90,12 +90,12 @@ def to_bytes(certificates: Certificates) -> bytes:
     sets = certificates.sets
     if not sets:
         raise _LAYOUT.wrong("no sets")
-    for one in sets:
-        _validate(one)
-    header = _Header(
+    for part in sets:
+        _validate(part)
+    header = _CertificatesHeader(
         provenance=certificates.provenance,
         sets=tuple(
-            _Set(
+            _SetHeader(
                 id=s.id, sha256=s.sha256, unit=s.unit, reach=s.reach, engine=s.engine, outwards=s.outwards,
                 complete=s.complete, rows=len(s), answers=len(s.answers), witnesses=s.witnesses.text,
             )
@@ -124,33 +124,33 @@ def from_bytes(data: bytes) -> Certificates:
         NonFiniteError: NaN or infinity in them.
     """
     arrays = unpack(data, _LAYOUT)
-    header = parse_header(arrays["header"], _LAYOUT, _Header)
-    ids = [one.id for one in header.sets]
+    header = parse_header(arrays["header"], _LAYOUT, _CertificatesHeader)
+    ids = [head.id for head in header.sets]
     if len(set(ids)) != len(ids):
         raise _LAYOUT.wrong("a set twice", "header")
     for names, sizes in (
-        (_ROWS, [one.rows for one in header.sets]),
-        (("answers",), [one.answers for one in header.sets]),
-        (_WITNESSES, [len(one.witnesses) for one in header.sets]),
+        (_ROWS, [head.rows for head in header.sets]),
+        (("answers",), [head.answers for head in header.sets]),
+        (_WITNESSES, [len(head.witnesses) for head in header.sets]),
     ):
         if any(len(arrays[name]) != sum(sizes) for name in names):
             raise _LAYOUT.wrong(f"columns do not have the header's {sum(sizes)} entries")
     if arrays["witness_clean"].shape != arrays["witness_changed"].shape:
         raise _LAYOUT.wrong("witnesses of two shapes")
-    rows = accumulate((one.rows for one in header.sets), initial=0)
-    answers = accumulate((one.answers for one in header.sets), initial=0)
-    shown = accumulate((len(one.witnesses) for one in header.sets), initial=0)
+    rows = accumulate((head.rows for head in header.sets), initial=0)
+    answers = accumulate((head.answers for head in header.sets), initial=0)
+    shown = accumulate((len(head.witnesses) for head in header.sets), initial=0)
     sets = tuple(
-        _set(one, arrays, slice(a, a + one.rows), slice(b, b + one.answers), slice(c, c + len(one.witnesses)))
-        for one, a, b, c in zip(header.sets, rows, answers, shown, strict=False)
+        _set(head, arrays, slice(a, a + head.rows), slice(b, b + head.answers), slice(c, c + len(head.witnesses)))
+        for head, a, b, c in zip(header.sets, rows, answers, shown, strict=False)
     )
-    for one in sets:
-        _validate(one)
+    for part in sets:
+        _validate(part)
     return Certificates(sets, header.provenance)
 
 
 def _set(
-    head: _Set, arrays: dict[str, NDArray[np.generic]], rows: slice, answers: slice, shown: slice
+    head: _SetHeader, arrays: dict[str, NDArray[np.generic]], rows: slice, answers: slice, shown: slice
 ) -> SetCertificates:
     columns = {name: arrays[name][rows].astype(_KEPT_TYPES.get(name, np.int64)) for name in _ROWS}
     witnesses = Witnesses(
@@ -166,42 +166,47 @@ def _set(
     )  # fmt: skip
 
 
-def _validate(one: SetCertificates) -> None:
-    """Everything that metrics, gates and agreement take for granted."""
-    n = len(one.index)
-    if any(getattr(one, name).shape != (n,) for name in _ROWS) or n == 0:
-        raise _LAYOUT.wrong("no rows, or columns of different lengths", one.id)
-    if not (np.isfinite(one.margin).all() and np.isfinite(one.distance).all()):
-        raise NonFiniteError("NaN or infinity", where=f"certificates, {one.id}", fix="certify again")
-    standing, witness, counts = one.standing, one.witness, one.answer_count
+def _validate(part: SetCertificates) -> None:
+    """Check what metrics, gates and agreement take for granted of the certificates of a set.
+
+    Raises:
+        DataError: columns that contradict each other.
+        NonFiniteError: a margin or a distance is not finite.
+    """
+    n = len(part.index)
+    if any(getattr(part, name).shape != (n,) for name in _ROWS) or n == 0:
+        raise _LAYOUT.wrong("no rows, or columns of different lengths", part.id)
+    if not (np.isfinite(part.margin).all() and np.isfinite(part.distance).all()):
+        raise NonFiniteError("NaN or infinity", where=f"certificates, {part.id}", fix="certify again")
+    standing, witness, counts = part.standing, part.witness, part.answer_count
     falsified, certified = standing == Standing.FALSIFIED, standing == Standing.CERTIFIED
-    enumerated = one.engine is CertificateEngine.ENUMERATION
-    ran_all = one.ran - one.members
+    enumerated = part.engine is CertificateEngine.ENUMERATION
+    ran_all = part.ran - part.members
     wrong: list[tuple[str, bool]] = [
-        ("an index comes twice or falls", bool((np.diff(one.index) <= 0).any() or one.index[0] < 0)),
+        ("an index comes twice or falls", bool((np.diff(part.index) <= 0).any() or part.index[0] < 0)),
         ("an unknown standing", bool((standing > max(Standing)).any())),
-        ("a certified margin that is not positive", bool((one.margin[certified] <= 0.0).any())),
-        ("a falsified margin that is positive", bool((one.margin[falsified] > 0.0).any())),
+        ("a certified margin that is not positive", bool((part.margin[certified] <= 0.0).any())),
+        ("a falsified margin that is positive", bool((part.margin[falsified] > 0.0).any())),
         ("a witness of an image that is not falsified", bool((witness[~falsified] != -1).any())),
         ("a falsified image without a witness", enumerated and bool((witness[falsified] < 0).any())),
         ("a certified image whose set was not run to the end", enumerated and bool((ran_all[certified] < 0).any())),
-        ("a complete set that was not run to the end", one.complete and bool((ran_all < 0).any())),
+        ("a complete set that was not run to the end", part.complete and bool((ran_all < 0).any())),
         ("an unknown standing of an enumeration", enumerated and bool((standing == Standing.UNKNOWN).any())),
-        ("a distance outside the range", bool((one.distance < 0).any() or (one.distance > one.reach).any())),
-        ("an agreement other than -1, 0, 1", bool((np.abs(one.agrees.astype(int)) > 1).any())),
-        ("answers that are not one per image", bool(((counts != 0) & (counts != one.members)).any())),
-        ("answers of other images", int(counts.sum()) != len(one.answers)),
-        ("a certified image that is predicted wrongly", bool((one.prediction != one.label)[certified].any())),
-        ("witnesses of other rows", _bad_witnesses(one, falsified)),
+        ("a distance outside the range", bool((part.distance < 0).any() or (part.distance > part.reach).any())),
+        ("an agreement other than -1, 0, 1", bool((np.abs(part.agrees.astype(int)) > 1).any())),
+        ("answers that are not one per image", bool(((counts != 0) & (counts != part.members)).any())),
+        ("answers of other images", int(counts.sum()) != len(part.answers)),
+        ("a certified image that is predicted wrongly", bool((part.prediction != part.label)[certified].any())),
+        ("witnesses of other rows", _bad_witnesses(part, falsified)),
     ]
     for what, holds in wrong:
         if holds:
-            raise _LAYOUT.wrong(what, one.id)
+            raise _LAYOUT.wrong(what, part.id)
 
 
-def _bad_witnesses(one: SetCertificates, falsified: NDArray[np.bool_]) -> bool:
-    shown = one.witnesses
+def _bad_witnesses(part: SetCertificates, falsified: NDArray[np.bool_]) -> bool:
+    shown = part.witnesses
     sizes = {len(shown.row), len(shown.clean), len(shown.changed), len(shown.prediction), len(shown.text)}
-    if len(sizes) != 1 or (shown.row >= len(one)).any():
+    if len(sizes) != 1 or (shown.row >= len(part)).any():
         return True
-    return bool((~falsified[shown.row]).any() or (shown.prediction == one.label[shown.row]).any())
+    return bool((~falsified[shown.row]).any() or (shown.prediction == part.label[shown.row]).any())

@@ -10,14 +10,15 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.certificates import archive
-from edgesafe.certificates.enumeration import Classifier, Images, Plan, enumerate_chunk
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
 from edgesafe.errors import IntegrityError, NothingEvaluated
+from edgesafe.files import Keeper
+from edgesafe.measure.inference.classifier import Classifier
 from edgesafe.records.certificates import (
     CertificateProvenance,
     Certificates,
@@ -26,7 +27,7 @@ from edgesafe.records.certificates import (
     Witnesses,
 )
 
-__all__ = ["Keeper", "Work", "certify_set"]
+__all__ = ["Work", "certify_set"]
 
 _CHUNK_MEMBERS = 20_000  # some 20 s of a small network: no more is lost when a run is killed
 _CHUNK_IMAGES = 512
@@ -35,16 +36,6 @@ _JOINED = (
     "index", "label", "prediction", "standing", "margin", "distance", "witness", "members", "ran", "agrees",
     "answer_count", "answers",
 )  # fmt: skip
-
-
-class Keeper(Protocol):
-    """Where finished chunks are kept, so that an interrupted run goes on."""
-
-    def get(self, name: str) -> bytes | None:
-        """What was kept under that name, or None."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class Work:
     workers: int = 0
 
 
-def certify_set(work: Work, plan: Plan) -> SetCertificates:
+def certify_set(work: Work, plan: SetPlan) -> SetCertificates:
     """Every image under one set.
 
     Raises:
@@ -83,30 +74,30 @@ def certify_set(work: Work, plan: Plan) -> SetCertificates:
         raise IntegrityError("the baseline was certified for another set", where=plan.finite.id, fix="certify it again")
     step = max(1, min(_CHUNK_IMAGES, _CHUNK_MEMBERS // plan.finite.size(images.pixels.shape[1:])))
     parts = [slice(start, min(start + step, len(images))) for start in range(0, len(images), step)]
-    found: dict[int, SetCertificates] = {}
+    finished: dict[int, SetCertificates] = {}
     todo: list[slice] = []
     for part in parts:
         kept = work.keeper.get(_name(plan, part))
         if kept is None:
             todo.append(part)
         else:
-            found[part.start] = archive.from_bytes(kept).sets[0]
+            finished[part.start] = archive.from_bytes(kept).sets[0]
             work.advance(part.stop - part.start)
 
-    def one(part: slice) -> SetCertificates:
+    def enumerate_part(part: slice) -> SetCertificates:
         return enumerate_chunk(work.classifier, images.part(part), plan)
 
-    def done(part: slice, result: SetCertificates) -> None:
+    def keep(part: slice, result: SetCertificates) -> None:
         work.keeper.put(_name(plan, part), archive.to_bytes(Certificates((result,), work.provenance)))
-        found[part.start] = result
+        finished[part.start] = result
         work.advance(part.stop - part.start)
 
-    _run(todo, one, done, work.workers or len(os.sched_getaffinity(0)))
-    whole = _join([found[part.start] for part in parts])
+    _run(todo, enumerate_part, keep, work.workers or len(os.sched_getaffinity(0)))
+    whole = _join([finished[part.start] for part in parts])
     return replace(whole, witnesses=_shown(work, plan, whole))
 
 
-def _name(plan: Plan, part: slice) -> str:
+def _name(plan: SetPlan, part: slice) -> str:
     return f"{plan.finite.sha256[7:23]}-{part.start}"
 
 
@@ -138,7 +129,7 @@ def _join(parts: Sequence[SetCertificates]) -> SetCertificates:
     return replace(parts[0], **columns)  # type: ignore[arg-type]
 
 
-def _shown(work: Work, plan: Plan, whole: SetCertificates) -> Witnesses:
+def _shown(work: Work, plan: SetPlan, whole: SetCertificates) -> Witnesses:
     """The witnesses nearest to the untouched image, as pixels."""
     falsified = np.flatnonzero(whole.standing == Standing.FALSIFIED)
     rows = falsified[np.lexsort((whole.margin[falsified], whole.distance[falsified]))][:_SHOWN]

@@ -9,26 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.certificates.sets import FiniteSet, Members
 from edgesafe.errors import IntegrityError, RefusedError
+from edgesafe.measure.inference.classifier import Classifier
 from edgesafe.records.certificates import CertificateEngine, SetCertificates, Standing, Witnesses
 
-__all__ = ["Classifier", "Images", "Plan", "enumerate_chunk", "margins", "visiting_order"]
+__all__ = ["Images", "SetPlan", "enumerate_chunk", "margins", "visiting_order"]
 
 _FIRST_WAVE, _GROWTH, _LARGEST_WAVE = 8, 4, 512  # members of an image per wave
-
-
-class Classifier(Protocol):
-    """What certificates need of a file: `measure.inference.session.OnnxClassifier`."""
-
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
-        """Float32 (n, K) of uint8 (n, H, W, C)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class Images:
     index: NDArray[np.int64]
 
     def part(self, rows: slice) -> Images:
-        """Some of them."""
+        """The images of some rows, with their labels and positions."""
         return Images(self.pixels[rows], self.labels[rows], self.index[rows])
 
     def __len__(self) -> int:
@@ -54,7 +46,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SetPlan:
     """How a set is run.
 
     Attributes:
@@ -74,7 +66,7 @@ class Plan:
 
 @dataclass
 class _Rows:
-    """Columns of `SetCertificates`, while they are found."""
+    """Columns of `SetCertificates` while images are run: one row per image of the chunk."""
 
     prediction: NDArray[np.int64]
     standing: NDArray[np.uint8]
@@ -86,7 +78,7 @@ class _Rows:
     agrees: NDArray[np.int8]
     answers: list[NDArray[np.int64]]  # per image: to every member, if they were all run and differ; else empty
 
-    def frozen(self, images: Images, plan: Plan) -> SetCertificates:
+    def frozen(self, images: Images, plan: SetPlan) -> SetCertificates:
         """The record; witnesses are not kept as pixels yet."""
         finite, shape = plan.finite, images.pixels.shape[1:]
         none = np.empty(0, np.int64)
@@ -96,7 +88,7 @@ class _Rows:
             outwards=plan.outwards, complete=plan.complete, index=images.index, label=images.labels,
             prediction=self.prediction, standing=self.standing, margin=self.margin, distance=self.distance,
             witness=self.witness, members=self.members, ran=self.ran, agrees=self.agrees,
-            answer_count=np.array([len(one) for one in self.answers], np.int64),
+            answer_count=np.array([len(answers) for answers in self.answers], np.int64),
             answers=np.concatenate([*self.answers, none]),
             witnesses=Witnesses(none, np.empty((0, *shape), np.uint8), np.empty((0, *shape), np.uint8), none, ()),
         )  # fmt: skip
@@ -140,7 +132,7 @@ class _Walk:
         return bool((self.answers[seen] == self.reference[seen]).all())
 
     def live(self, complete: bool) -> bool:
-        """Whether another member could change what is known."""
+        """Whether running another member could still change what is known of the image."""
         return self.done < len(self.order) and (complete or not self.wrong or self.agreeing())
 
 
@@ -154,7 +146,7 @@ def margins(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[n
     return least
 
 
-def enumerate_chunk(classifier: Classifier, images: Images, plan: Plan) -> SetCertificates:
+def enumerate_chunk(classifier: Classifier, images: Images, plan: SetPlan) -> SetCertificates:
     """Decide some images under one set.
 
     Args:
@@ -206,7 +198,11 @@ def enumerate_chunk(classifier: Classifier, images: Images, plan: Plan) -> SetCe
 def _meet(
     walks: list[_Walk], images: Images, baseline: SetCertificates, prediction: NDArray[np.int64], rows: _Rows
 ) -> None:
-    """Give each walk the baseline's answers."""
+    """Give each walk the baseline's answers to compare with; images answered differently when untouched do not agree.
+
+    Raises:
+        IntegrityError: the baseline's certificates are of other images, or not complete.
+    """
     at = np.searchsorted(baseline.index, images.index)
     known = at < len(baseline.index)
     if not known.all() or (baseline.index[at] != images.index).any() or not baseline.complete:
@@ -224,7 +220,7 @@ def _meet(
             rows.agrees[walk.row] = 0
 
 
-def _wave(classifier: Classifier, live: list[_Walk], size: int, plan: Plan, rows: _Rows) -> None:
+def _wave(classifier: Classifier, live: list[_Walk], size: int, plan: SetPlan, rows: _Rows) -> None:
     """Run the next `size` members of each live image, in full batches."""
     jobs = [(walk, walk.order[walk.done : walk.done + size]) for walk in live]
     for walk, positions in jobs:
@@ -276,7 +272,7 @@ def _take(walk: _Walk, positions: NDArray[np.int64], least: NDArray[np.float64],
     walk.wrong = True
 
 
-def _close(walk: _Walk, rows: _Rows, plan: Plan) -> None:
+def _close(walk: _Walk, rows: _Rows, plan: SetPlan) -> None:
     """Agreement, and the answers if all were run and are not all the untouched image's."""
     if walk.reference is not None:
         rows.agrees[walk.row] = walk.agreeing()
@@ -285,7 +281,11 @@ def _close(walk: _Walk, rows: _Rows, plan: Plan) -> None:
 
 
 def _replay(classifier: Classifier, images: Images, finite: FiniteSet, rows: _Rows) -> None:
-    """Run every witness again, made anew and alone."""
+    """Run every witness again, made anew and alone, because a certificate must not depend on the batch.
+
+    Raises:
+        RefusedError: a witness is answered rightly when it is run alone.
+    """
     for row in np.flatnonzero(rows.witness >= 0).tolist():
         image = finite.image(images.pixels[row], int(rows.witness[row]))
         margin = float(margins(classifier.logits(image[None], 1), images.labels[row : row + 1])[0])

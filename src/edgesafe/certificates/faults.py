@@ -18,7 +18,7 @@ from edgesafe.errors import DataError
 __all__ = ["Fault", "Shape", "dead_line", "dead_pixel", "jpeg", "occlusion", "shift"]
 
 Shape = tuple[int, int, int]  #: (H, W, C)
-Images = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 _VALUES = np.array([0, 255], np.uint8)  # of a dead pixel or line
 _GREY = 127  # of a patch
@@ -39,7 +39,7 @@ class Fault:
 
     definition: str
     size: Callable[[Shape], int]
-    make: Callable[[Images, Numbers], Images]
+    make: Callable[[Pixels, Numbers], Pixels]
     describe: Callable[[int, Shape], str]
     distance: Callable[[Shape], NDArray[np.float64]] | None = None
     unit: str = ""
@@ -54,11 +54,11 @@ def shift(most: int) -> Fault:
             raise DataError(f"a shift of {most} pixels leaves nothing", where=_text(shape), fix="give a smaller one")
         return side * side
 
-    def make(image: Images, numbers: Numbers) -> Images:
+    def make(image: Pixels, numbers: Numbers) -> Pixels:
         height, width, _ = image.shape
         rows = np.clip(np.arange(height)[None] - (numbers // side - most)[:, None], 0, height - 1)
         columns = np.clip(np.arange(width)[None] - (numbers % side - most)[:, None], 0, width - 1)
-        moved: Images = image[rows[:, :, None], columns[:, None, :]]
+        moved: Pixels = image[rows[:, :, None], columns[:, None, :]]
         return moved
 
     def distance(shape: Shape) -> NDArray[np.float64]:
@@ -74,7 +74,7 @@ def shift(most: int) -> Fault:
 def dead_pixel() -> Fault:
     """Any one pixel black or white in all channels."""
 
-    def make(image: Images, numbers: Numbers) -> Images:
+    def make(image: Pixels, numbers: Numbers) -> Pixels:
         out = np.repeat(image[None], len(numbers), axis=0)
         place = numbers // 2
         out[np.arange(len(numbers)), place // image.shape[1], place % image.shape[1]] = _VALUES[numbers % 2][:, None]
@@ -90,7 +90,7 @@ def dead_pixel() -> Fault:
 def dead_line() -> Fault:
     """Any one row, then any one column, black or white in all channels."""
 
-    def make(image: Images, numbers: Numbers) -> Images:
+    def make(image: Pixels, numbers: Numbers) -> Pixels:
         out = np.repeat(image[None], len(numbers), axis=0)
         for k, number in enumerate(numbers.tolist()):
             line, value = number // 2, _VALUES[number % 2]
@@ -117,7 +117,7 @@ def occlusion(side: int) -> Fault:
             raise DataError(f"a patch of {side} pixels does not fit", where=_text(shape), fix="give a smaller one")
         return (shape[0] - side + 1) * (shape[1] - side + 1)
 
-    def make(image: Images, numbers: Numbers) -> Images:
+    def make(image: Pixels, numbers: Numbers) -> Pixels:
         out = np.repeat(image[None], len(numbers), axis=0)
         for k, number in enumerate(numbers.tolist()):
             top, left = divmod(number, image.shape[1] - side + 1)
@@ -139,7 +139,7 @@ def jpeg(low: int, high: int) -> Fault:
             raise DataError(f"JPEG of {shape[2]} channels", where=_text(shape), fix="give grey or RGB images")
         return high - low + 1
 
-    def make(image: Images, numbers: Numbers) -> Images:
+    def make(image: Pixels, numbers: Numbers) -> Pixels:
         picture = Image.fromarray(np.ascontiguousarray(image if image.shape[2] == 3 else image[..., 0]))
         out = np.empty((len(numbers), *image.shape), np.uint8)
         for k, number in enumerate(numbers.tolist()):

@@ -19,10 +19,11 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.certificates.enumeration import Classifier, Images, margins
+from edgesafe.certificates.enumeration import Images, margins
 from edgesafe.certificates.operators import Network
 from edgesafe.certificates.sets import FiniteSet
 from edgesafe.errors import UsageError
+from edgesafe.measure.inference.classifier import Classifier
 from edgesafe.records.certificates import CertificateEngine, SetCertificates, Standing, Witnesses
 
 __all__ = ["PREFIX", "TOLERANCE", "LineResult", "Segment", "Walk", "certify_line", "least_margin", "segment_of"]
@@ -190,8 +191,8 @@ def certify_line(
     standing = np.full(n, Standing.WRONG, np.uint8)
     for row in range(n):
         if margin[row] > 0.0:
-            found = least_margin(network, segment, images.pixels[row], int(images.labels[row]))
-            margin[row], points[row] = min(float(margin[row]), found.margin), found.points
+            least = least_margin(network, segment, images.pixels[row], int(images.labels[row]))
+            margin[row], points[row] = min(float(margin[row]), least.margin), least.points
             decided = Standing.CERTIFIED if margin[row] >= TOLERANCE else Standing.FALSIFIED
             standing[row] = Standing.UNKNOWN if abs(margin[row]) < TOLERANCE else decided
         advance(1)

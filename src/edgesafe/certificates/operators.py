@@ -55,7 +55,7 @@ class Network:
         self._sessions = {} if precise else {n.output[0]: self._session(n) for n in self.nodes if n.op_type == "Conv"}
 
     def _session(self, node: onnx.NodeProto) -> ort.InferenceSession:
-        """One convolution as a file of its own."""
+        """An onnxruntime session on one thread that computes one convolution of the network and nothing else."""
         give, take = (
             helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in (node.input[0], node.output[0])
         )
@@ -92,7 +92,7 @@ class _Step:
         self.attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
     def name(self, k: int) -> str:
-        """Of input k; "" if it is left out."""
+        """Name of input k; "" if it is left out."""
         return str(self.node.input[k]) if k < len(self.node.input) else ""
 
     def signal(self, k: int = 0) -> Values:
@@ -106,7 +106,7 @@ class _Step:
         return self.walk.tensors[self.name(k)]
 
     def any(self, k: int) -> Values:
-        """Input k, a signal or a constant."""
+        """Input k of the operator, whether it depends on the image or is a constant."""
         return self.walk.tensors[self.name(k)] if self.name(k) in self.walk.tensors else self.constant(k)
 
     def constant(self, k: int) -> Values:
@@ -121,7 +121,7 @@ class _Step:
         return value.astype(self.network.dtype) if value.dtype.kind == "f" else value
 
     def integers(self, k: int) -> list[int]:
-        """Input k as whole numbers."""
+        """Constant input k, flattened, as whole numbers."""
         return [int(v) for v in self.constant(k).ravel()]
 
 

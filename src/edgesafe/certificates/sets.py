@@ -68,7 +68,7 @@ class FiniteSet(Protocol):
         """The image of that number: uint8 (H, W, C)."""
 
     def describe(self, number: int, shape: Shape) -> str:
-        """Which image that is, in words."""
+        """In words, which image of the set has that number, for messages and the report."""
 
 
 class PointSet:
@@ -88,7 +88,7 @@ class PointSet:
 
     @property
     def tables(self) -> Tables:
-        """All of them."""
+        """The distinct look-up tables of the set."""
         return self._tables
 
     def size(self, shape: Shape) -> int:  # noqa: ARG002
@@ -111,7 +111,7 @@ class PointSet:
         return Members(first, nearest, clean, lambda positions: luts[first[positions]][:, image])
 
     def image(self, image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-        """The image through table `number`."""
+        """The image with every pixel value looked up in table `number`: uint8 (H, W, C)."""
         made: NDArray[np.uint8] = self._tables.luts[number][image]
         return made
 
@@ -143,7 +143,11 @@ class FaultSet:
         self.sha256 = "sha256:" + hashlib.sha256(f"edgesafe.set/1 {id}\n{fault.definition}".encode()).hexdigest()
 
     def size(self, shape: Shape) -> int:
-        """See `faults.Fault.size`."""
+        """How many images the fault makes of one of that shape, equal ones counted apart.
+
+        Raises:
+            DataError: it does not fit the shape.
+        """
         return self._fault.size(shape)
 
     def reach(self, shape: Shape) -> float:
@@ -163,8 +167,8 @@ class FaultSet:
         for start in range(0, size, block):
             numbers = np.arange(start, min(start + block, size))
             made = self._fault.make(image, numbers)
-            for number, one in zip(numbers.tolist(), made, strict=True):
-                kind[number] = seen.setdefault(_key(one), len(seen))
+            for number, pixels in zip(numbers.tolist(), made, strict=True):
+                kind[number] = seen.setdefault(_key(pixels), len(seen))
             if size * image.nbytes <= _KEEP_BYTES:
                 kept.append(made)
         first = np.unique(kind, return_index=True)[1]
@@ -177,12 +181,12 @@ class FaultSet:
         return Members(first, nearest, clean, lambda positions: self._fault.make(image, first[positions]))
 
     def image(self, image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
-        """See `faults.Fault.make`."""
+        """The image of that number, made anew: uint8 (H, W, C)."""
         made: NDArray[np.uint8] = self._fault.make(image, np.array([number]))[0]
         return made
 
     def describe(self, number: int, shape: Shape) -> str:
-        """See `faults.Fault.describe`."""
+        """In words, which place and value the image of that number has."""
         return self._fault.describe(number, shape)
 
 

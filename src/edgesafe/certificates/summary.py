@@ -30,17 +30,17 @@ def summarise(certificates: Certificates, population: Population, confidence: fl
         population: what the images stand for.
         confidence: of Wilson's intervals, two-sided.
     """
-    found: dict[str, Measurement] = {}
-    for one in certificates.sets:
-        details = {"images_run": float(one.ran.sum()), "largest_set": float(one.members.max())}
-        rates = {name: one.standing == standing for name, standing in _SHARES.items()}
+    metrics: dict[str, Measurement] = {}
+    for part in certificates.sets:
+        details = {"images_run": float(part.ran.sum()), "largest_set": float(part.members.max())}
+        rates = {name: part.standing == standing for name, standing in _SHARES.items()}
         for name, rate in rates.items():
-            metric = f"{name}.{one.id}"
-            interval = wilson(int(rate.sum()), len(one), confidence)
-            found[metric] = Measurement(
+            metric = f"{name}.{part.id}"
+            interval = wilson(int(rate.sum()), len(part), confidence)
+            metrics[metric] = Measurement(
                 metric=metric, unit=Unit.FRACTION, population=population, details=details, **interval.fields()
             )
-    return found
+    return metrics
 
 
 def compare(
@@ -57,23 +57,23 @@ def compare(
     """
     if candidate.provenance.test_sha256 != baseline.provenance.test_sha256:
         raise IntegrityError("of other test images", where="certificates", fix="certify both on the same data")
-    found: dict[str, Comparison] = {}
-    for one in candidate.sets:
-        other = baseline.of(one.id)
-        if other is None:
-            raise NothingEvaluated("the baseline has no certificates", where=one.id, fix="certify the baseline, too")
-        if (one.sha256, one.engine) != (other.sha256, other.engine):
-            raise IntegrityError("not the same set, or engine", where=one.id, fix="certify both with this edgesafe")
-        _, here, there = np.intersect1d(one.index, other.index, assume_unique=True, return_indices=True)
+    differences: dict[str, Comparison] = {}
+    for ours in candidate.sets:
+        theirs = baseline.of(ours.id)
+        if theirs is None:
+            raise NothingEvaluated("the baseline has no certificates", where=ours.id, fix="certify the baseline, too")
+        if (ours.sha256, ours.engine) != (theirs.sha256, theirs.engine):
+            raise IntegrityError("not the same set, or engine", where=ours.id, fix="certify both with this edgesafe")
+        _, here, there = np.intersect1d(ours.index, theirs.index, assume_unique=True, return_indices=True)
         for name, standing in _SHARES.items():
-            a, b = one.standing[here] == standing, other.standing[there] == standing
+            a, b = ours.standing[here] == standing, theirs.standing[there] == standing
             interval = paired_difference(a, b, confidence, kind="rate")
-            found[f"{name}.{one.id}"] = _comparison(f"{name}.{one.id}", interval, a, b, population)
-        if (one.agrees >= 0).all():
-            same, metric = one.agrees == 1, f"certified_agreement.{one.id}"
-            interval = wilson(int(same.sum()), len(one), confidence)
-            found[metric] = _comparison(metric, interval, same, np.ones_like(same), population)
-    return found
+            differences[f"{name}.{ours.id}"] = _comparison(f"{name}.{ours.id}", interval, a, b, population)
+        if (ours.agrees >= 0).all():
+            same, metric = ours.agrees == 1, f"certified_agreement.{ours.id}"
+            interval = wilson(int(same.sum()), len(ours), confidence)
+            differences[metric] = _comparison(metric, interval, same, np.ones_like(same), population)
+    return differences
 
 
 def _comparison(
@@ -85,11 +85,11 @@ def _comparison(
     )  # fmt: skip
 
 
-def curve(one: SetCertificates) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def curve(part: SetCertificates) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Certified accuracy against range: the share of all images that survive every image up to a distance.
 
     Args:
-        one: run outwards, or complete.
+        part: certificates of a set with a range, run outwards.
 
     Returns:
         Distances, rising, from 0 to the whole range; and the share from each one (included) to the next (excluded).
@@ -97,11 +97,11 @@ def curve(one: SetCertificates) -> tuple[NDArray[np.float64], NDArray[np.float64
     Raises:
         NothingEvaluated: the set has no range, or was not run outwards.
     """
-    if not one.unit or not one.outwards:
-        raise NothingEvaluated("no radius", where=one.id, fix="certify a set with a range, outwards")
-    falsified = one.standing == Standing.FALSIFIED
-    places = np.unique(np.concatenate([[0.0, one.reach], one.distance[falsified]]))
-    lost = np.searchsorted(np.sort(one.distance[falsified]), places, side="right")
-    survivors = int(falsified.sum() + (one.standing == Standing.CERTIFIED).sum())
-    share: NDArray[np.float64] = (survivors - lost) / len(one)
+    if not part.unit or not part.outwards:
+        raise NothingEvaluated("no radius", where=part.id, fix="certify a set with a range, outwards")
+    falsified = part.standing == Standing.FALSIFIED
+    places = np.unique(np.concatenate([[0.0, part.reach], part.distance[falsified]]))
+    lost = np.searchsorted(np.sort(part.distance[falsified]), places, side="right")
+    survivors = int(falsified.sum() + (part.standing == Standing.CERTIFIED).sum())
+    share: NDArray[np.float64] = (survivors - lost) / len(part)
     return places, share

@@ -82,7 +82,7 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
         for variant in _chosen(known, request.variants):
             variant.verify()
             progress.note(variant.id)
-            order = certify.Order(
+            order = certify.CertifyOrder(
                 section=request.section, test=bundle.test, study=study, progress=progress, variant=variant.id,
                 population=f"{bundle.name} test set, {len(bundle.test):,} images", baseline=variant.entry.baseline,
                 complete=variant.entry.is_baseline,

@@ -37,7 +37,7 @@ from edgesafe.records import (
 )
 from edgesafe.stages import certify, counts, export, measure, observe, prune, timing
 from edgesafe.stages.baseline import Baselines
-from edgesafe.stages.export import Exported, Order
+from edgesafe.stages.export import Exported, ExportOrder
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timing
@@ -195,10 +195,10 @@ def _recovery(run: _Run, plan: VariantPlan, section: CompressSection, name: str 
     return RecoveryPlan(section.recover or run.recipe.recover, key, plan.seed, plan.id, name)
 
 
-def _order(run: _Run, plan: VariantPlan) -> Order:
+def _order(run: _Run, plan: VariantPlan) -> ExportOrder:
     """Which files the variant has."""
     unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
-    return Order(run.recipe.export, run.bundle, unstructured, run.recipe.target.provider, run.bench.host.cores)
+    return ExportOrder(run.recipe.export, run.bundle, unstructured, run.recipe.target.provider, run.bench.host.cores)
 
 
 def _record(

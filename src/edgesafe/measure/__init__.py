@@ -4,6 +4,7 @@ Nothing here imports torch. From the file to the number:
 
     inference/       images -> float32 logits, under exactly the provider asked for
         session          the file, opened and held to its word; inputs and foreign: what a file of others expects
+        classifier       what measuring and certifying need of an open file
         robustness       which images each corrupted cell sees, and the cells
         latency          interleaved timing over sessions
     probabilities    logits -> float64 softmax -> a `Cell` of evidence

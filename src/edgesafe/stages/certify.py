@@ -13,7 +13,7 @@ import onnxruntime
 
 from edgesafe.certificates import archive, summary
 from edgesafe.certificates.certification import Work, certify_set
-from edgesafe.certificates.enumeration import Images, Plan
+from edgesafe.certificates.enumeration import Images, SetPlan
 from edgesafe.certificates.faults import Shape
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import PREFIX, certify_line, segment_of
@@ -40,11 +40,11 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import CERTIFICATES, MODEL
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["Certified", "Order", "certify", "check"]
+__all__ = ["Certified", "CertifyOrder", "certify", "check"]
 
 
 @dataclass(frozen=True)
-class Order:
+class CertifyOrder:
     """What is certified, and what it is compared with.
 
     Attributes:
@@ -112,7 +112,7 @@ def check(section: CertifySection, shape: Shape) -> tuple[FiniteSet, ...]:
     return sets
 
 
-def certify(order: Order, file: OnnxClassifier, known: Certificates | None = None) -> Certified:
+def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | None = None) -> Certified:
     """Certify a file under every set of the recipe and write certificates.npz; finished chunks are not run again.
 
     Args:
@@ -155,7 +155,7 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
             )
         if base is None and _is_same(known, origin, finite, order, n):
             continue
-        plan = Plan(finite, section.outwards, order.complete, reference, section.batch_size)
+        plan = SetPlan(finite, section.outwards, order.complete, reference, section.batch_size)
         key = stage_key(
             origin=origin.model_dump(), set=finite.sha256, n=n, outwards=plan.outwards, complete=plan.complete,
             baseline=base.provenance.onnx_sha256 if base is not None else "",
@@ -174,7 +174,7 @@ def certify(order: Order, file: OnnxClassifier, known: Certificates | None = Non
 
 
 def _is_same(
-    known: Certificates | None, origin: CertificateProvenance, finite: FiniteSet, order: Order, n: int
+    known: Certificates | None, origin: CertificateProvenance, finite: FiniteSet, order: CertifyOrder, n: int
 ) -> bool:
     """Whether the file was certified for that set before, on the same images, at least as completely."""
     earlier = known.of(finite.id) if known is not None else None
@@ -183,7 +183,7 @@ def _is_same(
     return len(earlier) == n and earlier.outwards == order.section.outwards and earlier.complete >= order.complete
 
 
-def _baseline(order: Order) -> Certificates | None:
+def _baseline(order: CertifyOrder) -> Certificates | None:
     if order.baseline is None:
         return None
     data = order.study.certificates_bytes(order.baseline)

@@ -27,14 +27,14 @@ from edgesafe.records import (
 from edgesafe.study.writer import Files
 from edgesafe.surgery import rebuild
 
-__all__ = ["Exported", "Order", "ship"]
+__all__ = ["ExportOrder", "Exported", "ship"]
 
 _PARITY_IMAGES = 512  # validation images on which torch and onnxruntime must agree
 _CALIBRATION_IMAGES = 512  # training images from which int8 ranges are read
 
 
 @dataclass(frozen=True)
-class Order:
+class ExportOrder:
     """What is wanted.
 
     Attributes:
@@ -62,12 +62,12 @@ class Exported:
     temperature: Temperature | None
 
 
-def ship(model: nn.Module, order: Order, write: Files, variant: str) -> Exported:
+def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Exported:
     """Export a network.
 
     Args:
         model: in eval mode.
-        order: see `Order`.
+        order: see `ExportOrder`.
         write: writes a file of the variant.
         variant: its id, kept in the weights file.
 
@@ -98,7 +98,7 @@ def ship(model: nn.Module, order: Order, write: Files, variant: str) -> Exported
     return Exported(onnx, tuple(write.artefacts), tuple(checks), fitted)
 
 
-def _fitted(onnx: bytes, order: Order) -> Temperature:
+def _fitted(onnx: bytes, order: ExportOrder) -> Temperature:
     """On the validation images, on the exported file."""
     held_out = order.bundle.validation
     logits = OnnxClassifier(onnx, threads=order.threads, provider=order.provider).logits(held_out.images)

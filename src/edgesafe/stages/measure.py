@@ -113,7 +113,7 @@ def _certified(task: Task, classifier: OnnxClassifier) -> Certified:
     """Before the evidence, so that a policy that ends the measuring may ask for it; on one thread per image batch."""
     if not task.certify.sets:
         return Certified()
-    order = certify.Order(
+    order = certify.CertifyOrder(
         section=task.certify, test=task.bench.test, population=task.bench.population, study=task.study,
         progress=task.progress, variant=task.variant, baseline=task.baseline, complete=task.is_reference,
     )  # fmt: skip

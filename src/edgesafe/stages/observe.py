@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from PIL import Image
 
 from edgesafe import corruptions as corruption_package
 from edgesafe.corruptions import CorruptionSource
+from edgesafe.files import Keeper
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.inputs import InputSpec
@@ -34,19 +34,9 @@ from edgesafe.records import (
     Target,
 )
 
-__all__ = ["Bench", "Keeper", "clean", "collect", "corrupted", "png", "prepare", "provenance", "samples"]
+__all__ = ["Bench", "clean", "collect", "corrupted", "png", "prepare", "provenance", "samples"]
 
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
-
-
-class Keeper(Protocol):
-    """Where finished parts of the evidence are kept, so that an interrupted evaluation goes on."""
-
-    def get(self, name: str) -> bytes | None:
-        """What was kept under that name, or None."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep a finished part under that name."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
+from edgesafe.files import Keeper
+
 __all__ = ["Best", "Checkpoints", "Parts", "tensors_of", "weights_of"]
 
 
@@ -16,20 +18,14 @@ class Checkpoints(Protocol):
     """Where `fit` keeps its state after each epoch."""
 
     def load(self) -> bytes | None:
-        """The last state, or None."""
+        """The state that was saved last, or None if none was."""
 
     def save(self, state: bytes) -> None:
-        """Keep a state."""
+        """Keep a state in the place of the last one."""
 
 
-class Parts(Checkpoints, Protocol):
+class Parts(Checkpoints, Keeper, Protocol):
     """Checkpoints that can keep something beside the state."""
-
-    def get(self, name: str) -> bytes | None:
-        """What was kept under that name, or None."""
-
-    def put(self, name: str, data: bytes) -> None:
-        """Keep it."""
 
 
 class Best:

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 
 from edgesafe.errors import RefusedError
 from edgesafe.measure.inference import protos
+from edgesafe.measure.inference.classifier import Classifier
 
 __all__ = ["IMAGES", "require_fixed_operators", "require_independence"]
 
@@ -28,14 +29,14 @@ _RANDOM = {
 _DYNAMIC = ("DynamicQuantize", "MatMulIntegerToFloat")
 
 
-class _Classifier(Protocol):
+class _BatchClassifier(Classifier, Protocol):
+    """A classifier that says which batch size its file fixes, if any, and whether it holds quantised operators."""
+
     @property
     def batch(self) -> int | None: ...
 
     @property
     def quantised(self) -> bool: ...
-
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]: ...
 
 
 def require_fixed_operators(model: onnx.ModelProto, where: str) -> None:
@@ -82,7 +83,7 @@ def _is_false(tensor: onnx.TensorProto) -> bool:
         return False
 
 
-def require_independence(classifier: _Classifier, images: NDArray[np.uint8], where: str) -> None:
+def require_independence(classifier: _BatchClassifier, images: NDArray[np.uint8], where: str) -> None:
     """Compare the logits of a few images alone, in a batch, in another order, and again.
 
     Args:

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
+from edgesafe.measure.inference.classifier import Classifier
 from edgesafe.measure.probabilities import cell_from_logits
 from edgesafe.records import Cell
 
-__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "Classifier", "collect_cell", "draw", "plan_cells"]
+__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "collect_cell", "draw", "plan_cells"]
 
 QUICK_ALONE = 33_000
 """Inferences over all cells that give mPC within ±0.5 pp at 95 %, whatever the accuracy is (decision 053)."""
 QUICK_PAIRED = 9_750
 """Inferences that give the paired difference of mPC within ±0.5 pp if right or wrong changes on up to 6 % of the images
 (3.7 % for a ResNet-20 that lost 30 % of its weights: ±0.4 pp)."""
-
-
-class Classifier(Protocol):
-    """What a cell is collected from: `session.OnnxClassifier`, or anything like it."""
-
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
-        """Float32 (n, K) of uint8 (n, H, W, C)."""
-        ...
 
 
 def plan_cells(
@@ -141,7 +134,7 @@ def collect_cell(
     """Runs the classifier on one cell's images.
 
     Args:
-        classifier: see `Classifier`.
+        classifier: the open file.
         images: uint8 (n, H, W, C), already corrupted.
         labels: int64 (n,), of these images.
         indices: int64 (n,), their positions in the test set.

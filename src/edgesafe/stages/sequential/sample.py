@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesafe.files import Keeper
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.cells import (
     joined,
@@ -21,7 +22,7 @@ from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.sampling import draw
 from edgesafe.records import Cell, Evidence, Provenance, Sample, SampleDesign
 from edgesafe.stages import observe
-from edgesafe.stages.observe import Bench, Keeper
+from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential.looks import ImagePool, Look, plan, pool_of
 
 __all__ = ["ModelRunner", "Runner", "StoredRunner", "collect"]
