@@ -196,7 +196,7 @@ def _shown(path: Path) -> str:
 
 
 def sha256_bytes(data: bytes) -> str:
-    """'sha256:<hex>' of bytes."""
+    """The SHA-256 of `data` as "sha256:" and 64 hex digits."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 

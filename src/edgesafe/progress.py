@@ -17,24 +17,24 @@ _LOG_EVERY_S = 15.0  # often enough to see life, seldom enough for a CI log
 
 
 class Progress(Protocol):
-    """What a stage is given."""
+    """The interface through which a stage tells how far it is."""
 
     def note(self, text: str) -> None:
-        """Say one line."""
+        """Show one line of text."""
 
     def stage(self, title: str, total: int) -> AbstractContextManager[Advance]:
         """Count `total` units of work under a title; use as a context manager that gives `advance(n)`."""
 
 
 class Silent:
-    """Says nothing."""
+    """A progress that shows nothing: for tests, and for use as a library."""
 
     def note(self, text: str) -> None:
-        """Say nothing."""
+        """Drop the line of text unshown."""
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:  # noqa: ARG002
-        """Count nothing."""
+        """Give an `advance` that does nothing."""
         yield lambda _: None
 
 
@@ -45,7 +45,7 @@ class Lines:
         self._every_s = every_s
 
     def note(self, text: str) -> None:
-        """Print the line."""
+        """Print the text as a line on standard error, without control characters."""
         print(terminal(text), file=sys.stderr, flush=True)  # noqa: T201
 
     @contextmanager

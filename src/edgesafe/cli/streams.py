@@ -32,7 +32,7 @@ class _Tolerant:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write, or swallow."""
+        """Write `text`, or drop it after a failure; the number of characters, as a text stream gives it."""
         self._try(lambda: self._stream.write(text))
         return len(text)
 

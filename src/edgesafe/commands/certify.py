@@ -123,6 +123,6 @@ def _open(variant: Variant, recipe: Recipe) -> OnnxClassifier:
 
 
 def _earlier(variant: Variant) -> Certificates | None:
-    """What it was certified for before."""
+    """The certificates that the variant has from an earlier run, or None."""
     content = variant.certificates_bytes()
     return archive.from_bytes(content) if content is not None else None

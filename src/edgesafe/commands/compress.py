@@ -96,7 +96,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
 
 
 def _begun(recipe: Recipe, bundle: DataBundle, here: Host) -> StudyRecord:
-    """study.json before anything is made."""
+    """The content of study.json before the first variant: recipe, hashes of inputs, data, machine, variants to make."""
     return StudyRecord(
         name=recipe.name,
         edgesafe=version(),
@@ -148,7 +148,7 @@ def _run(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, p
 
 
 def _make(run: _Run, plan: VariantPlan) -> None:
-    """One variant from start to finish."""
+    """Make a variant: prune and recover the baseline's network, export it, write its record, and measure the file."""
     model = run.baselines.of(plan.seed)
     pruned, recovery = None, None
     if plan.section is not None:
@@ -196,7 +196,7 @@ def _recovery(run: _Run, plan: VariantPlan, section: CompressSection, name: str 
 
 
 def _order(run: _Run, plan: VariantPlan) -> ExportOrder:
-    """Which files the variant has."""
+    """The files that are to be exported of the variant, by recipe and method."""
     unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
     return ExportOrder(run.recipe.export, run.bundle, unstructured, run.recipe.target.provider, run.bench.host.cores)
 

@@ -251,7 +251,7 @@ class _Audit:
     known: _Known | None
 
     def run(self, entry: VariantEntry, content: bytes) -> None:
-        """One file from bytes to measurements."""
+        """Take a file in: find out how it expects its pixels, check its classes, write its record, and measure it."""
         variant = entry.id
         detected = self._detected(entry.role, content)
         classifier = self.bench.open(content, detected.spec)

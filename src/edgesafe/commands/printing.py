@@ -232,7 +232,7 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
 
 
 def print_sensitivity(rows: Sequence[Any]) -> None:
-    """Each layer's cost, the dearest last."""
+    """Print the loss of accuracy that narrowing each layer alone causes, as a table with the largest loss last."""
     console = _console()
     table = _plain("accuracy on validation images, each layer narrowed alone")
     for name in ("layer", "narrowed with it", "ratio", "accuracy", "drop", "MACs saved"):

@@ -70,7 +70,7 @@ def gaussian(a: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
 
 
 def apply_gaussian_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
-    """trunc(gaussian(x / 255) * 255)."""
+    """Blur images, uint8 (n, H, W, C), as fractions of 255; the result is truncated to uint8, as the original does."""
     s = fields.setting
     return _blur8(images, value("gaussian_blur", s.profile, s.severity, s.scale))
 

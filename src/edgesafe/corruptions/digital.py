@@ -1,4 +1,4 @@
-"""Contrast, pixelate and saturate."""
+"""The corruptions of pixel values and resolution that need no random numbers: contrast, pixelate and saturate."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def code_one(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
 
 
 def apply_jpeg_compression(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
-    """Code and decode each image."""
+    """Encode each image, uint8 (n, H, W, C), as JPEG at the severity's quality, and decode it again."""
     s = fields.setting
     quality = int(tables.value("jpeg_compression", s.profile, s.severity))
     fits = s.height % 16 == 0 and s.width % 16 == 0 and max(s.height, s.width) <= _STRIP_SIDE

@@ -80,6 +80,6 @@ def draw_motion_blur(stream: Stream, _: Setting) -> dict[str, NDArray[np.float64
 
 
 def apply_motion_blur(images: NDArray[np.uint8], fields: Fields) -> NDArray[np.uint8]:
-    """Blur along the drawn directions."""
+    """Blur each image, uint8 (n, H, W, C), along the direction that was drawn for it."""
     s = fields.setting
     return line_blur(images, fields["degrees"], *motion_parameters(s.profile, s.severity, s.scale))

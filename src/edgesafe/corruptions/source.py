@@ -121,12 +121,12 @@ class GeneratedSource:
 
     @property
     def identity(self) -> GeneratedCorruptions:
-        """Generator, profile, seed, frost, data hash."""
+        """What the pixels depend on: generator, profile, seed, kind and hash of the frost, hash of the clean images."""
         return self._identity
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The corruptions asked for."""
+        """Names of the corruptions that `cell` makes, in the order in which they were asked for."""
         return self._names
 
     def cell(self, corruption: str, severity: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -224,12 +224,12 @@ class DirectorySource:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The corruptions in the directory."""
+        """Names of the corruptions that the directory has a file of."""
         return self._names
 
     @property
     def severities(self) -> tuple[int, ...]:
-        """The severities in the directory."""
+        """The severities that the directory's files hold, each in 1..5."""
         return self._severities
 
     def cell(self, corruption: str, severity: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:

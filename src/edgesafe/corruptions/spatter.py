@@ -70,7 +70,7 @@ def _relief(wet: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _box3(a: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean of 3x3, edges mirrored."""
+    """The mean over 3x3 neighbours, (H, W); edges are mirrored."""
     p = np.pad(a, 1, mode="reflect")
     high, wide = a.shape
     total = np.zeros_like(a)

@@ -30,7 +30,7 @@ class Setting:
 
     @property
     def scale(self) -> float:
-        """Factor for parameters in pixels."""
+        """The image's side over the side that the profile is written for; multiplies parameters in pixels."""
         return tables.scale_of(self.profile, self.height, self.width)
 
     @property
@@ -82,7 +82,7 @@ class FieldSpec:
 
     @property
     def textures(self) -> FrostBank:
-        """The frost textures in use."""
+        """The frost textures: those given, or procedural ones of the profile and the image size."""
         if self.frost is not None:
             return self.frost
         return FrostBank.procedural(Profile(str(self.profile)), self.shape[0], self.shape[1])
@@ -103,7 +103,7 @@ class Fields:
     arrays: Mapping[str, NDArray[Any]]
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """The array of that name."""
+        """The array of that name; its first axis has `n` entries."""
         return self.arrays[name]
 
     def __contains__(self, name: str) -> bool:

@@ -73,12 +73,12 @@ class Stream:
         return _mix(steps[:, None] + self._keys) if last else _mix(self._keys[:, None] + steps)
 
     def bits32(self, count: int) -> NDArray[np.uint32]:
-        """uint32 (n, count), uniform."""
+        """Uniform random bits, uint32 (n, count)."""
         words = self._words((count + 1) // 2, last=False).astype("<u8", copy=False)
         return words.view("<u4")[:, :count]
 
     def bits16(self, count: int) -> NDArray[np.uint16]:
-        """uint16 (n, count), uniform."""
+        """Uniform random bits, uint16 (n, count)."""
         words = self._words((count + 3) // 4, last=False).astype("<u8", copy=False)
         return words.view("<u2")[:, :count]
 

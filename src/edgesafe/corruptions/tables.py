@@ -59,7 +59,7 @@ MIN_BLUR_PX = 0.3  #: a scaled-down blur is not made weaker than this (unless th
 
 
 class Profile(StrEnum):
-    """Which published parameter table is used."""
+    """The published tables of parameters, each written for one size of images."""
 
     CIFAR = "cifar"
     TINY = "tiny"
@@ -305,19 +305,19 @@ def defocus_parameters(profile: Profile, severity: int) -> tuple[float, float]:
 
 
 def motion_parameters(profile: Profile, severity: int, scale: float) -> tuple[float, float]:
-    """(radius, sigma) in pixels."""
+    """(radius of the kernel, sigma along it) of motion_blur in pixels; `scale`: the image's side over the anchor."""
     radius, sigma = _PAIRS["motion_blur"][profile][severity - 1]
     return max(1.0, radius * scale), _blur_px(sigma, scale)
 
 
 def glass_parameters(profile: Profile, severity: int, scale: float) -> Glass:
-    """Parameters of glass_blur."""
+    """Parameters of glass_blur: sigma and the largest shift in pixels, scaled, and the number of passes."""
     sigma, delta, iterations = _GLASS[profile][severity - 1]
     return Glass(_blur_px(sigma, scale), max(1, round(delta * scale)), iterations)
 
 
 def snow_parameters(profile: Profile, severity: int, scale: float) -> Snow:
-    """Parameters of snow."""
+    """Parameters of snow, with the length and the sigma of its motion blur in pixels scaled."""
     row = Snow(*_SNOW[profile][severity - 1])
     return Snow(
         row.loc, row.scale, row.zoom, row.threshold, max(1.0, row.radius * scale), _blur_px(row.sigma, scale), row.mix
@@ -325,7 +325,7 @@ def snow_parameters(profile: Profile, severity: int, scale: float) -> Snow:
 
 
 def spatter_parameters(profile: Profile, severity: int, scale: float) -> Spatter:
-    """Parameters of spatter."""
+    """Parameters of spatter, with its blurs in pixels scaled; for water `blend` is a weight and does not scale."""
     row = Spatter(*_SPATTER[profile][severity - 1])
     blend = _blur_px(row.blend, scale) if row.mud else row.blend
     return Spatter(row.loc, row.scale, _blur_px(row.sigma, scale), row.threshold, blend, row.mud)

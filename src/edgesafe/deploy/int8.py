@@ -81,7 +81,7 @@ def integer_convolutions(onnx_bytes: bytes) -> tuple[int, int]:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
-    """Feeds images in batches, once."""
+    """Hands the calibration images, uint8 (n, H, W, C), to onnxruntime in batches, once."""
 
     def __init__(self, name: str, images: NDArray[np.uint8]) -> None:
         self._batches = iter([{name: images[i : i + _BATCH]} for i in range(0, len(images), _BATCH)])

@@ -28,7 +28,7 @@ LOWEST, HIGHEST = 0.01, 0.99  #: channel ratios that are tried
 
 
 class Resource(StrEnum):
-    """What is limited."""
+    """The quantity of a network that a budget limits."""
 
     MACS = "macs"
     PARAMS = "params"

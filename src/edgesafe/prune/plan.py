@@ -130,7 +130,7 @@ def _in_scope(graph: ChannelGraph, scope: Scope, context: PruneContext) -> tuple
 
 
 def _nothing(graph: ChannelGraph, scope: Scope, *, only: bool) -> SurgeryError:
-    """Why no group is left."""
+    """The error to raise when no group is left to prune; `only`: the user named the layers."""
     if graph.groups:
         of = " of the layers asked for" if only else ""
         return SurgeryError(
@@ -157,7 +157,7 @@ def _nothing(graph: ChannelGraph, scope: Scope, *, only: bool) -> SurgeryError:
 
 
 def _unchanged(choices: tuple[Choice, ...], ratio: float, widths: Widths) -> NothingRemovedError:
-    """Why every choice is empty."""
+    """The error to raise when no unit would be removed, with the setting that prevents it."""
     several = [c for c in choices if len(c.group.units) > 1] or list(choices)
     choice = next((c for c in several if c.note), several[0])
     if len(choice.group.units) == 1:

@@ -48,7 +48,7 @@ class Choice:
 
     @property
     def units(self) -> tuple[ChannelUnit, ...]:
-        """The units that go."""
+        """The units to remove, in the group's order."""
         return tuple(self.group.units[i] for i in self.removed)
 
 

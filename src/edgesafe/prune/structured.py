@@ -24,7 +24,7 @@ __all__ = ["prune_structured"]
 
 
 def prune_structured(model: nn.Module, section: CompressSection, ratio: float, context: PruneContext) -> PruneOutcome:
-    """Remove channels physically (see `prune.prune`)."""
+    """Remove whole channels from a copy of the network; arguments, result and errors as of `prune.prune`."""
     inputs = context.inputs()
     base = copy.deepcopy(model)  # a forward may change its own module
     before = channel_graph(base, inputs)
@@ -133,7 +133,7 @@ def _broken_groups(
 
 
 def _require_smaller(record: SurgeryRecord, before: ChannelGraph, after: ChannelGraph) -> None:
-    """Parameters and MACs must have fallen."""
+    """Raise SurgeryError unless both parameters and MACs are fewer than before."""
     if record.params_after >= record.params_before or after.trace.macs_total >= before.trace.macs_total:
         raise SurgeryError(
             f"the network did not shrink: parameters {record.params_before} -> {record.params_after}, "

@@ -32,7 +32,7 @@ __all__ = ["Recipe", "VariantPlan", "variants"]
 
 
 class Recipe(Section):
-    """A whole recipe, schema edgesafe.recipe/1."""
+    """The content of a recipe file: what to compress, how, and how to measure it."""
 
     schema_: Literal["edgesafe.recipe/1"] = Field(default="edgesafe.recipe/1", alias="schema")
     name: Name
@@ -106,7 +106,7 @@ class VariantPlan(Section):
 
     @property
     def id(self) -> str:
-        """The variant's id."""
+        """The id under which the study keeps the variant, such as "filter-r0.50-s0"."""
         return self.name.id
 
     @property
@@ -116,7 +116,7 @@ class VariantPlan(Section):
 
     @property
     def role(self) -> Role:
-        """What it is to the others."""
+        """BASELINE if nothing is removed, else CANDIDATE."""
         return Role.BASELINE if self.section is None else Role.CANDIDATE
 
     @property
@@ -126,7 +126,7 @@ class VariantPlan(Section):
 
     @property
     def method(self) -> str:
-        """The method's name, or "baseline"."""
+        """The name of the pruning method, or "baseline"."""
         return self.section.method.value if self.section is not None else Role.BASELINE.value
 
 

@@ -52,7 +52,7 @@ class Section(BaseModel):
 
 
 class Method(StrEnum):
-    """What is removed."""
+    """How a network is compressed: what is removed from it, and by which ranking."""
 
     WEIGHT = "weight"  #: single weights of convolutions, one global magnitude threshold (Han et al. 2015)
     FILTER = "filter"  #: whole filters, lowest L1 norm per layer (Li et al. 2017)
@@ -82,7 +82,7 @@ class Criterion(StrEnum):
 
 
 class Device(StrEnum):
-    """Where a network is trained."""
+    """The kind of processor that a network is trained on."""
 
     AUTO = "auto"  #: a CUDA GPU where there is one, else the CPU
     CPU = "cpu"
@@ -116,12 +116,12 @@ class BudgetSection(Section):
 
     @property
     def resource(self) -> str:
-        """Its name."""
+        """The name of the field that is given, such as "macs"."""
         return next(iter(self.model_dump(exclude_none=True)))
 
     @property
     def value(self) -> float:
-        """Its value."""
+        """The number that is given; see `relative` for whether it is a share of the unpruned network's."""
         return float(next(iter(self.model_dump(exclude_none=True).values())))
 
     @property
@@ -131,7 +131,7 @@ class BudgetSection(Section):
 
 
 class ModelSection(Section):
-    """[model]."""
+    """[model]: the architecture, its arguments, and the file of trained weights if there is one."""
 
     arch: str = Field(min_length=1)
     weights: str | None = None  #: a file; "{seed}" in its name stands for the seed: one file for each
@@ -143,7 +143,7 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """[data]."""
+    """[data]: the data set, by name or as a directory, how it is read, and how it is split."""
 
     name: str = Field(min_length=1)
     root: str = "data"
@@ -183,7 +183,7 @@ class RecoverSection(ModeSection):
 
 
 class CompressSection(Section):
-    """[[compress]]."""
+    """[[compress]]: a pruning method with the ratios to make a variant of each, or a budget to reach."""
 
     method: Method
     label: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")  #: names the variants instead of `method`
@@ -226,7 +226,7 @@ class TrainSection(ModeSection):
 
 
 class ExportSection(Section):
-    """[export]."""
+    """[export]: the opset, and which files are written beside model.onnx."""
 
     opset: int = Field(default=18, ge=18, le=23)  #: the exporter writes no lower opset, whatever one asks
     sparse: bool = True  #: method weight: also model.sparse.onnx
@@ -235,7 +235,7 @@ class ExportSection(Section):
 
 
 class EvaluateSection(Section):
-    """[evaluate]."""
+    """[evaluate]: the corruptions to measure under, on how many images, and how latency is timed."""
 
     corruptions: str | tuple[str, ...] = "all"  #: all, none, a list, or "dir:PATH" (a CIFAR-10-C directory)
     severities: tuple[Severity, ...] = Field(default=(1, 2, 3, 4, 5), min_length=1)

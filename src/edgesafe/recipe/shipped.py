@@ -62,7 +62,7 @@ def _exists(path: Path) -> bool:
 
 
 def available(kind: Kind) -> tuple[str, ...]:
-    """Names that `find` knows, sorted."""
+    """The names of the files of this kind that ship with edgesafe, sorted."""
     return tuple(sorted({path.stem for root in _ROOTS for path in (root / _FOLDERS[kind]).glob("*.toml")}))
 
 

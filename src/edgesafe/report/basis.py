@@ -64,7 +64,7 @@ def _row(name: str, estimates: Sequence[Measurement | Comparison]) -> tuple[Td, 
 
 
 def _population(measured: Measurement | Comparison, *, exact: bool) -> str:
-    """What it speaks of, in words."""
+    """The population that a number stands for: what the measurement states, "this file" if it was counted."""
     if measured.population is None:
         return "this file" if exact else "not stated"
     return measured.population.description
@@ -81,6 +81,6 @@ def _rests(estimates: Sequence[Measurement | Comparison]) -> str:
 
 
 def _several(texts: Iterable[str]) -> str:
-    """The different texts, at most three."""
+    """At most three different texts, sorted and joined by "; or ", and how many more there are."""
     seen = sorted({clean(t) for t in texts})
     return "; or ".join(seen[:3]) + (f"; and {len(seen) - 3} more" if len(seen) > 3 else "")

@@ -72,7 +72,7 @@ def sampled_note(view: View, groups: Sequence[Group]) -> str | None:
 
 
 def _line(variant: VariantRecord, before: float, after: float) -> str:
-    """One variant."""
+    """The line of one variant; `before` and `after` are its ECE without and with the temperature, as fractions."""
     fitted = "" if variant.temperature is None else f" {variant.temperature.value:.2f}"
     return f"{clean(variant.id)}: ECE {before * 100:.2f} % before, {after * 100:.2f} % after temperature{fitted}"
 

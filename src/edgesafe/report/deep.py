@@ -34,7 +34,7 @@ class Deep:
 
     @property
     def summary(self) -> str:
-        """What was removed, in a line."""
+        """One line of text: how much of the network was removed, or "nothing removed"."""
         surgery = self.group.first.surgery
         if surgery is None:
             return "nothing removed"
@@ -73,7 +73,7 @@ class Deep:
 
 
 def _engine(surgery: SurgeryRecord) -> str:
-    """What removed the channels."""
+    """A sentence on whose code removed the channels, and why it was not torch-pruning; "" if no channel was removed."""
     if surgery.engine is Engine.NONE:
         return ""
     if surgery.engine is Engine.TORCH_PRUNING:
@@ -90,7 +90,7 @@ _DECLINED = {Declined.DIFFERS: "differs", Declined.FAILS: "fails", Declined.TOO_
 
 
 def _recovered(recovery: Recovery | None) -> str:
-    """What followed pruning, in a sentence."""
+    """A sentence on BatchNorm re-estimation, fine-tuning and the validation accuracies after each step."""
     if recovery is None:
         return "Not fine-tuned after pruning."
     accuracies = [f"{recovery.accuracy_pruned:.2%} pruned"]

@@ -42,7 +42,7 @@ def _scale(gate: GateResult) -> float:
 
 
 def _unit_word(gate: GateResult) -> str:
-    """The axis' unit."""
+    """The unit that the axis of a gate's panel shows, after `_scale`; "" for a score or an unknown metric."""
     if gate.unit is Unit.FRACTION:
         return "pp" if any(w in gate.rule for w in ("drop", "increase")) else "%"
     words = {Unit.MS: "ms", Unit.BYTES: "kB", Unit.NATS: "nats", Unit.RATIO: "ratio", Unit.LOGIT: "millionths"}
@@ -132,7 +132,7 @@ def _words(gates: Sequence[GateResult]) -> str:
 
 
 def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePart:
-    """Every gate of every variant."""
+    """The table of all gates: one row per gate, in the order of the groups' variants."""
     order = [v.id for g in groups for v in g.members]
     rows = []
     for g in sorted(gates, key=lambda x: order.index(x.variant) if x.variant in order else len(order)):
@@ -157,7 +157,7 @@ def _gate_table(gates: Sequence[GateResult], groups: Sequence[Group]) -> TablePa
 
 
 def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
-    """One gate."""
+    """The panel of one gate: its limit as a dashed line, and one row per (label, result) with estimate and interval."""
     gate, factor = rows[0][1], _scale(rows[0][1])
     width, height = 400, 66 + 21 * len(rows)
     with svg.frame(width, height) as figure:
@@ -217,7 +217,7 @@ def _axis_words(gates: Sequence[GateResult]) -> str:
 
 
 def _forest_row(ax: Axes, y: int, label: str, gate: GateResult) -> None:
-    """One variant in a forest panel."""
+    """Draw one variant's estimate, interval and label at height `y` of a forest panel."""
     factor = _scale(gate)
     colour, marker = _LOOK[gate.status]
     text = clean(label)

@@ -32,7 +32,7 @@ class Card:
 
 @dataclass(frozen=True)
 class VerdictBox:
-    """The verdict in one look."""
+    """The box at the top of the page: the verdict and a row per variant, or the command that gives a verdict."""
 
     icon: str
     word: str
@@ -71,7 +71,7 @@ def lead(view: View, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
 
 
 def _weight_count(groups: Sequence[Group]) -> str:
-    """How large the uncompressed network is."""
+    """The baseline's number of parameters as a clause for the subtitle; "" if it is not known."""
     base = next((g.first for g in groups if g.is_baseline), None)
     if base is None or base.params is None:
         return ""

@@ -56,7 +56,7 @@ class Sheet:
 
 
 def _line(label: str, look: tuple[str, str], groups: Sequence[Group], view: View, metric: str) -> Line:
-    """The metric over the groups."""
+    """One line of a figure: `metric` of each group against the share removed, in percent."""
     return Line(
         label, look[0], look[1], tuple(g.ratio * 100 for g in groups), tuple(g.value(view, metric) for g in groups)
     )
@@ -154,7 +154,7 @@ def _cell(value: Value | None) -> Td:
 
 
 def _spread_note(groups: Sequence[Group]) -> str:
-    """What the bars or bands are."""
+    """A sentence that says whether the drawn bars are intervals over images or bands over seeds."""
     if any(len(g.members) > 1 for g in groups):
         return "Lines are means over seeds; bands are one standard deviation over seeds."
     return "One seed; bars are 95 % intervals over test images, not over seeds."
@@ -199,7 +199,7 @@ def ratio_figure(view: View, groups: Sequence[Group], all_series: Sequence[Serie
 
 
 def _of(all_series: Sequence[Series]) -> list[Group]:
-    """All groups of the series."""
+    """The groups of all series, in their order."""
     return [g for s in all_series for g in s.groups]
 
 

@@ -228,7 +228,7 @@ def _detailed(view: View, deep: Sequence[Deep], detail: Detail, names: Sequence[
 
 
 def _details(extract: Extract, chosen: Sequence[BestGroup]) -> Iterator[Detail]:
-    """From everything to the least."""
+    """The levels of detail to try, from everything to the least, until the page is small enough."""
     every = frozenset(g.key for g in extract.groups)
     few = frozenset([b.group.key for b in chosen] + [g.key for g in extract.groups if g.is_baseline])
     but_best, parts = "of all but the best variants", "the diagrams, heat maps and layer tables"

@@ -63,7 +63,7 @@ class VariantResult(Record):
 
 
 class ResultsFile(Record):
-    """results.json."""
+    """The content of results.json: the study's identity, all variants with their numbers, the best, and the verdict."""
 
     schema_: Literal["edgesafe.results/2"] = Field(default="edgesafe.results/2", alias="schema")
     study: str
@@ -262,7 +262,7 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
 
 
 def _md_row(group: Group, view: View) -> list[str]:
-    """One line of the table."""
+    """The cells of one group's row in the Markdown table."""
     ratio, file = group.value(view, "latency.ratio"), shipped_bytes(group, view)
     drop = "reference" if group.is_baseline else _md_value(group.difference(view, "accuracy"), signed=True)
     robust = "reference" if group.is_baseline else _md_value(group.difference(view, "mpc"), signed=True)

@@ -175,7 +175,7 @@ def _numbers(row: RiskRow) -> tuple[str, str]:
 
 
 def _says(row: RiskRow) -> str:
-    """The panel in words."""
+    """The text alternative of a panel: AURC and the risks at 80 % and at full coverage, also of the baseline."""
     risks = [(row.label, row.own)] + ([("baseline", row.baseline)] if row.baseline is not None else [])
     return " ".join(
         f"{label}: AURC {r.area:.4f}; {r.at.interval.estimate * 100:.2f} % wrong at {r.at.coverage * 100:.1f} % "
@@ -198,7 +198,7 @@ def _table(rows: Sequence[RiskRow]) -> TablePart:
 
 
 def _cells(row: RiskRow) -> tuple[Td, ...]:
-    """One line of the table."""
+    """The cells of one variant's row in the table of risks."""
     risk = row.own
     area = f"interval {ABSENT}" if risk.stored is None else estimate(risk.stored, digits=4)
     return (

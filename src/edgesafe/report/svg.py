@@ -190,7 +190,7 @@ def _write(element: ET.Element, ids: dict[str, str], parts: list[str]) -> None:
 
 
 def _attributes(element: ET.Element, ids: dict[str, str]) -> dict[str, str]:
-    """The attributes that matter, shortened."""
+    """The attributes of an element that change the drawing, with the short ids of `ids` and without default values."""
     out: dict[str, str] = {}
     for key, value in element.attrib.items():
         if key == "id":

@@ -76,7 +76,7 @@ def _head_cells(group: Group, view: View) -> list[Td]:
 
 
 def _heads(view: View) -> list[Heading]:
-    """Columns of `_head_cells`."""
+    """The headings of the columns that `_head_cells` fills."""
     return [Heading("Variant"), *([Heading("Gate")] if view.verdict is not None else [])]
 
 
@@ -207,7 +207,7 @@ def heat_table(name: str, cells: Sequence[CellDifference], order: Sequence[str])
 
 
 def _heat(cell: CellDifference) -> Td:
-    """One cell."""
+    """A cell of the heat map: the difference in pp, coloured by its size, in brackets where the interval holds zero."""
     text = number(cell.estimate, Unit.FRACTION, signed=True, digits=1)
     if not cell.decided:
         return Td(f"({text})", kind="h0")
@@ -225,7 +225,7 @@ def layer_table(variant: VariantRecord) -> TablePart | None:
 
 
 def _layer_row(layer: LayerRecord) -> tuple[Td, ...]:
-    """One layer."""
+    """The cells of one layer's row: channels, parameters, zero weights, scores, and why it was left alone."""
 
     def change(before: int, after: int) -> str:
         return f"{before:,}" if before == after else f"{before:,} → {after:,}"
@@ -281,7 +281,7 @@ def provenance_table(view: View) -> TablePart:
 
 
 def _parity(parity: Parity) -> str:
-    """Against what, and how close."""
+    """The file that this one was compared with, and the largest difference of a logit between them."""
     if parity.bit_equal:
         return f"bit-equal to {clean(parity.reference)}"
     return f"within {parity.max_abs_logit:.1e} of {clean(parity.reference)}"

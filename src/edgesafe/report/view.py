@@ -146,12 +146,12 @@ class Group:
 
     @property
     def first(self) -> VariantRecord:
-        """The variant of the lowest seed."""
+        """The member with the lowest seed, which stands for the group where one file must be shown."""
         return self.members[0]
 
     @property
     def label(self) -> str:
-        """For people: "weight 50 %"."""
+        """The group's name as tables and figures show it, such as "weight 50 %"."""
         if self.is_baseline:
             return self.series
         if self.ratio <= 0.0:

@@ -90,7 +90,7 @@ def widths_figure(groups: Sequence[Group], series_of: Sequence[str]) -> FigurePa
 
 
 def _cell(layer: LayerRecord, narrowed: bool) -> Td:
-    """One layer of one variant."""
+    """A cell of the table: channels before and after, or the percentage of weights left if nothing was narrowed."""
     before, after = _pair(layer, narrowed)
     if not narrowed:
         return Td(f"{after:.0f} %")

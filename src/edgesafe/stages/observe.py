@@ -54,7 +54,7 @@ class Bench:
 
     @property
     def inferences(self) -> int:
-        """How many images a file sees."""
+        """How many images one file is run on: the clean test images, and those of all cells."""
         return len(self.test) + sum(len(indices) for indices in self.cells.values())
 
     def open(self, onnx: bytes, spec: InputSpec | None = None) -> OnnxClassifier:

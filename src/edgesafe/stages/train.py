@@ -187,7 +187,7 @@ class Trainer:
         return _share(self._right(model, mode))
 
     def _images(self, section: RecoverSection) -> ImageSet:
-        """What fine-tuning and slimming train on."""
+        """The training images of fine-tuning and slimming: all, or the first `section.images`."""
         return self.bundle.train if section.images is None else data.first(self.bundle.train, section.images)
 
     def _fit(self, model: nn.Module, plan: FitPlan, training: _Training, masks: Masks | None = None) -> list[float]:

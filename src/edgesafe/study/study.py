@@ -69,7 +69,7 @@ class Variant:
 
     @property
     def id(self) -> str:
-        """Its id, for example "filter-r0.50-s0"."""
+        """The name of its directory, for example "filter-r0.50-s0"."""
         return self.entry.id
 
     @property

@@ -109,7 +109,7 @@ class StudyWriter:
         return payload if head == expected else None
 
     def put_stage(self, owner: str, name: str, key: str, payload: bytes) -> None:
-        """Keep what a stage made."""
+        """Keep the result of a stage, which `stage` gives back in a later run; `key` hashes all that it depends on."""
         head = _STAGE_MAGIC + f"{key}\n{hashlib.sha256(payload).hexdigest()}\n".encode()
         atomic_write(self.root / ".work" / owner / name, head + payload)
 
@@ -163,7 +163,7 @@ class StudyWriter:
                 atomic_write(self._previous(variant_id) / name, path.read_bytes())
 
     def put_file(self, variant_id: str, name: str, data: bytes) -> Artefact:
-        """Write a file of a variant."""
+        """Write a file of a variant in one step, so that no half of it is ever seen; its name, hash and size."""
         artefact = Artefact(file=name, sha256=sha256_bytes(data), bytes=len(data))
         atomic_write(self.path(variant_id, name), data)
         return artefact
@@ -198,7 +198,7 @@ class StudyWriter:
         self.drop_stages(variant_id)
 
     def refuse(self, variant_id: str, reason: str) -> None:
-        """Mark a variant as refused."""
+        """Mark a variant as refused, with the error message as the reason; it has no digest."""
         changes = {"status": VariantStatus.REFUSED, "reason": reason, "digest": "", "records": {}}
         self._replace(self._entry(variant_id).model_copy(update=changes))
 

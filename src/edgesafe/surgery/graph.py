@@ -133,7 +133,7 @@ class _Engine:
         return removed
 
     def remove(self, group: ChannelGroup, units: Sequence[ChannelUnit]) -> None:
-        """Remove them, in place."""
+        """Remove these units' channels from the network itself, in every layer that torch-pruning couples with them."""
         with self._running(group.name):
             self._group(group, units).prune()
 

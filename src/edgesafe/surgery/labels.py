@@ -35,7 +35,7 @@ class Cause(StrEnum):
 
 
 class Flag(StrEnum):
-    """What a channel takes part in."""
+    """The kinds of operation that a channel takes part in, besides convolutions."""
 
     ADD = "add"  #: an addition of two activations
     CONCAT = "concat"  #: a concatenation of channels
@@ -65,13 +65,13 @@ class Atoms:
     ties: dict[int, str] = field(default_factory=dict)  #: what joined an atom with others of its own tensor
 
     def new(self, count: int) -> Tensor:
-        """`count` fresh atoms, int64 (count,)."""
+        """Add `count` atoms, each in a class of its own; int64 (count,)."""
         start = len(self.parent)
         self.parent.extend(range(start, start + count))
         return torch.arange(start, start + count)
 
     def root(self, atom: int) -> int:
-        """The representative of `atom`'s class."""
+        """The atom that represents the class of `atom`; the path to it is shortened on the way."""
         parent = self.parent
         while parent[atom] != atom:
             parent[atom] = parent[parent[atom]]
@@ -79,7 +79,7 @@ class Atoms:
         return atom
 
     def freeze(self, labels: Tensor, reason: Reason) -> None:
-        """The atoms in `labels` must stay. The first reason is kept."""
+        """Mark the atoms in `labels` as never to be removed; of several reasons, the first is kept."""
         for atom in distinct(labels):
             if atom > 0:
                 self.frozen.setdefault(atom, reason)
@@ -140,7 +140,7 @@ class Atoms:
         return ties
 
     def root_flags(self) -> dict[int, frozenset[Flag]]:
-        """Flags by root."""
+        """The flags of each class that has any, by its root."""
         flags: dict[int, set[Flag]] = {}
         for atom, names in self.flags.items():
             flags.setdefault(self.root(atom), set()).update(names)

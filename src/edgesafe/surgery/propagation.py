@@ -116,11 +116,11 @@ class Tracer:
         return [name for name, parameter in model.named_parameters() if id(parameter) not in self.names]
 
     def enter(self, name: str) -> None:
-        """A module starts to run."""
+        """Note that the module of this path starts to run."""
         self.stack.append(name)
 
     def leave(self) -> None:
-        """It is done."""
+        """Note that the module that was entered last has run."""
         self.stack.pop()
 
     def get(self, tensor: Tensor) -> Tensor | None:
@@ -129,7 +129,7 @@ class Tracer:
         return None if entry is None else entry[1]
 
     def put(self, tensor: Tensor, labels: Tensor) -> None:
-        """Label an activation."""
+        """Set the labels of an activation, an int64 tensor."""
         self.labels[id(tensor)] = (tensor, labels)
 
     def slot(self, name: str, dim: int, size: int, role: DimensionRole, labels: Tensor | None = None) -> Tensor:
@@ -161,7 +161,7 @@ class Tracer:
         self.computed[self.place] = Computed(macs + (before.macs if before else 0), out, into)
 
     def count(self, weight: str, macs: int) -> None:
-        """Add a layer's call."""
+        """Count one call of the layer with this weight, of `macs` multiply-accumulates."""
         self.macs[weight] = self.macs.get(weight, 0) + macs
         self.calls[weight] = self.calls.get(weight, 0) + 1
 

@@ -174,7 +174,7 @@ def _padded_shape(shape: Sequence[int], dims: int) -> list[int]:
 
 
 def _replay(tracer: Tracer, func: Any, args: Args, kwargs: dict[str, Any]) -> Any:
-    """The operation on the labels."""
+    """Run the operation on the labels of its floating-point tensors instead of their values."""
 
     def swap(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or not leaf.is_floating_point():

@@ -51,12 +51,12 @@ class ChannelGroup:
 
     @property
     def name(self) -> str:
-        """The first producing layer."""
+        """The module path of the first producing layer."""
         return layer_name(self.producers[0].tensor)
 
     @property
     def flags(self) -> frozenset[Flag]:
-        """Of all units."""
+        """The operations that any unit of the group takes part in."""
         return frozenset().union(*(unit.flags for unit in self.units))
 
     @property
@@ -86,7 +86,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Module path."""
+        """The module path of the layer."""
         return layer_name(self.weight)
 
 

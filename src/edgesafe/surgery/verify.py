@@ -255,7 +255,7 @@ def _prove_widths(surgery: Surgery) -> None:
 
 
 def _narrowest(surgery: Surgery) -> int:
-    """Channels of the narrowest narrowed layer."""
+    """The least number of channels that a narrowed layer keeps; 0 if none is narrowed."""
     widths = [len(kept) for slot, kept in surgery.keep.items() if surgery.graph.trace.roles[slot] == DimensionRole.OUT]
     return min(widths) if widths else 0
 

@@ -79,12 +79,12 @@ def shared(array: NDArray[Any]) -> Tensor:
 
 
 def epoch_seed(seed: int, epoch: int, purpose: str) -> int:
-    """Of what is random in an epoch."""
+    """The seed, 56 bits, of what is random in an epoch for one purpose, such as the order of the images."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()[:7], "big")
 
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """On the CPU."""
+    """A generator on the CPU for what is random in an epoch: the same for the same seed, epoch and purpose."""
     return torch.Generator().manual_seed(epoch_seed(seed, epoch, purpose))
 
 

@@ -68,7 +68,7 @@ class ImagePool:
 
     @property
     def units(self) -> int:
-        """Corrupted images that there are."""
+        """How many corrupted images there are to draw from, over all cells."""
         return sum(len(indices) for indices in self.cells.values())
 
 

@@ -55,17 +55,17 @@ class ModelRunner:
     advance: Callable[[int], None]
 
     def clean(self, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
-        """See `Runner`."""
+        """Run the clean test images at `indices`, int64 (n,): their cell, and the logits, float32 (n, K)."""
         seen = observe.clean(self.classifier, self.bench, indices)
         self.advance(len(indices))
         return seen
 
     def corrupted(self, wanted: Mapping[Key, NDArray[np.int64]]) -> Mapping[Key, Cell]:
-        """See `Runner`."""
+        """Make and run the corrupted images wanted: (corruption, severity) -> positions in the test set."""
         return observe.corrupted(self.classifier, self.bench, wanted, self.advance)
 
     def provenance(self, sample: Sample) -> Provenance:
-        """See `Runner`."""
+        """The hashes of file and data, the runtime, and the sample that the evidence is of."""
         return observe.provenance(self.classifier, self.bench, sample)
 
 
@@ -76,17 +76,17 @@ class StoredRunner:
     full: Evidence
 
     def clean(self, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
-        """See `Runner`."""
+        """Take the clean test images at `indices`, int64 (n,), from the evidence: cell, and logits float32 (n, K)."""
         rows = rows_of(self.full.clean, indices)
         return take(self.full.clean, rows), self.full.logits[rows]
 
     def corrupted(self, wanted: Mapping[Key, NDArray[np.int64]]) -> Mapping[Key, Cell]:
-        """See `Runner`."""
+        """Take the corrupted images wanted from the evidence: (corruption, severity) -> positions in the test set."""
         cells = self.full.cells
         return {key: take(cells[key], rows_of(cells[key], indices)) for key, indices in wanted.items()}
 
     def provenance(self, sample: Sample) -> Provenance:
-        """See `Runner`."""
+        """The provenance of the stored evidence, with `sample` in place of its own."""
         return self.full.provenance.model_copy(update={"sample": sample})
 
 
