@@ -1,4 +1,4 @@
-"""policy init, check, pin, and sign: what decides about a study, and who vouches for it."""
+"""The commands policy init, check and pin, and sign."""
 
 from __future__ import annotations
 

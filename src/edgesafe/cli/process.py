@@ -1,4 +1,4 @@
-"""How a command line ends: exit codes, one line for each error, signals, and standard streams that may fail."""
+"""Running a command line: exit codes, one line for each error, signals, and standard streams that may fail."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _interrupted() -> int:
 
 @contextmanager
 def _handling(interrupt: _Signals) -> Iterator[None]:
-    """SIGINT and SIGTERM interrupt; before and after, they do what they did. Only a main thread may say so."""
+    """Let SIGINT and SIGTERM interrupt the command, and restore their handlers after it; main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,1 +1,1 @@
-"""One module per command: each tells its story, from a request to a result. Only the command line imports them."""
+"""One module per command, from a request to a result. Only the command line imports them."""

@@ -1,4 +1,4 @@
-"""The story of a study, from recipe to evidence: each stage one call, each result kept.
+"""`edgesafe compress`: runs the stages of a study from recipe to evidence, and keeps the result of each.
 
     recipe -> data -> model -> prune -> recover -> export -> measure -> store
 
@@ -138,7 +138,7 @@ class _Run:
 
 
 def _run(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> _Run:
-    """Every training depends on the training images, their normalisation and the files the study starts from."""
+    """What all variants share; trainings are kept by training images, normalisation and input files."""
     basis = {"train": bundle.train.sha256, "mean": bundle.mean, "std": bundle.std, "inputs": study.record.inputs}
     familiar = recipe.model.weights is not None and recipe.data.validation_from == "train"
     trainer = Trainer(bundle, study, progress, basis, familiar)

@@ -41,7 +41,7 @@ _INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 
 
 def examine(root: Path = Path("data"), out: Path = Path()) -> DoctorResult:
-    """Everything that decides what works here and how fast.
+    """Look at system, processor, packages, runtime, data and disk, and give advice where something is missing or slow.
 
     Args:
         root: where data sets are looked for.

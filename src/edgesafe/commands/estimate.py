@@ -44,7 +44,7 @@ _FILES = 4  # weights, dense, sparse or int8, calibrated: each about as large as
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds for one image.
+    """Seconds per image of each kind of work, as timed on this machine.
 
     Attributes:
         train: learning from it, by what the speed depends on.
@@ -57,7 +57,7 @@ class _Speed:
     corrupt: float
 
     def training(self, section: TrainSection | RecoverSection) -> float:
-        """Learning from an image as the section asks."""
+        """Seconds of training per image, in the mode and the batch size of the section."""
         return self.train[_kind(section)]
 
 
@@ -141,7 +141,7 @@ def _learning(model: nn.Module, bundle: DataBundle, section: TrainSection | Reco
 
 
 def _corrupting(bench: Bench) -> float:
-    """Mean over the corruptions, at severity 3 or the nearest that is asked for."""
+    """Seconds to corrupt one image, mean over the corruptions, at severity 3 or the nearest that is asked for."""
     if bench.source is None or not bench.cells:
         return 0.0
     source, indices = bench.source, np.arange(min(_CORRUPTED, len(bench.test)), dtype=np.int64)
@@ -152,7 +152,7 @@ def _corrupting(bench: Bench) -> float:
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """Of the fastest of some runs after a first one: other work on the machine makes it slower, nothing faster."""
+    """The least time of some runs, in seconds, after a first one that is not counted."""
     run()
     times = []
     for _ in range(_REPEATED):
@@ -163,7 +163,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 
 def _trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> list[TrainSection | RecoverSection]:
-    """The sections that something is still trained by."""
+    """The sections of all trainings that are still to be done."""
     sections: list[TrainSection | RecoverSection] = []
     if recipe.model.weights is None and any(plan.section is None for plan in plans):
         sections.append(recipe.train)
@@ -171,7 +171,7 @@ def _trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> list[TrainSectio
 
 
 def _training_s(recipe: Recipe, plans: Sequence[VariantPlan], n: int, speed: _Speed) -> float:
-    """Baselines and sparsity trainings, on n training images."""
+    """Seconds of training baselines and of sparsity training, on n training images."""
     seconds = 0.0
     for seed in {plan.seed for plan in plans}:
         mine = [plan for plan in plans if plan.seed == seed]
@@ -189,7 +189,7 @@ def _images(section: RecoverSection, n: int) -> int:
 
 
 def _recovery_s(recipe: Recipe, plan: VariantPlan, bundle: DataBundle, speed: _Speed) -> float:
-    """BatchNorm statistics, fine-tuning, and judging on the validation images, after each step."""
+    """Seconds of BatchNorm statistics, fine-tuning, and judging on the validation images, after each step."""
     if plan.section is None:
         return 0.0
     section = plan.section.recover or recipe.recover

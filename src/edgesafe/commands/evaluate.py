@@ -240,7 +240,7 @@ def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
 
 @dataclass(frozen=True)
 class _Audit:
-    """What the files of an audit share."""
+    """The recipe, data, bench and study that the audited file and its baseline share."""
 
     recipe: Recipe
     bundle: DataBundle

@@ -213,7 +213,7 @@ def _half(value: Measurement | Comparison | None, decimals: int = 2) -> str:
 
 
 def _value(value: Measurement | None, written: Callable[[float], str]) -> str:
-    """A number as a display function writes it."""
+    """The estimate as `written` writes it, or the mark of a missing number."""
     return _MISSING if value is None else written(value.estimate)
 
 

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half there."""
+"""Writing files under a temporary name first, so that none is ever left half written."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _quiet(said: io.StringIO) -> Iterator[None]:
 
 
 def _name_batch(proto: onnx.ModelProto) -> None:
-    """The exporter numbers the free dimension (s77, …): call it "batch"."""
+    """Rename the free dimension of inputs and outputs, which the exporter numbers (s77, …), to "batch"."""
     for value in (*proto.graph.input, *proto.graph.output):
         first = value.type.tensor_type.shape.dim[:1]
         if first and first[0].HasField("dim_param"):

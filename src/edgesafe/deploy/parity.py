@@ -1,4 +1,4 @@
-"""Does the file compute what the network computes? Measured on real images, under onnxruntime.
+"""Comparison of an exported file's logits with the network's, on real images, under onnxruntime.
 
 Tolerance on the logits: 1e-4 absolute, as long as they are ordinary (no |logit| above 100). That bounds what matters:
 no probability moves by more than 5e-5. A float32 cannot keep it for larger ones, which untrained deep networks give;

@@ -190,7 +190,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _starts(a: _Call, b: _Call) -> bool:
-    """The call got the same and gave something else."""
+    """Whether the two calls of a module had equal inputs and gave different outputs."""
     same = len(a.inputs) == len(b.inputs) and all(_close(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
     return same and not all(_close(x, y) for x, y in zip(a.outputs, b.outputs, strict=False))
 
@@ -220,6 +220,6 @@ def _calls(model: nn.Module, images: Tensor) -> list[_Call]:
 
 
 def _first(tensor: Tensor, n: int) -> Tensor:
-    """What belongs to the first image, as float64."""
+    """The part of a batch of `n` that belongs to the first image, as float64; all of it if there is no batch axis."""
     part = tensor[:1] if tensor.dim() and tensor.shape[0] == n else tensor
     return part.detach().clone().double()

@@ -1,4 +1,4 @@
-"""Pruning: decide what goes, remove it, prove that the rest is what it was.
+"""Pruning: choose channels or weights, remove them, and prove that the rest of the network computes what it did.
 
 prune(model, section, ratio, context) -> PruneOutcome(model, record, masks)
 """

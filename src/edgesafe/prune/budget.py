@@ -1,4 +1,4 @@
-"""Ask for what is meant: a target in MACs, parameters, bytes or milliseconds instead of a channel ratio.
+"""Pruning to a target in MACs, parameters, bytes or milliseconds instead of to a channel ratio.
 
 The ratio of channels is a poor handle (ResNet-18: 0.3 of the channels is half the size), so the smallest ratio that
 meets the target is found by bisection. Sizes fall in steps, so a target is met from below and what was reached is
@@ -38,7 +38,7 @@ class Resource(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit.
+    """A limit on one quantity of the pruned network.
 
     Attributes:
         resource: what is limited.

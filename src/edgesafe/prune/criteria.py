@@ -42,7 +42,7 @@ _SUMMED = (
 
 @dataclass(frozen=True)
 class Material:
-    """What scores are made of.
+    """The tensors that scores are computed from.
 
     Attributes:
         weights: parameters and buffers (fixed filters) by name.

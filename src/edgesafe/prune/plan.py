@@ -1,4 +1,4 @@
-"""Deciding what goes: the groups in scope, their scores, the choice; and why nothing can go, where nothing can."""
+"""Choosing the channels to remove: the groups in scope, their scores, the choice; and errors where nothing can go."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class NothingRemovedError(SurgeryError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided before anything is cut."""
+    """The scope, the groups with their scores, and the chosen units, before anything is removed."""
 
     scope: Scope
     criterion: Criterion

@@ -17,7 +17,7 @@ MAX_REMOVED = 0.9  #: no layer loses more than this share of its channels in one
 
 @dataclass(frozen=True)
 class Widths:
-    """Constraints on what stays.
+    """The least width of a layer, and the number that its width is a multiple of.
 
     Attributes:
         round_to: the widest producing layer of a group keeps a multiple of this many channels (rounded up), or all.
@@ -30,7 +30,7 @@ class Widths:
 
 @dataclass(frozen=True)
 class Choice:
-    """What becomes of one group.
+    """The units of one group that are to be removed, by their scores.
 
     Attributes:
         group: the group.

@@ -44,7 +44,7 @@ def basis_table(view: View, groups: Sequence[Group]) -> TablePart | None:
 
 
 def _row(name: str, estimates: Sequence[Measurement | Comparison]) -> tuple[Td, ...] | None:
-    """One metric; where variants differ, all that occur."""
+    """The cells of one metric's row; where variants differ, all methods and populations. None: not measured."""
     if not estimates:
         return None
     exact = all(m.low is None and m.high is None for m in estimates)
@@ -71,7 +71,7 @@ def _population(measured: Measurement | Comparison, *, exact: bool) -> str:
 
 
 def _rests(estimates: Sequence[Measurement | Comparison]) -> str:
-    """Images or runs; images that come in many corruptions count once."""
+    """The number of images or runs that the estimates rest on; an image under many corruptions counts once."""
     rows = sorted({m.n for m in estimates})
     shown = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
     details = estimates[0].details

@@ -26,7 +26,7 @@ class TemperatureCaution:
 
 
 def temperature_caution(view: View, groups: Sequence[Group]) -> TemperatureCaution | None:
-    """None: every calibrated file that was measured has a smaller ECE on the test images than its plain file."""
+    """The caution, or None if every calibrated file has a smaller ECE on the test images than its plain file."""
     both = [
         (v, before.estimate, after.estimate)
         for g in groups
@@ -78,7 +78,7 @@ def _line(variant: VariantRecord, before: float, after: float) -> str:
 
 
 def _reason(view: View, worse: Sequence[VariantRecord]) -> str:
-    """Why that can be: what the study knows about its weights."""
+    """The likely reason why a temperature made calibration worse, from what the study records about its weights."""
     model = view.study.record.recipe.get("model")
     given = isinstance(model, dict) and bool(model.get("weights"))
     sharp = [v for v in worse if v.temperature is not None and v.temperature.value < 1.0]

@@ -35,7 +35,7 @@ MAX_ROWS = 16  #: of a forest panel; a larger study shows the worst seed of each
 
 
 def _scale(gate: GateResult) -> float:
-    """Fractions are drawn in percent, sizes in kB, logits in millionths."""
+    """The factor from a stored value to the drawn one: percent for fractions, kB for sizes, millionths for logits."""
     return (
         {Unit.FRACTION: 100.0, Unit.BYTES: 1e-3, Unit.LOGIT: 1e6}.get(gate.unit, 1.0) if gate.unit is not None else 1.0
     )

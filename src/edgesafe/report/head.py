@@ -97,7 +97,7 @@ def _made(groups: Sequence[Group]) -> str:
 
 
 def gate_command(view: View) -> str:
-    """How to run the gate on this study."""
+    """The command line that decides this study by a policy."""
     path = str(view.study.root)
     return f"edgesafe gate {shlex.quote(clean(path))} --policy POLICY.toml"
 

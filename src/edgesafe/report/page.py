@@ -75,7 +75,7 @@ class Extract:
 
 
 def make(view: View) -> ReportFiles:
-    """All four files. See `edgesafe.report.build`."""
+    """The contents of the four files of the report; arguments and errors as of `edgesafe.report.build`."""
     groups, series = grouped(view)
     points = pareto(groups, view)
     chosen = best(points, view)

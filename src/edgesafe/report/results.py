@@ -166,7 +166,7 @@ CSV_COLUMNS = (
 
 
 def _guarded(text: str) -> str:
-    """A spreadsheet runs a cell that begins with = + - @; a leading apostrophe makes it text."""
+    """The text of a CSV cell; one that a spreadsheet would run as a formula (= + - @) begins with an apostrophe."""
     text = clean(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 

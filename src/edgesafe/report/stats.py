@@ -124,7 +124,7 @@ def tempered(evidence: Evidence, temperature: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Pareto:
-    """A group among the others: what it costs, what it keeps, and whether another is better on all."""
+    """A group's accuracy, latency ratio and file size, and whether another group is at least as good in all of them."""
 
     group: Group
     accuracy: Value | None

@@ -32,14 +32,14 @@ _SHOWN = ("accuracy", "ece_em10_top1", "ece_em10_top1.calibrated", "nll", "mpc")
 
 
 def _td(value: Value | None, *, signed: bool = False) -> Td:
-    """A number, its interval and its standard error."""
+    """The cell of a number, with its interval and its standard error in small print."""
     if value is None:
         return _MISSING
     return Td(number(value.estimate, value.unit, signed=signed), estimate(value, signed=signed))
 
 
 def _count(group: Group, view: View, metric: str, field: str) -> Td:
-    """An exact count: the metric, or what variant.json says."""
+    """The cell of an exact count: the metric's value, or else the field of variant.json, mean over the seeds."""
     value = group.value(view, metric)
     known = [getattr(v, field) for v in group.members if getattr(v, field) is not None]
     if value is None and not known:
@@ -52,7 +52,7 @@ def _count(group: Group, view: View, metric: str, field: str) -> Td:
 
 
 def _file(group: Group, view: View) -> Td:
-    """The dense file, and the sparse one where there is one."""
+    """The cell of the file size: that of model.onnx, and that of the sparse file where it is smaller."""
     value = group.value(view, "size.onnx_bytes")
     stored = [a.bytes for v in group.members if (a := v.artefact("model.onnx")) is not None]
     dense = value.estimate if value is not None else sum(stored) / len(stored) if stored else None
@@ -64,7 +64,7 @@ def _file(group: Group, view: View) -> Td:
 
 
 def _head_cells(group: Group, view: View) -> list[Td]:
-    """The variant's name and, if there is a verdict, its status."""
+    """The first cells of a row: the variant's name and, if there is a verdict, its status."""
     cells = [Td(clean(group.label), f"mean of {len(group.members)} seeds" if len(group.members) > 1 else "")]
     if view.verdict is not None:
         status = group.status(view)
@@ -81,7 +81,7 @@ def _heads(view: View) -> list[Heading]:
 
 
 def quality_table(view: View, groups: Sequence[Group]) -> TablePart:
-    """What each variant knows: accuracy, calibration, likelihood and robustness, each with its interval."""
+    """The table of accuracy, calibration, likelihood and robustness of each variant, each with its interval."""
     columns = [*_heads(view), *(Heading(title(m), _unit(m, percent="%")) for m in _SHOWN)]
     rows = [(*_head_cells(g, view), *(_quality_cell(g, view, m) for m in _SHOWN)) for g in groups]
     return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
@@ -94,7 +94,7 @@ def _unit(metric: str, *, percent: str) -> str:
 
 
 def _quality_cell(group: Group, view: View, metric: str) -> Td:
-    """A number; an ECE after temperature that is not below the one before says so."""
+    """The cell of a quality metric; an ECE after temperature that is not below the one before is marked worse."""
     value, before = group.value(view, metric), group.value(view, "ece_em10_top1")
     shown = _quality(value)
     if metric != "ece_em10_top1.calibrated" or value is None or before is None or value.estimate < before.estimate:
@@ -103,7 +103,7 @@ def _quality_cell(group: Group, view: View, metric: str) -> Td:
 
 
 def _quality(value: Value | None) -> Td:
-    """A number, its interval and, for a calibration error, the noise floor at this number of images."""
+    """The cell of a number, its interval and, for a calibration error, its noise floor at this number of images."""
     shown = _td(value)
     if value is None or value.noise_floor is None:
         return shown
@@ -112,7 +112,7 @@ def _quality(value: Value | None) -> Td:
 
 
 def cost_table(view: View, groups: Sequence[Group]) -> TablePart:
-    """What each variant costs: time, storage, arithmetic."""
+    """The table of latency, file size, parameters, MACs and sparsity of each variant."""
     columns = [
         *_heads(view),
         Heading("Latency, median", "ms"),
@@ -172,7 +172,7 @@ def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
 
 
 def _judged(value: Value, *, higher_is_better: bool) -> Td:
-    """A difference in words and sign: worse, better, or within the interval of zero."""
+    """The cell of a difference, marked worse or better where its interval leaves zero out."""
     shown = number(value.estimate, value.unit, signed=True)
     bounds, small = value.outer, estimate(value, signed=True)
     if bounds is None:

@@ -35,7 +35,7 @@ _CALIBRATION_IMAGES = 512  # training images from which int8 ranges are read
 
 @dataclass(frozen=True)
 class ExportOrder:
-    """What is wanted.
+    """The files that `ship` is asked to make of a network.
 
     Attributes:
         section: the recipe's [export].
@@ -99,7 +99,7 @@ def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Ex
 
 
 def _fitted(onnx: bytes, order: ExportOrder) -> Temperature:
-    """On the validation images, on the exported file."""
+    """The temperature, fitted on the validation images with the logits of the exported file."""
     held_out = order.bundle.validation
     logits = OnnxClassifier(onnx, threads=order.threads, provider=order.provider).logits(held_out.images)
     value, before, after = temperature_fit.fit(logits, held_out.labels)

@@ -110,7 +110,7 @@ def _check(classifier: OnnxClassifier, task: Task) -> None:
 
 
 def _certified(task: Task, classifier: OnnxClassifier) -> Certified:
-    """Before the evidence, so that a policy that ends the measuring may ask for it; on one thread per image batch."""
+    """Certify the file before its evidence is collected, as a policy that ends the measuring may ask for the result."""
     if not task.certify.sets:
         return Certified()
     order = certify.CertifyOrder(

@@ -166,7 +166,7 @@ def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) 
 def corrupted(
     classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
 ) -> dict[tuple[str, int], Cell]:
-    """Some corrupted cells: images are made, looked at and let go, cell by cell."""
+    """Make and run the images of some corrupted cells, holding the images of one cell at a time."""
     if bench.source is None:
         raise ValueError("a bench with cells has a source")
     cells: dict[tuple[str, int], Cell] = {}

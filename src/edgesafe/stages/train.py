@@ -239,5 +239,5 @@ def _share(right: torch.Tensor) -> float:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Of a network's weights as they are stored."""
+    """The SHA-256 of a network's weights as `surgery.rebuild` stores them."""
     return sha256_bytes(rebuild.save_bytes(model, sparse=False, metadata={}))

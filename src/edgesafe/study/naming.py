@@ -35,17 +35,17 @@ class VariantName:
 
 
 def baseline(seed: int) -> VariantName:
-    """The network before compression, of a seed."""
+    """The name of the uncompressed network of a seed."""
     return VariantName("baseline", "baseline", seed)
 
 
 def candidate() -> VariantName:
-    """A file that edgesafe did not make and audits."""
+    """The name of a file that edgesafe did not make and audits."""
     return VariantName("candidate", "candidate", 0)
 
 
 def at_ratio(label: str, ratio: float, seed: int) -> VariantName:
-    """A variant with a share `ratio` in (0, 1) removed; two digits count."""
+    """The name of a variant with a share `ratio` in (0, 1) removed, rounded to two digits."""
     return VariantName(label, f"{label}-r{ratio:.2f}", seed)
 
 

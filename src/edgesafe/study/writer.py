@@ -268,7 +268,7 @@ class StudyWriter:
             atomic_write(path, content)
 
     def _begun(self) -> bool:
-        """Whether anything in it is worth keeping; a first try that failed at once binds nobody."""
+        """Whether the study holds a finished stage or variant; if not, another recipe may start in its directory."""
         return (self.root / ".work").exists() or any(
             entry.status is VariantStatus.DONE for entry in self.record.variants
         )

@@ -1,4 +1,4 @@
-"""torch-pruning's dependency graph as the engine of removal, believed only where it agrees with ours.
+"""Removing channels with torch-pruning's dependency graph, kept only where the result equals that of our own slices.
 
 The only module that imports torch_pruning. We choose the channels and know what each choice must remove (`units`). Each
 choice is given to torch-pruning's `DependencyGraph`; if for every one it names exactly the layers and indices that we
@@ -40,7 +40,7 @@ MAX_INDICES = 2_000_000
 
 
 class _DeclinedError(Exception):
-    """The network that torch-pruning cuts is not to be kept."""
+    """The reason why the network that torch-pruning cut is not kept."""
 
     def __init__(self, cause: Declined, layer: str, detail: str) -> None:
         super().__init__(detail)

@@ -18,7 +18,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
+    """All parameters and buffers by name, also the buffers that a state dict leaves out."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 

@@ -1,4 +1,4 @@
-"""Proofs. A surgery that fails one of these checks is not handed on.
+"""Checks of a finished surgery; a network that fails one of them is not returned.
 
 Mask equivalence: the pruned network must equal the original one in which exactly the input columns that were cut are
 zero. That holds for every element-wise activation, so it proves that producers and consumers were cut at matching

@@ -71,7 +71,7 @@ class ModelRunner:
 
 @dataclass(frozen=True)
 class StoredRunner:
-    """Evidence of a full evaluation in place of the file: what would a sample have said? For tests and benchmarks."""
+    """Gives what a sample would have shown from the evidence of a full evaluation; for tests and benchmarks."""
 
     full: Evidence
 
@@ -150,7 +150,7 @@ class _Sample:
             self._drawn = Sample(design=SampleDesign.CELL, seed=self._seed, benchmark=pool.benchmark, looks=looks)
 
     def restore(self, evidence: Evidence) -> None:
-        """Begin with what was measured before."""
+        """Continue from the evidence of an earlier look."""
         self._clean, self._logits, self._cells = evidence.clean, evidence.logits, dict(evidence.cells)
 
     def evidence(self, look: int) -> Evidence:
