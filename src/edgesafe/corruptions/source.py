@@ -130,7 +130,7 @@ class GeneratedSource:
         return self._names
 
     def cell(self, corruption: str, severity: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Corrupt the test images at `indices`.
+        """Corrupt the test images at `indices`, int64 (n,), anew or from the cache; uint8 (n, H, W, C).
 
         Raises:
             DataError: a corruption that was not asked for, a bad severity, an index beyond the test set.
@@ -233,7 +233,7 @@ class DirectorySource:
         return self._severities
 
     def cell(self, corruption: str, severity: int, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Read the images at `indices`.
+        """Read the corrupted images of the test images at `indices`, int64 (n,); uint8 (n, H, W, C).
 
         Raises:
             DataError: a corruption or severity that the directory does not have, an index beyond the test set.

@@ -30,7 +30,7 @@ class Setting:
 
     @property
     def scale(self) -> float:
-        """The image's side over the side that the profile is written for; multiplies parameters in pixels."""
+        """The image's shorter side over the side that the profile is written for; multiplies parameters in pixels."""
         return tables.scale_of(self.profile, self.height, self.width)
 
     @property

@@ -96,7 +96,7 @@ def scale_of(profile: Profile, height: int, width: int) -> float:
 
 
 def check_name(corruption: str) -> None:
-    """Refuse an unknown corruption.
+    """Refuse the name of a corruption that does not exist.
 
     Raises:
         DataError: not one of `ALL`.
@@ -106,7 +106,7 @@ def check_name(corruption: str) -> None:
 
 
 def check_severity(severity: int) -> None:
-    """Refuse a severity outside 1..5.
+    """Refuse a severity that is not one of the whole numbers 1 to 5.
 
     Raises:
         DataError: not 1, 2, 3, 4 or 5.

@@ -42,7 +42,7 @@ def _scale(gate: GateResult) -> float:
 
 
 def _unit_word(gate: GateResult) -> str:
-    """The unit that the axis of a gate's panel shows, after `_scale`; "" for a score or an unknown metric."""
+    """The unit that the axis of a gate's panel shows, after `_scale`; "" for a unit without a word of its own."""
     if gate.unit is Unit.FRACTION:
         return "pp" if any(w in gate.rule for w in ("drop", "increase")) else "%"
     words = {Unit.MS: "ms", Unit.BYTES: "kB", Unit.NATS: "nats", Unit.RATIO: "ratio", Unit.LOGIT: "millionths"}
@@ -50,7 +50,7 @@ def _unit_word(gate: GateResult) -> str:
 
 
 def _badness(gate: GateResult) -> tuple[int, float]:
-    """For finding the worst: the status, then how far the estimate is beyond (or short of) the limit."""
+    """A key that is larger for a worse result: the status, then the distance of the estimate beyond the limit."""
     badness = -WORST_FIRST.index(gate.status)
     if gate.estimate is None or gate.limit is None:
         return badness, 0.0
@@ -64,12 +64,12 @@ def _is_floor(gate: GateResult) -> bool:
 
 
 def _failing_side(gate: GateResult, at: float, view: tuple[float, float]) -> tuple[float, float]:
-    """The part of the axis beyond the limit."""
+    """The part of the axis, (from, to), on which the gate fails; `at`: the limit, `view`: the ends of the axis."""
     return (view[0], at) if _is_floor(gate) else (at, view[1])
 
 
 def _worst(gates: Sequence[GateResult], groups: Sequence[Group]) -> list[GateResult]:
-    """A gate on a family of metrics (every corruption) judges a variant many times: the worst of each variant."""
+    """The worst result of each variant: a gate on a family of metrics (every corruption) judges a variant many times."""
     order = [v.id for g in groups for v in g.members]
     names = sorted({x.variant for x in gates}, key=lambda i: (order.index(i) if i in order else len(order), i))
     return [max((x for x in gates if x.variant == name), key=_badness) for name in names]
@@ -204,7 +204,7 @@ def _forest_panel(name: str, rows: Sequence[tuple[str, GateResult]]) -> Panel:
 
 
 def _axis_words(gates: Sequence[GateResult]) -> str:
-    """What the x axis shows. A gate on a family of metrics shows each variant's worst, which may differ."""
+    """The label of the x axis; a gate on a family of metrics shows each variant's worst metric, which may differ."""
     gate = gates[0]
     unit = _unit_word(gate)
     what = title(gate.metric)

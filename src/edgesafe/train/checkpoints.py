@@ -61,7 +61,7 @@ class Best:
             model.load_state_dict(first)
 
     def load(self) -> bytes | None:
-        """The last state."""
+        """The state that was saved last, or None if none was; the best network is kept apart from it."""
         return self._parts.load()
 
     def save(self, state: bytes) -> None:
