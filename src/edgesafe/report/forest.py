@@ -69,7 +69,7 @@ def _failing_side(gate: GateResult, at: float, view: tuple[float, float]) -> tup
 
 
 def _worst(gates: Sequence[GateResult], groups: Sequence[Group]) -> list[GateResult]:
-    """The worst result of each variant: a gate on a family of metrics (every corruption) judges a variant many times."""
+    """The worst result of each variant, which a gate on a family of metrics (every corruption) judges many times."""
     order = [v.id for g in groups for v in g.members]
     names = sorted({x.variant for x in gates}, key=lambda i: (order.index(i) if i in order else len(order), i))
     return [max((x for x in gates if x.variant == name), key=_badness) for name in names]
