@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -35,6 +36,7 @@ _REPEATED = 3  # times that something is timed, after a first time that is not
 _TIMED = 32  # images of the batch that is timed
 _CORRUPTED = 4  # images of each corruption that are timed
 _PROVEN = 4  # times that an export's proofs run the validation images, at most 512: torch, dense, sparse, temperature
+_FURTHER_CORE = 0.6  # of a core that each further core brings to small networks
 _EXPORT_S = 1.0  # exporting and checking a network, however small
 _EXPORT_LAYER_S = 0.03  # and for each layer of it
 _ROW_BYTES = 34  # of evidence.npz, for each image and cell
@@ -78,8 +80,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     Returns:
         None if the network cannot be run or trained on these images: the stage that needs it says why.
     """
-    torch.set_num_threads(bench.host.cores)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread(bench.host.cores):
         model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
         try:
             speed = _speed(model, bundle, bench, _trainings(recipe, plans))
@@ -111,16 +112,30 @@ def announce(
         progress.note(results.in_words(ahead))
 
 
+@contextmanager
+def _one_thread(cores: int) -> Iterator[None]:
+    """Torch on one thread, then on all cores: threads that wait for one another make a busy machine look hopeless."""
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
+
+
 def _speed(
     model: nn.Module, bundle: DataBundle, bench: Bench, trainings: Sequence[TrainSection | RecoverSection]
 ) -> _Speed:
-    """Times the network, on all cores, and each kind of training."""
+    """Times the network and each kind of training on one thread, and divides by what all cores bring."""
+    together = 1.0 + _FURTHER_CORE * (bench.host.cores - 1)
     normalise = Normalisation(bundle.mean, bundle.std)
     model.eval()
     x = normalise(shared(bundle.validation.images[:_TIMED]))
     with torch.no_grad():
-        infer = _seconds(lambda: model(x)) / len(x)
-    train = {_kind(section): _learning(model, bundle, section) for section in {_kind(s): s for s in trainings}.values()}
+        infer = _seconds(lambda: model(x)) / len(x) / together
+    train = {
+        kind: _learning(model, bundle, section) / (1.0 if kind[0].cuda else together)
+        for kind, section in {_kind(section): section for section in trainings}.items()
+    }
     return _Speed(train, infer, _corrupting(bench))
 
 
