@@ -93,7 +93,7 @@ def test_a_line_enters_a_box_if_a_point_of_it_lies_inside(v: list[float]) -> Non
     points = start + np.linspace(0, 1, 201)[:, None] * (end - start)
     inside = np.all((points > np.array(box[:2]) + 1e-9) & (points < np.array(box[2:]) - 1e-9), axis=1)
     if inside.any():
-        assert crosses((tuple(start), tuple(end)), box)
+        assert crosses(((v[4], v[5]), (v[6], v[7])), box)
 
 
 def test_a_line_beside_a_box_does_not_cross_it() -> None:

@@ -120,7 +120,7 @@ def label_points(ax: Axes, points: Sequence[tuple[float, float, str]]) -> int:
     fonts.
     """
     ax.figure.draw_without_rendering()  # type: ignore[union-attr]
-    spots: list[tuple[float, float]] = [tuple(ax.transData.transform((x, y))) for x, y, _ in points]
+    spots: list[tuple[float, float]] = [tuple(ax.transData.transform((x, y)).tolist()) for x, y, _ in points]
     texts = [t for axis in (ax.xaxis, ax.yaxis) for t in axis.get_ticklabels()] + [ax.xaxis.label, *ax.texts]
     taken = [t.get_window_extent().extents for t in texts if t.get_text()]
     shown = [
