@@ -142,7 +142,9 @@ def main() -> None:
         for number in range(1, epochs + 1):
             speed = run.epoch()
             last = number == epochs or time.monotonic() > deadline - 15
-            losses = {job.name: training.losses[-1] for job, training in zip(run.todo, run.trainings, strict=True)}
+            losses = {
+                job.name: training.history.losses[-1] for job, training in zip(run.todo, run.trainings, strict=True)
+            }
             curves.append({"epoch": number, "losses": losses, "images_per_second": speed})
             if number % JUDGED == 0 or last:
                 curves[-1]["validation_accuracy"] = run.judged()

@@ -66,7 +66,7 @@ class Memory:
 
 def test_it_learns_and_leaves_the_model_in_eval_mode() -> None:
     model = net()
-    losses = loop.fit(model, images(), NORMAL, plan(epochs=15, milestones=(12,)))
+    losses = loop.fit(model, images(), NORMAL, plan(epochs=15, milestones=(12,))).losses
     assert losses[-1] < 0.6 * losses[0]
     assert not model.training
 

@@ -35,7 +35,7 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import certify, counts, export, measure, observe, prune, timing
+from edgesafe.stages import certify, counts, export, lighting, measure, observe, prune, timing
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.export import Exported, ExportOrder
 from edgesafe.stages.observe import Bench
@@ -68,6 +68,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     progress, here, plans = progress or Silent(), host(), variants(recipe)
     torch.set_num_threads(here.cores)
     judge.check(recipe.policy_file)
+    lighting.check(recipe.lightings)
     bundle = data.load(recipe.data)
     certify.check(recipe.certify, bundle.test.images.shape[1:])
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)

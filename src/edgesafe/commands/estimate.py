@@ -22,7 +22,7 @@ from edgesafe import data, models
 from edgesafe.commands import results
 from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import Method, RecoverSection, TrainSection
+from edgesafe.recipe.sections import Method, RecoverSection, RobustSection, TrainSection
 from edgesafe.records import DataBundle, Estimate
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.train import fit_plan
@@ -44,6 +44,9 @@ _RECORD_BYTES = 150_000  # measurements.json and variant.json
 _FILES = 4  # weights, dense, sparse or int8, calibrated: each about as large as the weights
 
 
+_Kind = tuple[Mode, int, RobustSection]
+
+
 @dataclass(frozen=True)
 class _Speed:
     """Seconds per image of each kind of work, as timed on this machine.
@@ -54,7 +57,7 @@ class _Speed:
         corrupt: one corruption.
     """
 
-    train: Mapping[tuple[Mode, int], float]
+    train: Mapping[_Kind, float]
     infer: float
     corrupt: float
 
@@ -63,9 +66,9 @@ class _Speed:
         return self.train[_kind(section)]
 
 
-def _kind(section: TrainSection | RecoverSection) -> tuple[Mode, int]:
-    """What the speed of a training depends on: the mode, and images of a batch."""
-    return choose(section), section.batch_size
+def _kind(section: TrainSection | RecoverSection) -> _Kind:
+    """What the speed of a training depends on: the mode, images of a batch, and what is added to the loss."""
+    return choose(section), section.batch_size, section.robust
 
 
 def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[VariantPlan]) -> Estimate | None:

@@ -87,6 +87,15 @@ class Recipe(Section):
         return None if name is None else shipped.find(Kind.POLICY, name)
 
     @property
+    def lightings(self) -> dict[str, str]:
+        """The ids of the lightings that are used, by the key that names them."""
+        robust = {"train": self.train.robust, "recover": self.recover.robust}
+        for number, block in enumerate(self.compress):
+            if block.recover is not None:
+                robust[f"compress.{number}.recover"] = block.recover.robust
+        return {f"{key}.robust.light": section.light for key, section in robust.items() if section.asked}
+
+    @property
     def sha256(self) -> str:
         """Identity of what will be computed: the name, the cache directory and the number of threads do not count."""
         plain = self.resolved()

@@ -25,10 +25,12 @@ __all__ = [
     "ModelSection",
     "Precision",
     "RecoverSection",
+    "RobustSection",
     "Scope",
     "Section",
     "TargetSection",
     "TrainSection",
+    "TrainingSection",
 ]
 
 CORRUPTIONS: tuple[str, ...] = (
@@ -165,7 +167,43 @@ class ModeSection(Section):
     compile: bool = False  #: kernels by torch.compile; needs a C++ compiler, and a minute at the start
 
 
-class RecoverSection(ModeSection):
+class RobustSection(Section):
+    """robust = {…} of [train] and [recover]: weights of what is added to the loss of a batch (docs/robust.md).
+
+    With all weights 0 nothing of it is computed.
+    """
+
+    light: str = (
+        "contrast=20%,brightness=25"  #: the lightings: an id of a set of point operations (docs/certificates.md)
+    )
+    lit: NonNegative = 0.0  #: of the loss on one copy of each image under another lighting
+    deviation: NonNegative = 0.0  #: of the mean relative deviation of all channels under lighting
+    wasserstein: NonNegative = 0.0  #: of the Wasserstein-1 distances between neighbouring layers' deviations
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is added to the loss."""
+        return self.lit > 0 or self.watches
+
+    @property
+    def watches(self) -> bool:
+        """Whether pre-activations are looked at."""
+        return self.deviation > 0 or self.wasserstein > 0
+
+
+class TrainingSection(ModeSection):
+    """What [train] and [recover] share: how the machine is used, and what is added to the loss."""
+
+    robust: RobustSection = RobustSection()
+
+    @model_validator(mode="after")
+    def _layers_are_seen(self) -> Self:
+        if self.compile and self.robust.watches:
+            raise ValueError("robust.deviation and robust.wasserstein look into the network: set compile = false")
+        return self
+
+
+class RecoverSection(TrainingSection):
     """[recover]: BatchNorm re-estimation, then fine-tuning. epochs = 0 and bn_images = 0: pruned only."""
 
     bn_images: int = Field(default=2000, ge=0)
@@ -210,7 +248,7 @@ class CompressSection(Section):
         return self
 
 
-class TrainSection(ModeSection):
+class TrainSection(TrainingSection):
     """[train]: used when model.weights is absent. SGD as in the paper (arXiv 2405.20876, section 4)."""
 
     epochs: int = Field(default=160, ge=1)

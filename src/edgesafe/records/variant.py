@@ -70,6 +70,9 @@ class BaselineTraining(Record):
 
     images: int  #: of an epoch
     losses: tuple[float, ...]  #: mean of each epoch, nats
+    terms: dict[str, tuple[float, ...]] = Field(
+        default_factory=dict
+    )  #: likewise, of what was added to the loss, unweighted
     slim_l1: float  #: weight of the L1 penalty on BatchNorm scales
     mode: TrainingMode
 
@@ -82,6 +85,7 @@ class FineTuning(Record):
     lr: float
     milestones: tuple[int, ...] = ()
     loss: float  #: mean of the last epoch, nats
+    terms: dict[str, float] = Field(default_factory=dict)  #: likewise, of what was added to the loss, unweighted
     accuracy_before: float
     kept_epoch: int | None = None  #: the best one, 0: none was better than none; None: the last is kept
     mode: TrainingMode

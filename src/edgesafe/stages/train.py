@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgesafe import data
@@ -20,9 +21,11 @@ from edgesafe.recipe.sections import (
     CompressSection,
     ModelSection,
     RecoverSection,
+    RobustSection,
     TrainSection,
 )
 from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery
+from edgesafe.stages import lighting
 from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
 from edgesafe.study.writer import StudyWriter
@@ -30,9 +33,12 @@ from edgesafe.surgery import rebuild
 from edgesafe.train import batchnorm, loop
 from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
+from edgesafe.train.loop import History
 from edgesafe.train.mode import Mode, choose
+from edgesafe.train.objective import Objective
+from edgesafe.train.robust import robust_terms
 
-__all__ = ["RecoveryPlan", "Trainer", "fit_plan", "is_loss", "weights_hash"]
+__all__ = ["RecoveryPlan", "Trainer", "fit_plan", "is_loss", "objective", "weights_hash"]
 
 Masks = Mapping[str, torch.Tensor]
 
@@ -85,21 +91,23 @@ class Trainer:
         asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="train", seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"{naming.baseline(seed).id}.train", "fit", key)
-        losses = self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
+        done = self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
         return BaselineTraining(
-            images=len(self.bundle.train), losses=tuple(losses), slim_l1=plan.bn_l1, mode=plan.mode.record()
-        )
+            images=len(self.bundle.train), losses=done.losses, terms=dict(done.terms), slim_l1=plan.bn_l1,
+            mode=plan.mode.record(),
+        )  # fmt: skip
 
     def slim(self, baseline: nn.Module, block: CompressSection, section: RecoverSection, seed: int) -> nn.Module:
         """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales.
 
         Epochs, rate and penalty are the block's slim_*; images, batches and augmentation are those of its recovery.
         """
+        plain = section.model_copy(update={"robust": RobustSection()})
         plan = replace(
-            fit_plan(section, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
+            fit_plan(plain, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
         )
         start = weights_hash(baseline)
-        asked = {"plan": vars(plan) | {"mode": plan.mode.name}, "images": section.images}
+        asked = {"plan": vars(plan) | {"mode": plan.mode.name, "objective": None}, "images": section.images}
         key = stage_key(what="slim", baseline=start, **asked, **self.basis)
         kept = Kept(self.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
         self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept))
@@ -153,13 +161,14 @@ class Trainer:
         kept = Kept(self.study, how.owner, how.name, key)
         score = partial(self._score, mode=plan.mode)
         best = Best(model, score, kept, before) if section.keep == "best" else None
-        losses = self._fit(model, plan, _Training("fine-tuning", images, best or kept), masks)
+        done = self._fit(model, plan, _Training("fine-tuning", images, best or kept), masks)
         return FineTuning(
             epochs=section.epochs,
             images=len(images),
             lr=section.lr,
             milestones=section.milestones,
-            loss=losses[-1],
+            loss=done.losses[-1],
+            terms={name: values[-1] for name, values in done.terms.items()},
             accuracy_before=before,
             kept_epoch=best.restore() if best is not None else None,
             mode=plan.mode.record(),
@@ -190,7 +199,7 @@ class Trainer:
         """The training images of fine-tuning and slimming: all, or the first `section.images`."""
         return self.bundle.train if section.images is None else data.first(self.bundle.train, section.images)
 
-    def _fit(self, model: nn.Module, plan: FitPlan, training: _Training, masks: Masks | None = None) -> list[float]:
+    def _fit(self, model: nn.Module, plan: FitPlan, training: _Training, masks: Masks | None = None) -> History:
         with self.progress.stage(training.title, plan.epochs * len(training.images)) as advance:
             return loop.fit(
                 model, training.images, self.normalise, plan, masks=masks, checkpoints=training.kept, progress=advance
@@ -216,8 +225,18 @@ def fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
         momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
         augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
-        bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0,
+        bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0, objective=objective(section.robust),
     )  # fmt: skip
+
+
+def objective(robust: RobustSection) -> Objective:
+    """The loss of a batch: cross entropy, and the terms of `robust` that have a weight.
+
+    Raises:
+        UsageError: its lighting is no range of point operations.
+    """
+    terms = robust_terms(robust, F.cross_entropy)
+    return Objective(F.cross_entropy, terms, lighting.tables(robust.light) if terms else None)
 
 
 def is_loss(before: torch.Tensor, after: torch.Tensor) -> bool:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgesafe.train.mode import Mode
+from edgesafe.train.objective import Objective
 
 __all__ = ["FitPlan", "Normalisation", "crop", "draw", "epoch_draws", "epoch_seed", "generator", "shared"]
 
@@ -60,6 +61,7 @@ class FitPlan:
     seed: int  #: of order, augmentation and dropout
     mode: Mode = field(default_factory=Mode)
     bn_l1: float = 0.0  #: weight of the L1 penalty on BatchNorm scales (network slimming, Liu et al. 2017)
+    objective: Objective = field(default_factory=Objective)  #: the loss of a batch
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -92,11 +94,20 @@ def epoch_draws(plan: FitPlan, n: int, epoch: int) -> Tensor:
     """Everything random about the images of an epoch.
 
     Returns:
-        int64 (4, m) on the CPU, in the order of showing: index of the image (out of n), row and column of the crop in
-        the padded image, and whether it is flipped. m is n, or n - 1 if the last batch would be of one image.
+        int64 (5, m) on the CPU, in the order of showing: index of the image (out of n), row and column of the crop in
+        the padded image, whether it is flipped, and the lighting of its copy (an index of the objective's tables; 0
+        where nothing needs it). m is n, or n - 1 if the last batch would be of one image.
     """
     order = torch.randperm(n, generator=generator(plan.seed, epoch, "order"))
-    return torch.cat(list(_batch_draws(plan, order, epoch)), dim=1)
+    shown = torch.cat(list(_batch_draws(plan, order, epoch)), dim=1)
+    return torch.cat((shown, _lightings(plan, shown.shape[1], epoch)[None]))
+
+
+def _lightings(plan: FitPlan, n: int, epoch: int) -> Tensor:
+    tables = plan.objective.tables
+    if tables is None or not plan.objective.needs:
+        return torch.zeros(n, dtype=torch.int64)
+    return torch.randint(0, len(tables), (n,), generator=generator(plan.seed, epoch, "lighting"))
 
 
 def _batch_draws(plan: FitPlan, order: Tensor, epoch: int) -> Iterator[Tensor]:

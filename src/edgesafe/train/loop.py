@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from safetensors.torch import save as save_tensors
@@ -23,7 +24,7 @@ from edgesafe.train.checkpoints import Checkpoints, tensors_of, weights_of
 from edgesafe.train.mode import Mode, placed
 from edgesafe.train.steps import Examples, Replayed, Step
 
-__all__ = ["Training", "accuracy", "fit", "right"]
+__all__ = ["History", "Training", "accuracy", "fit", "right"]
 
 _JUDGED = 250  # images per forward pass where nothing is learned
 
@@ -59,6 +60,19 @@ def right(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode
         return torch.cat(hits).cpu()
 
 
+@dataclass(frozen=True)
+class History:
+    """Means over the images of each epoch.
+
+    Attributes:
+        losses: of the whole loss, one for each epoch.
+        terms: likewise of each term of the objective, without its weight, by name.
+    """
+
+    losses: tuple[float, ...]
+    terms: Mapping[str, tuple[float, ...]]
+
+
 def fit(
     model: nn.Module,
     data: ImageSet,
@@ -68,37 +82,38 @@ def fit(
     masks: Mapping[str, Tensor] | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[float]:
-    """Train in place with cross entropy; leaves the model in eval mode, on the CPU.
+) -> History:
+    """Train in place on the plan's objective; leaves the model in eval mode, on the CPU.
 
     Args:
         model: any classifier; parameters with requires_grad False stay as they are.
         data: training images.
         normalise: as the exported file will do it.
-        plan: schedule, seed, device and arithmetic.
+        plan: objective, schedule, seed, device and arithmetic.
         masks: parameter name -> bool tensor, True = kept; masked weights are held at zero after every step.
         checkpoints: if given, the state is kept after each epoch and found again.
         progress: called with the number of images done.
 
     Returns:
-        Mean loss of each epoch.
+        Losses and terms of all epochs, those of a kept state included.
 
     Raises:
         NonFiniteError: the loss became NaN or infinite.
-        RefusedError: nothing can be trained (all parameters frozen, or fewer than two images).
+        RefusedError: nothing can be trained (all parameters frozen, or fewer than two images), or a term of the
+            objective does not fit the network.
     """
     with placed(model, plan.mode):
         training = Training(model, data, normalise, plan, masks=masks, checkpoints=checkpoints)
         if progress is not None:
-            progress(len(training.losses) * len(data))
-        for _ in range(len(training.losses), plan.epochs):
+            progress(training.epochs * len(data))
+        for _ in range(training.epochs, plan.epochs):
             with training.epoch() as sizes:
                 for size in sizes:
                     training.step()
                     if progress is not None:
                         progress(size)
     model.eval()
-    return training.losses
+    return training.history
 
 
 class Training:
@@ -106,8 +121,6 @@ class Training:
 
     Arguments as of `fit`; the model already lies on the plan's device.
 
-    Attributes:
-        losses: mean loss of each epoch that is done, those of a kept state included.
     """
 
     def __init__(
@@ -129,7 +142,7 @@ class Training:
             raise RefusedError(f"{len(data)} training image", where="data", fix="BatchNorm needs at least two")
         self.plan, self._model, self._mode, self._checkpoints = plan, model, plan.mode, checkpoints
         self._optimiser = torch.optim.SGD(trained, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
-        self.losses = _resume(model, self._optimiser, checkpoints)
+        self._rows = _resume(model, self._optimiser, checkpoints)
         self._n = len(data)
         step = Step(model, self._optimiser, _examples(data, plan.mode), normalise, plan, masks)
         self._total = step.total
@@ -139,10 +152,22 @@ class Training:
         self._ahead: Future[Tensor] | None = None
         self._left: Iterator[Tensor] = iter(())
 
+    @property
+    def epochs(self) -> int:
+        """How many are done, those of a kept state included."""
+        return len(self._rows)
+
+    @property
+    def history(self) -> History:
+        """Losses and terms of the epochs that are done."""
+        losses, *terms = zip(*self._rows, strict=True) if self._rows else ((),)
+        names = [term.name for term in self.plan.objective.terms]
+        return History(tuple(losses), dict(zip(names, map(tuple, terms), strict=bool(self._rows))))
+
     @contextmanager
     def epoch(self) -> Iterator[tuple[int, ...]]:
         """One epoch: gives the sizes of its batches, for each of which `step` must be called."""
-        number = len(self.losses)
+        number = self.epochs
         for group in self._optimiser.param_groups:
             group["lr"] = self.plan.rate(number)
         self._model.train()
@@ -154,9 +179,9 @@ class Training:
             self._total.zero_()
             self._left = iter(torch.split(self._draws(number), self.plan.batch_size, dim=1))
             yield self.plan.batches(self._n)
-            self.losses.append(_finite(float(self._total) / self._n, number))
+            self._rows.append(_finite((self._total / self._n).tolist(), number))
         if self._checkpoints is not None:
-            self._checkpoints.save(_state(self._model, self._optimiser, self.losses))
+            self._checkpoints.save(_state(self._model, self._optimiser, self._rows))
 
     def step(self) -> None:
         """Learn from the next batch; on a GPU this only starts it."""
@@ -188,21 +213,23 @@ def _reproducible(mode: Mode) -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
 
 
-def _finite(loss: float, epoch: int) -> float:
-    if not math.isfinite(loss):
+def _finite(row: list[float], epoch: int) -> list[float]:
+    """The means of an epoch: of the loss, and of each term."""
+    loss = next((value for value in row if not math.isfinite(value)), None)
+    if loss is not None:
         raise NonFiniteError(
             f"the loss is {loss} in epoch {epoch + 1}", where="training", fix="lower the learning rate"
         )
-    return loss
+    return row
 
 
-def _state(model: nn.Module, optimiser: torch.optim.SGD, losses: list[float]) -> bytes:
+def _state(model: nn.Module, optimiser: torch.optim.SGD, rows: list[list[float]]) -> bytes:
     tensors = {f"model.{name}": _stored(value) for name, value in model.state_dict().items()}
     for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
         momentum = optimiser.state.get(parameter, {}).get("momentum_buffer")
         if momentum is not None:
             tensors[f"momentum.{position}"] = _stored(momentum)
-    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    tensors["losses"] = torch.tensor(rows, dtype=torch.float64)
     return save_tensors(tensors)
 
 
@@ -211,7 +238,7 @@ def _stored(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoints | None) -> list[float]:
+def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoints | None) -> list[list[float]]:
     data = checkpoints.load() if checkpoints is not None else None
     tensors = tensors_of(data) if data is not None else {}
     if not tensors:
@@ -221,4 +248,5 @@ def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoin
         if f"momentum.{position}" in tensors:
             momentum = torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"momentum.{position}"])
             optimiser.state[parameter]["momentum_buffer"] = momentum
-    return [float(value) for value in tensors["losses"]]
+    rows: list[list[float]] = tensors["losses"].tolist()
+    return rows

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesafe.train.augmentation import FitPlan, Normalisation, crop
 from edgesafe.train.batchnorm import BATCHNORMS
+from edgesafe.train.losses import BatchLoss
 
 __all__ = ["Examples", "Replayed", "Step", "penalise"]
 
@@ -34,11 +34,12 @@ class Step:
         optimiser: of its parameters.
         examples: all training images.
         normalise: as the exported file will do it.
-        plan: penalty, batch size, mode.
+        plan: objective, penalty, batch size, mode.
         masks: parameter name -> bool tensor, True = kept.
 
     Attributes:
-        total: sum of the losses of all images since it was last set to zero, float64 on the device.
+        total: sums over all images since they were last set to zero, float64 (1 + terms,) on the device: of the loss,
+            and of each term of the objective without its weight.
     """
 
     def __init__(
@@ -52,20 +53,19 @@ class Step:
     ) -> None:
         self.model, self.optimiser, self.plan = model, optimiser, plan
         self._forward = plan.mode.compile(model)
-        self._examples, self._normalise = examples, normalise
+        self._examples = examples
+        self._loss = BatchLoss(model, plan.objective, normalise, plan.mode)
         named = dict(model.named_parameters())
         self._masks = [(named[name], mask.to(named[name])) for name, mask in (masks or {}).items()]
         self._scales = [m.weight for m in model.modules() if isinstance(m, BATCHNORMS) and m.affine]
-        self.total = torch.zeros((), dtype=torch.float64, device=plan.mode.device)
+        self.total = torch.zeros(1 + len(plan.objective.terms), dtype=torch.float64, device=plan.mode.device)
 
     def __call__(self, draws: Tensor) -> None:
-        """Learn from one batch: int64 (4, n) of `epoch_draws`, on the device."""
+        """Learn from one batch: int64 (5, n) of `epoch_draws`, on the device."""
         x = self._examples.images[draws[0]]
-        x = crop(x, draws[1:]) if self.plan.augment else x
-        x = self.plan.mode.lay(self._normalise(x))
+        x = crop(x, draws[1:4]) if self.plan.augment else x
         forward = self._forward if draws.shape[1] == self.plan.batch_size else self.model
-        with self.plan.mode.autocast():
-            loss = F.cross_entropy(forward(x), self._examples.labels[draws[0]])
+        loss, terms = self._loss(forward, x, self._examples.labels[draws[0]], draws[4])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         penalise(self._scales, self.plan.bn_l1)
@@ -73,7 +73,7 @@ class Step:
         with torch.no_grad():
             for parameter, mask in self._masks:
                 parameter.mul_(mask)
-            self.total += loss.detach().double() * draws.shape[1]
+            self.total += torch.cat((loss.detach().float()[None], terms)).double() * draws.shape[1]
 
 
 class Replayed:
