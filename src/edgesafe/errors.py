@@ -71,10 +71,10 @@ class EdgesafeError(Exception):
         super().__init__(what, where, fix)
 
     def __str__(self) -> str:
-        """The message on one line."""
+        """The message on one line, in characters that can be written as UTF-8: "?" for a lone surrogate."""
         text = f"{self.where}: {self.what}" if self.where else self.what
         text = f"{text}; {self.fix}" if self.fix else text
-        return " ".join(text.split())
+        return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 class UsageError(EdgesafeError):

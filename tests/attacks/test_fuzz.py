@@ -14,17 +14,25 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from mutation import mutate
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from edgesafe import cli, files, models
+from edgesafe.certificates import archive
+from edgesafe.corruptions.frost import FrostBank
+from edgesafe.corruptions.source import DirectorySource
+from edgesafe.corruptions.tables import Profile
+from edgesafe.corruptions.writer import write_directory
 from edgesafe.data import files as data_files
 from edgesafe.data import folders
 from edgesafe.errors import EdgesafeError, ExitCode
@@ -33,6 +41,7 @@ from edgesafe.measure.inference import foreign, weights
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.policy import lock, policy
 from edgesafe.recipe import parsing
+from edgesafe.study import signature
 
 CASES = int(os.environ.get("EDGESAFE_ATTACKS", "3000"))
 PATIENCE = 10.0  # seconds for one case, on a busy machine; without a limit some took minutes
@@ -42,7 +51,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SETS = (
     "data.train_images=64", "data.test_images=40", "train.epochs=1", "train.milestones=[]", "recover.epochs=0",
     "recover.bn_images=32", "evaluate.corruptions=none", "evaluate.latency=false",
-    'compress=[{method="weight", ratios=[0.5]}]',
+    'compress=[{method="weight", ratios=[0.5]}]', 'certify.sets=["brightness=1"]', "certify.images=12",
 )  # fmt: skip
 POLICY = """schema = "edgesafe.policy/1"
 profile = "attack"
@@ -51,6 +60,17 @@ id = "size"
 metric = "size.onnx_bytes"
 max_ratio = "2x"
 """
+WAIVED = (
+    POLICY
+    + f"""[[waiver]]
+gate = "size"
+candidate = "sha256:{"0" * 64}"
+until = 2031-01-31
+limit = "3x"
+reason = "field trial"
+approver = "A. Person"
+"""
+)
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +97,10 @@ def npz_file(save: Callable[..., None] = np.savez) -> bytes:
     return out.getvalue()
 
 
-def image_file(kind: str) -> bytes:
+def image_file(kind: str, height: int = 9) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(
-        np.random.default_rng(0).integers(0, 256, (9, 8, 4), dtype=np.uint8)[..., : 3 if kind == "JPEG" else 4]
-    ).save(out, kind)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, height - 1, 4), dtype=np.uint8)
+    Image.fromarray(pixels[..., : 3 if kind == "JPEG" else 4]).save(out, kind)
     return out.getvalue()
 
 
@@ -89,6 +108,11 @@ def open_onnx(path: Path) -> None:
     content = foreign.read(path)
     OnnxClassifier(content)
     weights.count(foreign.require_whole(content, "model"))
+
+
+PRIVATE = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SIGNED = PRIVATE.sign(b"index")
+CLEAN = (np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3), np.array([0, 1]))
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -105,6 +129,14 @@ READERS: dict[str, Callable[[Path], object]] = {
     "i.jpg": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions(scale_deep=True)),
     "i.tif": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions(scale_deep=True)),
     "model.onnx": open_onnx,
+    "certificates.npz": lambda path: archive.from_bytes(files.read_bounded(path, 1 << 30, "certificates")),
+    "waived.toml": policy.load,
+    "private.pem": lambda path: signature.sign(b"index", signature.read_key(path), where="key"),
+    "public.pem": lambda path: signature.verify(b"index", SIGNED, signature.read_key(path), where="key"),
+    "frost.png": lambda path: FrostBank.from_directory(path.parent, Profile.CIFAR, 8, 8),
+    "manifest.json": lambda path: DirectorySource(path.parent, *CLEAN),
+    "fog.npy": lambda path: DirectorySource(path.parent, *CLEAN).cell("fog", 1, np.arange(2)),
+    "labels.npy": lambda path: DirectorySource(path.parent, *CLEAN),
 }
 SHARES = {"model.onnx": 0.3}  # of the cases that it would have: an open session costs milliseconds
 
@@ -126,8 +158,24 @@ def original(name: str, study: Path) -> bytes:
         "i.jpg": lambda: image_file("JPEG"),
         "i.tif": lambda: image_file("TIFF"),
         "model.onnx": (study / "baseline-s0" / "model.onnx").read_bytes,
+        "certificates.npz": (study / "baseline-s0" / "certificates.npz").read_bytes,
+        "waived.toml": WAIVED.encode,
+        "private.pem": lambda: PRIVATE.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        "public.pem": lambda: PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        "frost.png": lambda: image_file("PNG", 200),
+        **{name: partial(corrupted_file, study.parent / "cells", name) for name in CELLS},
     }
     return makers[name]()
+
+
+CELLS = ("manifest.json", "fog.npy", "labels.npy")
+
+
+def corrupted_file(folder: Path, name: str) -> bytes:
+    """A file of a small directory of corrupted images, which is made once."""
+    if not folder.is_dir():
+        write_directory(*CLEAN, folder, corruptions=("fog",), severities=(1,))
+    return (folder / name).read_bytes()
 
 
 def shipped_text(name: str) -> bytes:
@@ -157,6 +205,8 @@ def test_damaged_files_are_read_or_refused(name: str, study: Path, tmp_path: Pat
     folder = tmp_path / "root" / "class" if name.startswith("i.") else tmp_path
     folder.mkdir(parents=True, exist_ok=True)
     path, whole, refused = folder / name, original(name, study), 0
+    if name in CELLS:
+        shutil.copytree(study.parent / "cells", folder, dirs_exist_ok=True)
     path.write_bytes(whole)
     assert attempt(lambda: READERS[name](path), name) is ExitCode.DONE
     cases = int(CASES / len(READERS) * SHARES.get(name, 1.0))
@@ -180,6 +230,7 @@ BOUND = (
     "study.json", "baseline-s0/variant.json", "baseline-s0/measurements.json", "baseline-s0/evidence.npz",
     "baseline-s0/model.onnx", "weight-r0.50-s0/variant.json", "weight-r0.50-s0/measurements.json",
     "weight-r0.50-s0/evidence.npz", "weight-r0.50-s0/model.onnx", "weight-r0.50-s0/model.safetensors",
+    "baseline-s0/certificates.npz", "weight-r0.50-s0/certificates.npz",
 )  # fmt: skip
 
 

@@ -264,6 +264,15 @@ def test_an_onnx_file_edited_after_measuring(run, study: Path) -> None:
     assert not (study.parent / "r").exists()
 
 
+def test_a_report_is_not_written_into_its_study(run, study: Path) -> None:
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    for out in (study, study / "report", study / "baseline-s0"):
+        outcome = run("report", study, "--out", out)
+        assert outcome.code == 4
+        assert "which is an input" in outcome.error
+    assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
+
+
 def test_policies(run, study: Path, tmp_path: Path) -> None:
     assert run("gate", study, "--policy", policy(tmp_path)).code == 0
     outcome = run("gate", study, "--policy", policy(tmp_path, "acuracy"))

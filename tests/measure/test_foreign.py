@@ -194,9 +194,7 @@ def test_quantised_weights_are_counted(how: QuantFormat, more: dict[str, Any], t
 def test_dynamically_quantised_weights_are_counted(tmp_path: Path) -> None:
     onnx.save(plain(), tmp_path / "a.onnx")
     quantize_dynamic(tmp_path / "a.onnx", tmp_path / "b.onnx")
-    found = counted(onnx.load(tmp_path / "b.onnx")).params
-    assert found is not None
-    assert PARAMS <= found <= PARAMS + 2  # the two scales are plain factors in such a file
+    assert counted(onnx.load(tmp_path / "b.onnx")).params == PARAMS
 
 
 def test_what_cannot_be_told_is_no_number() -> None:

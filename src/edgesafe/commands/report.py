@@ -8,7 +8,7 @@ from pathlib import Path
 from edgesafe.certificates import archive
 from edgesafe.commands import gate
 from edgesafe.errors import UsageError
-from edgesafe.files import atomic_write
+from edgesafe.files import atomic_write, refuse_inputs
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.records import Evidence
 from edgesafe.study.study import Study
@@ -28,8 +28,10 @@ def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
         NothingEvaluated: no variant is finished.
         StoreError: the target cannot be written.
         IntegrityError: a file of the study was changed.
-        UsageError: the extra `report` is not installed.
+        UsageError: the extra `report` is not installed, or the target lies in the study.
     """
+    names = ("index.html", "report.md", "results.csv", "results.json")
+    refuse_inputs((target / name for name in names), (study.root, *([policy] if policy is not None else [])))
     try:
         from edgesafe import report
     except ModuleNotFoundError as error:
@@ -45,15 +47,9 @@ def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
         if (content := variant.certificates_bytes()) is not None
     }
     files = report.build(report.View(study, _Evidences(study), verdict, study.samples(), certificates))
-    contents = {
-        "index.html": files.html,
-        "report.md": files.markdown,
-        "results.csv": files.csv,
-        "results.json": files.json,
-    }
-    for name, text in contents.items():
+    for name, text in zip(names, (files.html, files.markdown, files.csv, files.json), strict=True):
         atomic_write(target / name, text.encode("utf-8"))
-    return [target / name for name in contents]
+    return [target / name for name in names]
 
 
 class _Evidences(Mapping[str, Evidence]):

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import io
+import struct
+import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from edgesafe.corruptions.ice import procedural_textures
 from edgesafe.corruptions.tables import Profile, scale_of
 from edgesafe.errors import DataError
+from edgesafe.files import read_bounded
 
 __all__ = ["PHOTOGRAPHS", "FrostBank", "installed_photographs"]
 
@@ -28,6 +33,11 @@ PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.j
 
 _PHOTOGRAPH_MD5 = ("6ead634a", "98f0d2b1", "b3ed8eb1", "d70b9d6a", "50984ae2")  #: how the originals' hashes begin
 
+_MOST_BYTES, _MOST_PIXELS = 1 << 28, 64_000_000  # of a photograph: a camera's, not a decompression bomb's
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, Image.DecompressionBombError, TypeError, KeyError, IndexError, EOFError,
+    OverflowError, MemoryError, struct.error, zlib.error, RuntimeError,
+)  # fmt: skip
 _REDUCTION = {Profile.CIFAR: 0.2, Profile.TINY: 0.3, Profile.IMAGENET: 1.0}
 
 
@@ -71,12 +81,13 @@ class FrostBank:
         if not files:
             raise DataError("no PNG or JPEG file here", where=str(directory), fix=f"put {', '.join(PHOTOGRAPHS)} there")
         factor = _REDUCTION[profile] * scale_of(profile, height, width)
-        textures = tuple(resize_bilinear(_read(f), factor) for f in files)
+        contents = [read_bounded(f, _MOST_BYTES, "a photograph", DataError) for f in files]
+        textures = tuple(resize_bilinear(_decode(c, f), factor) for c, f in zip(contents, files, strict=True))
         for file, texture in zip(files, textures, strict=True):
             if texture.shape[0] <= height or texture.shape[1] <= width:
                 size = f"{texture.shape[0]}x{texture.shape[1]}"
                 raise DataError(f"{size} px after reduction does not cover {height}x{width}", where=str(file))
-        digests = tuple(hashlib.md5(f.read_bytes(), usedforsecurity=False).hexdigest()[:8] for f in files)
+        digests = tuple(hashlib.md5(c, usedforsecurity=False).hexdigest()[:8] for c in contents)
         return cls("photographs" if digests == _PHOTOGRAPH_MD5 else "images", textures, _sha256(textures))
 
     def crops(
@@ -114,11 +125,22 @@ def _sha256(textures: Sequence[NDArray[np.uint8]]) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _read(file: Path) -> NDArray[np.uint8]:
+def _decode(content: bytes, file: Path) -> NDArray[np.uint8]:
+    """RGB pixels of a photograph, uint8 (h, w, 3).
+
+    Raises:
+        DataError: over 64 million pixels, or damaged.
+    """
     try:
-        with Image.open(file) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own warning of large images: the limit below is lower
+            picture = Image.open(io.BytesIO(content))
+        with picture:
+            if picture.width * picture.height > _MOST_PIXELS:
+                size = f"{picture.width}x{picture.height}"
+                raise DataError(f"has {size} pixels", where=str(file), fix="make it smaller")
             return np.asarray(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+    except _DAMAGE as error:
         raise DataError("not a readable picture", where=str(file), fix="replace it with a PNG or JPEG file") from error
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from edgesafe.corruptions import tables
 from edgesafe.corruptions.files import write_atomically
 from edgesafe.errors import DataError
+from edgesafe.files import read_bounded
 
 __all__ = ["FILE_NAME", "GENERATOR", "SCHEMA", "Manifest"]
 
@@ -20,6 +21,8 @@ GENERATOR = "edgesafe.corruptions/1"
 SCHEMA = "edgesafe.corruptions.manifest/1"
 
 FILE_NAME = "manifest.json"
+
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,11 @@ class Manifest:
             DataError: there is one, and it cannot be read or is not of this schema.
         """
         file = directory / FILE_NAME
-        if not file.is_file():
+        if not file.exists():
             return None
         try:
-            content = json.loads(file.read_bytes())
-        except (ValueError, OSError) as error:
+            content = json.loads(read_bounded(file, _MOST_BYTES, "a manifest", DataError))
+        except (ValueError, RecursionError) as error:
             raise _unreadable(file, "is not JSON") from error
         if not isinstance(content, dict) or content.pop("schema", None) != SCHEMA:
             raise _unreadable(file, f"is not of schema {SCHEMA}")

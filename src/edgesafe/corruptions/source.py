@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from tokenize import TokenError
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,11 @@ __all__ = [
     "open_source",
     "pixel_sha256",
 ]
+
+#: What NumPy raises for a .npy file whose header or size is wrong.
+_DAMAGE = (
+    ValueError, OSError, EOFError, TypeError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError,
+)  # fmt: skip
 
 
 class CorruptionSource(Protocol):
@@ -256,12 +262,12 @@ def _within(indices: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 def _map(file: Path) -> NDArray[np.uint8]:
     try:
-        array: NDArray[np.uint8] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        array = np.lib.format.open_memmap(file, mode="r")
+    except _DAMAGE as error:
         raise DataError("not a whole NumPy file", where=str(file), fix="download or make it again") from error
-    if not isinstance(array, np.ndarray) or array.ndim == 0 or not len(array):
+    if array.ndim == 0 or not len(array):
         raise DataError("holds no images", where=str(file), fix="download or make it again")
-    return array
+    return cast("NDArray[np.uint8]", array)
 
 
 def _check_manifest(manifest: Manifest, directory: Path, images: NDArray[np.uint8]) -> None:

@@ -12,6 +12,7 @@ import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,7 +108,7 @@ def _array(raw: bytes, layout: Layout, name: str, column: Column) -> NDArray[Any
         if version != (1, 0):
             raise layout.wrong(f"npy version {version}", name)
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, EOFError, TypeError, OverflowError, RecursionError) as e:
+    except (ValueError, EOFError, TypeError, OverflowError, RecursionError, TokenError) as e:
         raise layout.wrong("not a .npy array", name) from e
     if any(not isinstance(v, int) or v < 0 for v in shape):
         raise layout.wrong(f"shape {shape}", name)

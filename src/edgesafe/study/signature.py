@@ -97,10 +97,10 @@ def verify(index: bytes, signature: bytes | None, key: bytes, *, where: str) -> 
 
 
 def _private(key: bytes, where: str) -> Ed25519PrivateKey:
-    serialization, ed25519 = _library()
+    serialization, ed25519, unsupported = _library()
     try:
         loaded = serialization.load_pem_private_key(key, password=None)
-    except (ValueError, TypeError, NotImplementedError):
+    except (ValueError, TypeError, NotImplementedError, unsupported):
         loaded = None
     if not isinstance(loaded, ed25519.Ed25519PrivateKey):
         fix = "make one with `openssl genpkey -algorithm ed25519 -out KEY`; an encrypted key must be decrypted first"
@@ -109,10 +109,10 @@ def _private(key: bytes, where: str) -> Ed25519PrivateKey:
 
 
 def _public(key: bytes, where: str) -> Ed25519PublicKey:
-    serialization, ed25519 = _library()
+    serialization, ed25519, unsupported = _library()
     try:
         loaded = serialization.load_pem_public_key(key)
-    except (ValueError, TypeError, NotImplementedError):
+    except (ValueError, TypeError, NotImplementedError, unsupported):
         loaded = None
     if not isinstance(loaded, ed25519.Ed25519PublicKey):
         fix = "write it with `openssl pkey -in KEY -pubout -out KEY.pub`"
@@ -120,10 +120,11 @@ def _public(key: bytes, where: str) -> Ed25519PublicKey:
     return cast("Ed25519PublicKey", loaded)
 
 
-def _library() -> tuple[Any, Any]:
+def _library() -> tuple[Any, Any, type[Exception]]:
     try:
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ModuleNotFoundError:
         raise UsageError("cryptography is not installed", fix="pip install 'edgesafe[sign]'") from None
-    return serialization, ed25519
+    return serialization, ed25519, UnsupportedAlgorithm

@@ -168,10 +168,13 @@ def _origin(name: str, constants: Constants, makers: Makers) -> tuple[str, str] 
 
 def _params(nodes: Sequence[onnx.NodeProto], constants: Constants, makers: Makers) -> int | None:
     numbers, others = set[str](), set[str]()
+    measured = {name for node in nodes if node.op_type == "DynamicQuantizeLinear" for name in node.output[1:2]}
     for node in nodes:
         weights, scales = _QUANTISED.get(node.op_type, ((), ()))
         others |= {node.input[place] for place in scales if place < len(node.input)}
         read = [node.input[place] for place in weights if place < len(node.input)]
+        if node.op_type == "Mul" and measured.intersection(node.input):
+            others.update(node.input)  # the weights' scale, times the one measured on the image
         if node.op_type == "Cast" and (to := protos.attribute(node, "to")) is not None and to.i in _FLOATS:
             read.append(node.input[0])
         origins = (_origin(name, constants, makers) for name in read)
