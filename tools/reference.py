@@ -17,7 +17,8 @@ from edgesafe.recipe import parsing, recipe, toml
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    "init", "compress", "report", "gate", "evaluate", "certify", "bench", "fetch", "corrupt", "models", "doctor", "policy init",
+    "init", "compress", "report", "gate", "sign", "evaluate", "certify", "bench", "bundle", "verify",
+    "fetch", "corrupt", "models", "doctor", "policy init",
     "policy check", "policy pin",
 )  # fmt: skip
 MEANING = {

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgesafe.cli import machine, policies, studies, tools
+from edgesafe.cli import bundles, machine, policies, studies, tools
 
 __all__ = ["app"]
 
@@ -43,6 +43,8 @@ app.command()(policies.sign)
 app.command()(studies.evaluate)
 app.command()(studies.certify)
 app.command()(tools.bench)
+app.command()(bundles.bundle)
+app.command()(bundles.verify)
 app.command()(tools.fetch)
 app.command()(tools.corrupt)
 app.command()(tools.models)

@@ -25,13 +25,11 @@ def bench(model: Path, against: Path | None, target: str, runs: int) -> dict[str
     Raises:
         UsageError: a file is not an image classifier, or the target is unknown.
     """
-    where = parsing.parse(
-        {"name": "bench", "model": {"arch": "onnx"}, "data": {"name": "digits"}, "target": {"name": target}}
-    )
+    section = parsing.target(target)
     specs = {"candidate": foreign.plain_spec(foreign.read(model), str(model))}
     if against is not None:
         specs["baseline"] = foreign.plain_spec(foreign.read(against), str(against))
-    protocol = Timing(where.target.threads, where.target.provider, runs, specs)
+    protocol = Timing(section.threads, section.provider, runs, specs)
     opened = OnnxClassifier(model, provider=protocol.provider, input_spec=specs["candidate"])
     image = np.random.default_rng(0).integers(0, 256, opened.input_shape or (32, 32, 3), dtype=np.uint8)
     files = [model] if against is None else [model, against]

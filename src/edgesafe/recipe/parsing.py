@@ -26,7 +26,7 @@ from edgesafe.recipe.sections import (
 )
 from edgesafe.recipe.shipped import Kind
 
-__all__ = ["from_flags", "from_values", "load", "parse"]
+__all__ = ["from_flags", "from_values", "load", "parse", "target"]
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -124,6 +124,18 @@ def parse(plain: Mapping[str, Any], *, where: str = "recipe") -> Recipe:
     except ValidationError as error:
         raise _explain(error, Recipe, where) from None
     return made.model_copy(update={"compress": tuple(_with_recovery(block, made.recover) for block in made.compress)})
+
+
+def target(name: str) -> TargetSection:
+    """A target by itself: a TOML file, or the name of one that ships.
+
+    Raises:
+        RecipeError: there is no such file, or it does not say what a target must.
+    """
+    try:
+        return TargetSection.model_validate(_resolve_target({"name": name}))
+    except ValidationError as error:
+        raise _explain(error, TargetSection, name) from None
 
 
 def _check_numbers(value: object, where: str) -> None:

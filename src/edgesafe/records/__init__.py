@@ -5,6 +5,17 @@ no NaN and no infinity is ever held. Everything here is JSON, except `Evidence` 
 """
 
 from edgesafe.records.base import Record
+from edgesafe.records.bundle import (
+    BundleCheck,
+    BundleFacts,
+    BundleFile,
+    BundleManifest,
+    BundleResult,
+    BundleSamples,
+    BundleTensors,
+    CheckLine,
+    VerifyResult,
+)
 from edgesafe.records.certificates import (
     CertificateEngine,
     CertificateProvenance,
@@ -68,10 +79,18 @@ __all__ = [
     "Artefact",
     "BaselineTraining",
     "BenchResult",
+    "BundleCheck",
+    "BundleFacts",
+    "BundleFile",
+    "BundleManifest",
+    "BundleResult",
+    "BundleSamples",
+    "BundleTensors",
     "Cell",
     "CertificateEngine",
     "CertificateProvenance",
     "Certificates",
+    "CheckLine",
     "CommandResult",
     "Comparison",
     "CorruptionIdentity",
@@ -127,5 +146,6 @@ __all__ = [
     "VariantRecord",
     "VariantStatus",
     "Verdict",
+    "VerifyResult",
     "Witnesses",
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgesafe.errors import IntegrityError, StoreError, UsageError
 from edgesafe.files import is_file, read_bounded
-from edgesafe.study.study import Study
+from edgesafe.study.study import STUDY, Study
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -50,10 +50,10 @@ def require(study: Study, key: Path) -> None:
 
 
 def sign(index: bytes, key: bytes, *, where: str) -> bytes:
-    """The signature of a study's index.
+    """The signature of a study's index, or of a bundle's manifest.
 
     Args:
-        index: the bytes of study.json.
+        index: the bytes of study.json, or of manifest.json.
         key: a private Ed25519 key, PEM, not encrypted.
         where: the key's file, for messages.
 
@@ -66,7 +66,7 @@ def sign(index: bytes, key: bytes, *, where: str) -> bytes:
     return _private(key, where).sign(index)
 
 
-def verify(index: bytes, signature: bytes | None, key: bytes, *, where: str) -> None:
+def verify(index: bytes, signature: bytes | None, key: bytes, *, where: str, what: str = STUDY) -> None:
     """Refuse a study that the owner of a key did not sign as it is.
 
     Args:
@@ -74,6 +74,7 @@ def verify(index: bytes, signature: bytes | None, key: bytes, *, where: str) -> 
         signature: what lies beside it; None: nothing.
         key: a public Ed25519 key, PEM.
         where: the key's file, for messages.
+        what: the file that was signed, for messages; its signature lies beside it, with ".sig" added.
 
     Raises:
         IntegrityError: not signed, or signed by another key, or changed since.
@@ -81,7 +82,8 @@ def verify(index: bytes, signature: bytes | None, key: bytes, *, where: str) -> 
     """
     public = _public(key, where)
     if signature is None:
-        raise IntegrityError("not signed", where=SIGNATURE, fix="sign it with `edgesafe sign STUDY --key KEY`")
+        fix = "sign it with `edgesafe sign STUDY --key KEY`" if what == STUDY else "get one that its maker signed"
+        raise IntegrityError("not signed", where=f"{what}.sig", fix=fix)
     from cryptography.exceptions import InvalidSignature
 
     try:
@@ -90,9 +92,9 @@ def verify(index: bytes, signature: bytes | None, key: bytes, *, where: str) -> 
         public.verify(signature, index)
     except InvalidSignature:
         raise IntegrityError(
-            f"the signature is not one of study.json by the key {where}",
-            where=SIGNATURE,
-            fix="get the study from who signed it, or sign this one after a review",
+            f"the signature is not one of {what} by the key {where}",
+            where=f"{what}.sig",
+            fix="get it from who signed it, or sign this one after a review",
         ) from None
 
 
