@@ -154,7 +154,7 @@ def test_set_can_add_a_block_and_a_target_value() -> None:
         ("recover.epcohs=1", "did you mean 'epochs'?"),
         ("recvoer.epochs=1", "did you mean 'recover'?"),
         ("compress.0.method=wieght", "'weight'"),
-        ("compress.0.method=usn", "not in this version"),
+        ("compress.0.criterion=usn_l2", "'usn_l1'"),
         ("compress.0.ratios=[0]", "between 0 and 1"),
         ("compress.0.ratios=[1]", "between 0 and 1"),
         ("compress.0.ratios=[1.0]", "between 0 and 1"),

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from edgesafe.errors import NonFiniteError, SurgeryError
 from edgesafe.prune import PruneContext, prune
 from edgesafe.prune.criteria import gather, score_group
+from edgesafe.prune.deviations import Lighting
 from edgesafe.recipe.sections import CompressSection, Criterion
+from edgesafe.records import Calibration
 from edgesafe.surgery.units import channel_graph
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
+CALIBRATION = Calibration(light="x", light_sha256="", images=8, images_sha256="", draws=2, seed=0)
 
 
 def net() -> nn.Sequential:
@@ -135,7 +138,10 @@ def test_gradients_leave_the_model_alone() -> None:
 @pytest.mark.parametrize("method", ["filter", "channel"])
 def test_every_criterion_prunes_and_is_proven(method: str, criterion: Criterion) -> None:
     section = CompressSection(method=method, ratios=(0.5,), criterion=criterion)
-    context = PruneContext((8, 8, 3), gradient_batches=batches, engine=False)
+    lit = [(x, [x + 0.5, x * 0.8]) for x, _ in batches()]
+    context = PruneContext(
+        (8, 8, 3), gradient_batches=batches, engine=False, lighting=Lighting(lambda: iter(lit), CALIBRATION)
+    )
     record = prune(net(), section, 0.5, context).record
     assert record.criterion == criterion.value
     assert record.layers[0].out_after == 6

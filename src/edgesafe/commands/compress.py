@@ -170,6 +170,8 @@ def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutc
     recipe, bundle, model = run.recipe, run.bundle, run.baselines.of(plan.seed)
     if section.method is Method.CHANNEL:
         model = run.baselines.slimmed(section, section.recover or recipe.recover, plan.seed)
+    elif section.tune_first:
+        model = run.baselines.tuned(section.recover or recipe.recover, plan.seed)
     context = PruneContext(
         input_shape=run.study.record.data.shape,
         seed=plan.seed,
@@ -177,6 +179,7 @@ def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutc
         mean=bundle.mean,
         std=bundle.std,
         paper_layers=models.paper_layers(recipe.model.arch, model) or (),
+        lighting=lighting.lighting_of(bundle, section, plan.seed) if section.ranks_by_lighting else None,
         gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
     )
 

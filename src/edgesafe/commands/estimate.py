@@ -199,6 +199,9 @@ def _training_s(recipe: Recipe, plans: Sequence[VariantPlan], n: int, speed: _Sp
             if block.method is Method.CHANNEL and any(plan.section == block for plan in mine):
                 section = block.recover or recipe.recover
                 seconds += block.slim_epochs * _images(section, n) * speed.training(section)
+        asked = [plan.section for plan in mine if plan.section is not None and plan.section.tune_first]
+        firsts = {section.recover or recipe.recover for section in asked}
+        seconds += sum(section.epochs * _images(section, n) * speed.training(section) for section in firsts)
     return seconds
 
 

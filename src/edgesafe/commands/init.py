@@ -33,6 +33,7 @@ _METHODS = {
     Method.FILTER: "whole filters with the lowest L1 norm: smaller and faster",
     Method.CHANNEL: "channels with the smallest BatchNorm scales, after sparsity training: smaller and faster",
     Method.RANDOM: "filters at random: the control that a claim should beat",
+    Method.USN: "filters that changes of lighting move most for their weight: smaller and faster",
 }
 _PER_CELL = 500  # images per corruption and severity: +-1 pp on mPC, and an hour less than 10,000
 _MEASURED_AS_IT_IS = "the baseline is what the weights give; it is not trained"

@@ -16,6 +16,7 @@ from edgesafe.errors import (
     UsageError,
 )
 from edgesafe.models.contract import require_plain_weights
+from edgesafe.prune.deviations import Lighting
 from edgesafe.records import SurgeryRecord
 
 __all__ = ["PruneContext", "PruneOutcome", "require_prunable"]
@@ -33,6 +34,7 @@ class PruneContext:
         std: likewise.
         gradient_batches: gives (images float32 (n, C, H, W) normalised, labels int64 (n,)); for criteria that need
             gradients.
+        lighting: images and lit copies, for the criteria usn.
         paper_layers: module paths for scope "paper".
         example_inputs: instead of input_shape, for networks with several inputs: tensors of batch 1.
     """
@@ -43,6 +45,7 @@ class PruneContext:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     gradient_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None
+    lighting: Lighting | None = None
     paper_layers: tuple[str, ...] = ()
     example_inputs: tuple[Tensor, ...] | None = None
     only: tuple[str, ...] | None = None  #: within the scope, narrow only groups with one of these layers

@@ -10,6 +10,9 @@
 | hessian | sum of w^2 E[(dL/dw)^2] / 2, with the diagonal empirical Fisher | LeCun et al., Optimal Brain Damage, 1990 |
 | bn_scale | mean |scale| of the BatchNorms on the channel | Liu et al., arXiv 1708.06519 |
 | random | uniform noise: the control | - |
+| usn | minus the relative deviation under lighting (`deviations`) | after Hu et al., arXiv 2510.00083 |
+| usn_absolute | minus the mean squared deviation | likewise |
+| usn_l1 | l1 over the relative deviation, each over its mean in the layer; 0 for a constant channel | edgesafe |
 """
 
 from __future__ import annotations
@@ -25,16 +28,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
-from edgesafe.recipe.sections import Criterion
+from edgesafe.prune.deviations import Deviation
+from edgesafe.recipe.sections import USN_CRITERIA, Criterion
 from edgesafe.surgery.propagation import DimensionRole, Slot
 from edgesafe.surgery.remove import tensors
 from edgesafe.surgery.units import ChannelGraph, ChannelGroup
 
-__all__ = ["NEED_GRADIENTS", "Material", "gather", "score_group"]
+__all__ = ["NEED_GRADIENTS", "NEED_LIGHTING", "Material", "gather", "score_group"]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 NEED_GRADIENTS = frozenset({Criterion.TAYLOR, Criterion.HESSIAN})
+NEED_LIGHTING = frozenset(USN_CRITERIA)
 _SUMMED = (
     NEED_GRADIENTS  #: in units of the loss: layers of a group add up; the others are averaged relative to their mean
 )
@@ -49,12 +54,14 @@ class Material:
         gradients: criterion taylor: mean gradient of the loss; hessian: mean squared gradient; by parameter name.
         seed: of "random".
         comparable: scores will be ranked across layers, so each layer's weight norms are divided by their mean.
+        deviations: criteria usn: of each slot where a group's pre-activations are seen, those of its channels.
     """
 
     weights: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
     comparable: bool = False
+    deviations: Mapping[Slot, Deviation] = field(default_factory=dict)
 
 
 def gather(
@@ -128,6 +135,8 @@ def score_group(graph: ChannelGraph, group: ChannelGroup, criterion: Criterion, 
         return torch.rand(len(group.units), generator=generator, dtype=torch.float64)
     if criterion is Criterion.BN_SCALE:
         return _scales(graph, group, material.weights)
+    if criterion in NEED_LIGHTING:
+        return _steadiness(graph, group, criterion, material)
     layers = [_layer_scores(slot, group, criterion, material) for slot in group.producers]
     if criterion in _SUMMED:
         return torch.stack(layers).sum(0)
@@ -191,6 +200,28 @@ _GRADIENT_SCORERS: Mapping[Criterion, Callable[[Tensor, Tensor], Tensor]] = {
     Criterion.TAYLOR: _taylor,
     Criterion.HESSIAN: _hessian,
 }
+
+
+def _steadiness(graph: ChannelGraph, group: ChannelGroup, criterion: Criterion, material: Material) -> Tensor | None:
+    """How little lighting moves the channels of each unit, mean over the layers where they are seen."""
+    seen = [slot for slot in group.units[0].indices if slot in material.deviations]
+    if not seen:
+        return None
+    absolute = criterion is Criterion.USN_ABSOLUTE
+    layers = []
+    for slot in seen:
+        deviation = material.deviations[slot]
+        channels = deviation.squared if absolute else deviation.relative
+        layers.append(torch.stack([channels[list(unit.indices[slot])].mean() for unit in group.units]))
+    moved = torch.stack(layers).mean(0)
+    if criterion is not Criterion.USN_L1:
+        return -moved
+    weights = score_group(graph, group, Criterion.L1, material)
+    if weights is None:
+        return None
+    tiny = torch.finfo(torch.float64).tiny
+    weights, moved = weights / weights.mean().clamp_min(tiny), moved / moved.mean().clamp_min(tiny)
+    return torch.where(moved > 0, weights / moved.clamp_min(tiny), 0.0)
 
 
 def _scales(graph: ChannelGraph, group: ChannelGroup, weights: Mapping[str, Tensor]) -> Tensor | None:

@@ -135,4 +135,5 @@ def _note(layer: Layer, plan: Plan, choices: list[Choice]) -> str:
         why = " (an addition or concatenation couples it)" if plan.scope is Scope.INTERNAL else ""
         more = f"; {reasons_of(layer)}" if layer.reasons else ""
         return f"outside scope {plan.scope.value}{why}{more}"
-    return f"no score by {plan.criterion.value} (no BatchNorm on its channels)"
+    missing = "no BatchNorm on its channels" if plan.criterion is Criterion.BN_SCALE else "its channels cannot be seen"
+    return f"no score by {plan.criterion.value} ({missing})"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext
-from edgesafe.prune.criteria import gather, score_group
+from edgesafe.prune.criteria import NEED_LIGHTING, gather, score_group
+from edgesafe.prune.deviations import Deviation, deviations, spots
 from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
 from edgesafe.recipe.sections import CompressSection, Criterion, Method, Scope
+from edgesafe.surgery.propagation import Slot
 from edgesafe.surgery.units import ChannelGraph, ChannelGroup, Layer
 
 __all__ = ["GLOBAL_METHODS", "NothingRemovedError", "Plan", "default_criterion", "make_plan", "reasons_of"]
@@ -36,10 +38,18 @@ class Plan:
     choices: tuple[Choice, ...]
     broken: Mapping[ChannelGroup, str]  #: groups whose removal the forward does not survive
 
+    @property
+    def needs_lighting(self) -> bool:
+        """Whether the scores rest on lit copies of images."""
+        return self.criterion in NEED_LIGHTING
+
 
 def default_criterion(section: CompressSection) -> Criterion:
     """The section's criterion, or its method's own."""
-    own = {Method.FILTER: Criterion.L1, Method.CHANNEL: Criterion.BN_SCALE, Method.RANDOM: Criterion.RANDOM}
+    own = {
+        Method.FILTER: Criterion.L1, Method.CHANNEL: Criterion.BN_SCALE, Method.RANDOM: Criterion.RANDOM,
+        Method.USN: Criterion.USN_L1,
+    }  # fmt: skip
     return section.criterion or own[section.method]
 
 
@@ -80,6 +90,8 @@ def make_plan(
         raise _nothing(graph, scope, only=context.only is not None)
     globally = section.method in GLOBAL_METHODS if section.ranking is None else section.ranking == "global"
     material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
+    if criterion in NEED_LIGHTING:
+        material = replace(material, deviations=_moved(model, graph, groups, criterion, context))
     scored: list[tuple[ChannelGroup, Tensor]] = []
     for group in groups:
         scores = score_group(graph, group, criterion, material)
@@ -87,7 +99,7 @@ def make_plan(
             scored.append((group, scores))
     if not scored:
         raise SurgeryError(
-            "no removable channel has a BatchNorm whose scale could be ranked",
+            f"no removable channel {_UNSEEN[criterion]}",
             where="model",
             fix="use method = filter (weights), or set criterion = l1",
         )
@@ -96,6 +108,24 @@ def make_plan(
     if not any(choice.removed for choice in choices):
         raise _unchanged(choices, ratio, widths)
     return Plan(scope, criterion, widths, graph, groups, tuple(scored), choices, broken)
+
+
+_UNSEEN = {Criterion.BN_SCALE: "has a BatchNorm whose scale could be ranked"} | dict.fromkeys(
+    NEED_LIGHTING,
+    "passes a BatchNorm, convolution or linear layer of torch.nn, where its pre-activations could be seen",
+)
+
+
+def _moved(
+    model: nn.Module, graph: ChannelGraph, groups: tuple[ChannelGroup, ...], criterion: Criterion, context: PruneContext
+) -> dict[Slot, Deviation]:
+    """How much lighting moves the groups' channels, by where they are seen."""
+    if context.lighting is None:
+        raise SurgeryError(
+            f"criterion {criterion.value} needs images and lit copies of them", where="compress.criterion",
+            fix="give PruneContext.lighting, or use criterion = l1",
+        )  # fmt: skip
+    return deviations(model, (slot for group in groups for slot in spots(model, graph, group)), context.lighting)
 
 
 def _asked_for(group: ChannelGroup, graph: ChannelGraph, context: PruneContext) -> bool:

@@ -52,6 +52,7 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
             "macs_after": after.trace.macs_total,
             "engine": Engine.TORCH_PRUNING if declined is None else Engine.SLICES,
             "engine_reason": declined,
+            "calibration": context.lighting.calibration if context.lighting and plan.needs_lighting else None,
             "notes": (*_rewrite_notes(pruned, base, model, rewrites), *record.notes),
         }
     )

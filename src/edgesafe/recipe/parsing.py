@@ -238,8 +238,6 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Recip
         return RecipeError(f"missing{more}", where=place, fix=f"add {key} to the recipe")
     message = str(first["msg"]).removeprefix("Value error, ")
     given = "" if isinstance(first["input"], Mapping) or not key else f" (given: {first['input']!r})"
-    if key.endswith("method") and first["input"] == "usn":
-        message = "method usn is not in this version"
     if first["type"] == "model_type":
         message = "must be a table"
     fix = "edgesafe compress --show-recipe prints every key"

@@ -93,7 +93,9 @@ class Recipe(Section):
         for number, block in enumerate(self.compress):
             if block.recover is not None:
                 robust[f"compress.{number}.recover"] = block.recover.robust
-        return {f"{key}.robust.light": section.light for key, section in robust.items() if section.asked}
+        losses = {f"{key}.robust.light": section.light for key, section in robust.items() if section.asked}
+        ranked = ((n, block) for n, block in enumerate(self.compress) if block.ranks_by_lighting)
+        return losses | {f"compress.{number}.light": block.light for number, block in ranked}
 
     @property
     def sha256(self) -> str:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "CORRUPTIONS",
+    "USN_CRITERIA",
     "BudgetSection",
     "CertifySection",
     "CompressSection",
@@ -60,6 +61,7 @@ class Method(StrEnum):
     FILTER = "filter"  #: whole filters, lowest L1 norm per layer (Li et al. 2017)
     CHANNEL = "channel"  #: channels with the smallest BatchNorm scales, one global threshold (Liu et al. 2017)
     RANDOM = "random"  #: filters at random, per layer: the control
+    USN = "usn"  #: filters that lighting moves most for their weight, per layer (after Hu et al. 2025)
 
 
 class Scope(StrEnum):
@@ -81,6 +83,13 @@ class Criterion(StrEnum):
     TAYLOR = "taylor"
     HESSIAN = "hessian"
     RANDOM = "random"
+    USN = "usn"
+    USN_ABSOLUTE = "usn_absolute"
+    USN_L1 = "usn_l1"
+
+
+USN_CRITERIA = (Criterion.USN, Criterion.USN_ABSOLUTE, Criterion.USN_L1)
+"""Those that look at lit copies of images."""
 
 
 class Device(StrEnum):
@@ -229,7 +238,7 @@ class CompressSection(Section):
     budget: BudgetSection | None = None
     steps: int = Field(default=1, ge=1, le=20)  #: prune a little, recover, and again; structured methods
     scope: Scope | None = None  #: default: internal on nets with residual blocks, else all
-    criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random)
+    criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random), usn_l1 (usn)
     ranking: Literal["layer", "global"] | None = None  #: within each layer, or over all; default: global for channel
     round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels: a multiple of; default: the target's
     min_channels: int = Field(default=2, ge=1)  #: no layer is made narrower than this
@@ -237,6 +246,10 @@ class CompressSection(Section):
     slim_epochs: int = Field(default=1, ge=0)  #: method channel: epochs of training with the L1 penalty on BN scales
     slim_l1: NonNegative = 1e-4  #: its weight: 1e-4 for VGG, 1e-5 for ResNet in the paper
     slim_lr: Positive = 0.01
+    tune_first: bool = False  #: fine-tune as the recovery says before the first cut, too; structured methods
+    light: str = "contrast=20%,brightness=25"  #: criteria usn: the lightings, an id as in robust.light
+    calibration_images: int = Field(default=256, ge=2)  #: criteria usn: training images, drawn by the seed
+    draws: int = Field(default=8, ge=1)  #: criteria usn: lit copies of each image
     recover: RecoverSection | None = None  #: what differs from [recover] for these variants; `recipe` fills in the rest
 
     @model_validator(mode="after")
@@ -245,7 +258,17 @@ class CompressSection(Section):
             raise ValueError("give ratios, or a budget")
         if self.method is Method.WEIGHT and (self.budget is not None or self.steps > 1):
             raise ValueError("method weight takes ratios and one step: budgets and steps are for structured methods")
+        if self.tune_first and self.method in (Method.WEIGHT, Method.CHANNEL):
+            why = "it trains before it prunes by itself" if self.method is Method.CHANNEL else "it cuts no channels"
+            raise ValueError(f"tune_first does not go with method {self.method.value}: {why}")
+        if self.method is Method.USN and self.criterion not in (None, *USN_CRITERIA):
+            raise ValueError(f"method usn ranks by {', '.join(USN_CRITERIA)}: for another criterion use method filter")
         return self
+
+    @property
+    def ranks_by_lighting(self) -> bool:
+        """Whether channels are ranked by how lighting moves them."""
+        return self.criterion in USN_CRITERIA or (self.method is Method.USN and self.criterion is None)
 
 
 class TrainSection(TrainingSection):

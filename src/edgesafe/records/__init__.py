@@ -61,7 +61,7 @@ from edgesafe.records.results import (
     StudyRow,
 )
 from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
-from edgesafe.records.surgery import Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
+from edgesafe.records.surgery import Calibration, Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.records.variant import (
     Artefact,
     BaselineTraining,
@@ -86,6 +86,7 @@ __all__ = [
     "BundleResult",
     "BundleSamples",
     "BundleTensors",
+    "Calibration",
     "Cell",
     "CertificateEngine",
     "CertificateProvenance",

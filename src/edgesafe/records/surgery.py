@@ -8,7 +8,7 @@ from pydantic import Field
 
 from edgesafe.records.base import Record
 
-__all__ = ["Declined", "Engine", "EngineReason", "LayerRecord", "Proof", "SurgeryRecord"]
+__all__ = ["Calibration", "Declined", "Engine", "EngineReason", "LayerRecord", "Proof", "SurgeryRecord"]
 
 
 class Engine(StrEnum):
@@ -64,6 +64,17 @@ class Proof(Record):
     min_channels: int | None = None
 
 
+class Calibration(Record):
+    """The images and lightings that the criteria usn looked at."""
+
+    light: str  #: id of the set of point operations
+    light_sha256: str  #: of its look-up tables
+    images: int  #: training images
+    images_sha256: str  #: of their pixels
+    draws: int  #: lit copies of each
+    seed: int  #: of the choice of images and of the draws
+
+
 class SurgeryRecord(Record):
     """What pruning removed from each layer, by which criterion, and the proof of it."""
 
@@ -74,6 +85,7 @@ class SurgeryRecord(Record):
     round_to: int = 1
     engine: Engine
     engine_reason: EngineReason | None = None  #: with engine "edgesafe slices"
+    calibration: Calibration | None = None  #: criteria usn; in steps: of every step
     rewrites: tuple[str, ...] = ()  #: module paths whose shortcut was rewritten
     layers: tuple[LayerRecord, ...]
     params_before: int

@@ -247,7 +247,7 @@ def grouped(view: View) -> tuple[tuple[Group, ...], tuple[Series, ...]]:
         series = first.label if first.ratio > 0.0 or first.is_baseline else key
         records = tuple(variant.record for variant in ordered)
         groups.append(Group(key, series, first.method, first.ratio, records, first.is_baseline))
-    order = ("baseline", "weight", "filter", "channel", "random")
+    order = ("baseline", "weight", "filter", "channel", "usn", "random")
 
     def rank(group: Group) -> tuple[int, int, str, float, str]:
         known = order.index(group.method) if group.method in order else len(order)

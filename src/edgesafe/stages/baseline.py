@@ -50,6 +50,11 @@ class Baselines:
             return network
         return self._trainer.slim(copy.deepcopy(network), block, recover, seed)
 
+    def tuned(self, recover: RecoverSection, seed: int) -> nn.Module:
+        """A copy after a recovery's fine-tuning, before anything was cut; the network itself for 0 epochs."""
+        network = self.of(seed)
+        return self._trainer.tune(copy.deepcopy(network), recover, seed) if recover.epochs else network
+
     def _of(self, seed: int) -> tuple[int, nn.Module, BaselineTraining | None]:
         if self._held is None or self._held[0] != seed:
             self._held = seed, *self._made(seed)

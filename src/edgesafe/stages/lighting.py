@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from edgesafe.certificates import ids
 from edgesafe.certificates.sets import PointSet
 from edgesafe.errors import RecipeError, UsageError
+from edgesafe.files import sha256_bytes
+from edgesafe.prune.deviations import Lighting, LitBatch
+from edgesafe.recipe.sections import CompressSection
+from edgesafe.records import Calibration, DataBundle
+from edgesafe.train.augmentation import Normalisation, generator, shared
+from edgesafe.train.losses import relight
 
-__all__ = ["check", "tables"]
+__all__ = ["check", "lighting_of", "tables"]
+
+_BATCH = 32  # images whose pre-activations in every layer are held at a time
 
 
 def check(asked: Mapping[str, str]) -> None:
@@ -42,6 +51,38 @@ def tables(text: str) -> NDArray[np.uint8]:
     Raises:
         UsageError: no such set, or it does not map each pixel value by itself.
     """
+    return _point_set(text).tables.luts
+
+
+def lighting_of(bundle: DataBundle, section: CompressSection, seed: int) -> Lighting:
+    """Training images and lit copies of them, for the criteria that look at how lighting moves channels.
+
+    Args:
+        bundle: the data; images are taken from its training part.
+        section: `light`, `calibration_images`, `draws`.
+        seed: of the choice of images, and of the table of each copy.
+    """
+    finite = _point_set(section.light)
+    luts, normalise = shared(finite.tables.luts), Normalisation(bundle.mean, bundle.std)
+    order = torch.randperm(len(bundle.train), generator=generator(seed, 0, "calibration"))
+    chosen = order[: section.calibration_images].sort().values
+    images = np.ascontiguousarray(bundle.train.images[chosen.numpy()])
+    which = torch.randint(0, len(luts), (section.draws, len(images)), generator=generator(seed, 0, "lit copies"))
+
+    def batches() -> Iterator[LitBatch]:
+        for start in range(0, len(images), _BATCH):
+            part = shared(images[start : start + _BATCH])
+            drawn = which[:, start : start + _BATCH]
+            yield normalise(part), (normalise(relight(part, luts, table)) for table in drawn)
+
+    calibration = Calibration(
+        light=finite.id, light_sha256=finite.sha256, images=len(images), images_sha256=sha256_bytes(images.tobytes()),
+        draws=section.draws, seed=seed,
+    )  # fmt: skip
+    return Lighting(batches, calibration)
+
+
+def _point_set(text: str) -> PointSet:
     finite = ids.parse(text)
     if not isinstance(finite, PointSet):
         raise UsageError(
@@ -49,4 +90,4 @@ def tables(text: str) -> NDArray[np.uint8]:
             where=finite.id,
             fix='use brightness, contrast, exposure or gamma, such as "contrast=20%,brightness=25"',
         )
-    return finite.tables.luts
+    return finite

@@ -113,6 +113,18 @@ class Trainer:
         self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept))
         return baseline.eval()
 
+    def tune(self, baseline: nn.Module, section: RecoverSection, seed: int) -> nn.Module:
+        """The fine-tuning of a recovery, of a network from which nothing was cut yet, in place; its last epoch is kept.
+
+        Variants of the seed that recover alike share it.
+        """
+        plan = fit_plan(section, seed)
+        asked = {"section": section.model_dump(), "mode": plan.mode.name}
+        key = stage_key(what="tune", baseline=weights_hash(baseline), seed=seed, **asked, **self.basis)
+        kept = Kept(self.study, f"tune-s{seed}", f"fit-{key[:16]}", key)
+        self._fit(baseline, plan, _Training("fine-tuning before the first cut", self._images(section), kept))
+        return baseline.eval()
+
     def recover(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan) -> Recovery | None:
         """BatchNorm re-estimation, then fine-tuning; each is judged on the validation images.
 

@@ -38,13 +38,13 @@ def watched(model: nn.Module) -> Iterator[list[Tensor]]:
     """The pre-activations of each layer, in the order of the forward passes made inside, in the list that it gives.
 
     They are the outputs of the BatchNorms; in a network without any, of convolutions and linear layers, the last call
-    included.
+    included. Each is copied, since the operation after it may work in place.
     """
     modules = list(model.modules())
     kinds = BATCHNORMS if any(isinstance(module, BATCHNORMS) for module in modules) else _PRODUCERS
     chosen = [module for module in modules if isinstance(module, kinds)]
     seen: list[Tensor] = []
-    hooks = [module.register_forward_hook(lambda _m, _i, output: seen.append(output)) for module in chosen]
+    hooks = [module.register_forward_hook(lambda _m, _i, output: seen.append(output.clone())) for module in chosen]
     try:
         yield seen
     finally:

@@ -1,0 +1,203 @@
+"""Which channels to remove, if lighting will change: accuracy and lighting-robust accuracy by criterion, with controls.
+
+    python benchmarks/robust_criteria.py WEIGHTS.th --data data --out FILE.jsonl [--epochs 0] [--robust 0]
+
+The third-party CIFAR-10 ResNet-20 with its own normalisation, scope internal, every criterion at the same ratios, pruned,
+BatchNorm re-estimated on 2,000 training images and, with --epochs, fine-tuned alike (--images, --lr, --robust: weight of
+the loss on lit copies). Measured on the exported file under onnxruntime, on the first --test test images. Robust: right on
+the image itself, at brightness -25, -12, +12, +25 levels and at contrast -20 and +20 %. A seed chooses calibration images,
+draws and random scores, and the crops of BatchNorm and fine-tuning. `reversed` is usn with its sign turned round: a control.
+Lines are appended one by one; those that are there are not made again. Without WEIGHTS nothing is run: the table of FILE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgesafe import data, models
+from edgesafe.certificates import ids
+from edgesafe.certificates.sets import PointSet
+from edgesafe.deploy.export import export_onnx
+from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.prune import PruneContext, criteria, plan, prune
+from edgesafe.prune.deviations import Deviation, deviations, spots
+from edgesafe.recipe.sections import CompressSection, DataSection, RecoverSection
+from edgesafe.records import DataBundle
+from edgesafe.stages.lighting import lighting_of
+from edgesafe.stages.train import fit_plan
+from edgesafe.surgery.propagation import Slot
+from edgesafe.surgery.units import channel_graph
+from edgesafe.train import loop
+from edgesafe.train.augmentation import Normalisation
+from edgesafe.train.batchnorm import reestimate_batchnorm
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ARMS = ("l1", "random", "usn", "usn_absolute", "usn_l1", "reversed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pruned network; accuracies are fractions of the test images."""
+
+    arm: str
+    ratio: float
+    seed: int
+    epochs: int
+    robust: float
+    params: int
+    clean: float
+    robust_accuracy: float
+    n: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        return self.arm, self.ratio, self.seed, self.epochs, self.robust, self.n
+
+
+def grid() -> Iterator[NDArray[np.uint8]]:
+    """The look-up tables of the grid: no change, brightness -25, -12, 12, 25, contrast -20 % and +20 %."""
+    for name, wanted in (("brightness=25", (0, -25, -12, 12, 25)), ("contrast=20%", (-20.0, 20.0))):
+        finite = ids.parse(name)
+        assert isinstance(finite, PointSet)
+        ends = finite.tables.parameter[:, 0]
+        for value in wanted:  # the outermost tables of a range are those at its ends
+            number = int(np.abs(ends - value).argmin()) if name.startswith("b") else (0 if value < 0 else len(ends) - 1)
+            yield finite.tables.luts[number]
+
+
+def judged(network: nn.Module, bundle: DataBundle, n: int) -> tuple[float, float]:
+    """Clean accuracy, and the share right on the whole grid, of the exported file."""
+    images, labels = bundle.test.images[:n], bundle.test.labels[:n]
+    height, width, channels = images.shape[1:]
+    onnx = export_onnx(network.eval(), input_shape=(height, width, channels), mean=MEAN, std=STD)
+    file = OnnxClassifier(onnx, threads=1, provider="CPUExecutionProvider")
+    left, clean = np.arange(n), 0.0  # an image that was wrong once need not be looked at again
+    for number, lut in enumerate(grid()):
+        left = left[file.logits(lut[images[left]]).argmax(1) == labels[left]]
+        clean = len(left) / n if number == 0 else clean
+    return clean, len(left) / n
+
+
+KNOWN: dict[int, dict[Slot, Deviation]] = {}
+
+
+def moved(base: nn.Module, bundle: DataBundle, seed: int) -> dict[Slot, Deviation]:
+    """The deviations of the unpruned network's layers, once for each seed."""
+    if seed not in KNOWN:
+        graph = channel_graph(base, (torch.zeros(1, 3, 32, 32),))
+        where = [slot for group in graph.groups for slot in spots(base, graph, group)]
+        section = CompressSection(method="usn", ratios=(0.5,))
+        KNOWN[seed] = deviations(base, where, lighting_of(bundle, section, seed))
+    return KNOWN[seed]
+
+
+def pruned(base: nn.Module, bundle: DataBundle, arm: str, ratio: float, seed: int) -> nn.Module:
+    """The network with the channels of an arm removed."""
+    method = "random" if arm == "random" else "usn" if arm in ("reversed", *criteria.NEED_LIGHTING) else "filter"
+    section = CompressSection(
+        method=method, ratios=(ratio,), scope="internal", criterion="usn" if arm == "reversed" else arm
+    )
+    lighting = lighting_of(bundle, section, seed) if section.ranks_by_lighting else None
+    context = PruneContext((32, 32, 3), seed=seed, round_to=1, engine=False, lighting=lighting)
+    plan.deviations = lambda *_: moved(base, bundle, seed)
+    original = criteria.score_group
+
+    def turned(*given: object) -> Tensor | None:
+        score = original(*given)  # type: ignore[arg-type]
+        return None if score is None else -score
+
+    plan.score_group = turned if arm == "reversed" else original
+    try:
+        return prune(base, section, ratio, context).model
+    finally:
+        plan.score_group = original
+
+
+def rows(arguments: argparse.Namespace, done: set[tuple[object, ...]]) -> Iterator[Row]:
+    """All networks that are not done yet."""
+    torch.set_num_threads(1)
+    bundle = data.load(DataSection(name="cifar10", root=arguments.data, mean=MEAN, std=STD))
+    base = models.build("resnet20", 10, {})
+    models.load_weights(base, Path(arguments.weights))
+    normalise, shape = Normalisation(MEAN, STD), arguments
+    section = RecoverSection(
+        epochs=shape.epochs, images=shape.images, lr=shape.lr, robust={"lit": shape.robust}, device="cpu"
+    )
+    todo = [("none", 0.0, 0)] if not shape.epochs else []
+    todo += [(arm, ratio, seed) for ratio in shape.ratios for seed in range(shape.seeds) for arm in shape.arms]
+    for arm, ratio, seed in todo:
+        if (arm, ratio, seed, shape.epochs, shape.robust, shape.test) in done:
+            continue
+        network = base.eval()
+        if arm != "none":
+            network = pruned(base, bundle, arm, ratio, seed)
+            view = fit_plan(section, seed)
+            reestimate_batchnorm(network, bundle.train, normalise, images=2000, view=view)
+            if shape.epochs:
+                loop.fit(network, data.first(bundle.train, shape.images), normalise, view)
+        clean, robust = judged(network, bundle, shape.test)
+        size = sum(p.numel() for p in network.parameters())
+        yield Row(arm, ratio, seed, shape.epochs, shape.robust, size, clean, robust, shape.test)
+
+
+def table(found: list[Row]) -> str:
+    """Clean / robust in percent, one cell for each seed."""
+    lines = []
+    for how in sorted({(row.epochs, row.robust) for row in found}):
+        mine = [row for row in found if (row.epochs, row.robust) == how]
+        ratios = sorted({row.ratio for row in mine if row.ratio})
+        lines += ["", f"epochs {how[0]}, weight of lit copies {how[1]:g}; clean / robust in %, one per seed", ""]
+        lines += [
+            "| criterion | " + " | ".join(f"{ratio:.0%}" for ratio in ratios) + " |",
+            "|---" * (1 + len(ratios)) + "|",
+        ]
+        for arm in ("none", *ARMS):
+            cells = [
+                ", ".join(
+                    f"{100 * row.clean:.1f} / {100 * row.robust_accuracy:.1f}"
+                    for row in sorted(mine, key=lambda row: row.seed)
+                    if row.arm == arm and (row.ratio in (ratio, 0.0))
+                )
+                for ratio in ratios
+            ]
+            if any(cells):
+                lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", nargs="?")
+    parser.add_argument("--data", default="data")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arms", nargs="+", default=ARMS, choices=ARMS)
+    parser.add_argument("--ratios", nargs="+", type=float, default=(0.3, 0.5))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--test", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--robust", type=float, default=0.0)
+    arguments = parser.parse_args()
+    found = []
+    if arguments.out.exists():
+        found = [Row(**json.loads(line)) for line in arguments.out.read_text().splitlines()]
+    if arguments.weights is not None:
+        for row in rows(arguments, {row.key for row in found}):
+            found.append(row)
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+    print(table(found))
+
+
+if __name__ == "__main__":
+    main()
