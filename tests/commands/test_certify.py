@@ -15,7 +15,7 @@ from edgesafe.errors import IntegrityError, UsageError
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection
-from edgesafe.records import Standing
+from edgesafe.records import GateStatus, Standing
 from edgesafe.study import writer
 from edgesafe.study.study import Study, read
 
@@ -252,3 +252,19 @@ def test_images_that_are_not_uint8_and_a_file_of_another_input_are_refused(study
         )
         with pytest.raises(UsageError, match=r"uint8|16, 16"):
             evaluate.evaluate(certify.evaluation(request), tmp_path / name)
+
+
+def test_a_gate_against_another_variant_compares_the_stored_certificates(study: Path, tmp_path: Path) -> None:
+    found, policy = read(study), tmp_path / "p.toml"
+    ours, theirs = (certificates(found, v).sets[0].standing for v in ("filter-r0.50-s0", "weight-r0.50-s0"))
+    drop = float((theirs == Standing.CERTIFIED).mean() - (ours == Standing.CERTIFIED).mean())
+    policy.write_text(
+        'schema = "edgesafe.policy/1"\n[data]\nmin_samples = 10\n'
+        '[[gate]]\nid = "drop"\nmetric = "certified_accuracy.brightness=2"\nmax_drop = "100pp"\n'
+        '[[gate]]\nid = "alike"\nmetric = "certified_agreement.brightness=2"\nmin = "1%"\n'
+    )
+    verdict = edgesafe.gate(study, policy, "filter-r0.50-s0", baseline="weight-r0.50-s0")
+    by_gate = {result.id: result for result in verdict.gates}
+    assert by_gate["drop"].estimate == pytest.approx(drop)
+    assert by_gate["alike"].status is GateStatus.MISSING  # the answers of that pair were not compared
+    assert verdict.exit_code not in {0, 1}

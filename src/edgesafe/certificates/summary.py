@@ -44,12 +44,24 @@ def summarise(certificates: Certificates, population: Population, confidence: fl
 
 
 def compare(
-    candidate: Certificates, baseline: Certificates, population: Population, confidence: float = 0.95
+    candidate: Certificates,
+    baseline: Certificates,
+    population: Population,
+    confidence: float = 0.95,
+    *,
+    agreement: bool = True,
 ) -> dict[str, Comparison]:
     """Paired differences, candidate minus baseline, of every set's metrics; and `certified_agreement.<set>`.
 
     Agreement is the share of images for which both files give the same answer, right or wrong, on every image of the
     set and on the untouched one; it stands beside the baseline's agreement with itself, 1.
+
+    Args:
+        candidate: certificates of the file in question.
+        baseline: certificates of what it is compared with.
+        population: what the images stand for.
+        confidence: of the intervals, two-sided.
+        agreement: False where `candidate` was certified beside another baseline, whose answers it was compared with.
 
     Raises:
         IntegrityError: other test images, or a set of the same id that makes other images.
@@ -69,7 +81,7 @@ def compare(
             a, b = ours.standing[here] == standing, theirs.standing[there] == standing
             interval = paired_difference(a, b, confidence, kind="rate")
             differences[f"{name}.{ours.id}"] = _comparison(f"{name}.{ours.id}", interval, a, b, population)
-        if (ours.agrees >= 0).all():
+        if agreement and (ours.agrees >= 0).all():
             same, metric = ours.agrees == 1, f"certified_agreement.{ours.id}"
             interval = wilson(int(same.sum()), len(ours), confidence)
             differences[metric] = _comparison(metric, interval, same, np.ones_like(same), population)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from edgesafe.records import (
     Verdict,
 )
 from edgesafe.study import signature
-from edgesafe.study.study import Study, read
+from edgesafe.study.study import Study, Variant, read
 
 __all__ = ["GateRequest", "judge", "text", "workflow_commands", "write"]
 
@@ -80,22 +81,48 @@ def judge(study: Study | Path, request: GateRequest) -> Verdict:
 
 
 def _against(study: Study, baseline: str) -> dict[str, Measurements]:
-    """The same measurements with paired differences to another baseline, computed from the stored evidence."""
+    """The same measurements with paired differences to another baseline, computed from the stored evidence.
+
+    What was measured against that baseline stays as it is. Agreement of certificates with another baseline than the one
+    that they were made beside is not stored, and so is not among the differences: a gate that asks for it is missing.
+    """
     from edgesafe.measure import evidence as evidence_files
     from edgesafe.measure import summary
 
     reference = evidence_files.from_bytes(study[baseline].evidence_bytes())
     compared: dict[str, Measurements] = {}
     for variant, measured in study.measurements().items():
+        if measured.baseline == baseline:
+            compared[variant] = measured
+            continue
         differences: dict[str, Comparison] = {}
         if variant != baseline:
             differences = summary.compare(evidence_files.from_bytes(study[variant].evidence_bytes()), reference)
+            differences |= _certified_differences(study[variant], study[baseline])
         against = baseline if variant != baseline else None
-        metrics = {k: v for k, v in measured.metrics.items() if k != "latency.ratio" or measured.baseline == baseline}
+        metrics = {k: v for k, v in measured.metrics.items() if k != "latency.ratio"}
         compared[variant] = measured.model_copy(
             update={"baseline": against, "differences": differences, "metrics": metrics}
         )
     return compared
+
+
+def _certified_differences(candidate: Variant, baseline: Variant) -> dict[str, Comparison]:
+    """Paired differences of the shares of certificates, for each set that both were certified for."""
+    contents = candidate.certificates_bytes(), baseline.certificates_bytes()
+    if contents[0] is None or contents[1] is None:
+        return {}
+    from edgesafe.certificates import archive
+    from edgesafe.certificates import summary as certified
+
+    ours, theirs = archive.from_bytes(contents[0]), archive.from_bytes(contents[1])
+    differences: dict[str, Comparison] = {}
+    for part in ours.sets:
+        population = candidate.metrics[f"certified_accuracy.{part.id}"].population
+        if population is not None and theirs.of(part.id) is not None:
+            alone = dataclasses.replace(ours, sets=(part,))
+            differences |= certified.compare(alone, theirs, population, agreement=False)
+    return differences
 
 
 def write(verdict: Verdict, targets: Mapping[str, Path]) -> None:
