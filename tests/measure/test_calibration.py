@@ -74,6 +74,12 @@ def quantile_edges_ece(confidence: NDArray[np.float64], correct: NDArray[np.bool
     return float(np.abs(np.bincount(which, correct - confidence)).sum() / len(confidence))
 
 
+def test_fewer_than_100_images_a_bin_are_few() -> None:
+    confidence = np.linspace(0.3, 1.0, 1000)
+    assert not cal.ece_equal_mass(confidence, np.ones(1000), 10).few_images
+    assert cal.ece_equal_mass(confidence[1:], np.ones(999), 10).few_images
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_cases(shared_data: Path, name: str) -> None:

@@ -266,6 +266,10 @@ def test_more_than_ten_annotations_end_with_a_count():
     lines = outputs.annotations(many).splitlines()
     assert len(lines) == 10
     assert lines[-1] == "::error title=edgesafe::16 more; see the summary or the JSON output"
+    few = many.model_copy(update={"gates": many.gates[:9], "notes": ("warning: a", "warning: b", "warning: c")})
+    assert outputs.annotations(few).splitlines()[-1].startswith("::warning title=edgesafe::3 more")
+    ten = many.model_copy(update={"gates": many.gates[:10], "notes": ("warning: a",)})
+    assert outputs.annotations(ten).splitlines()[-1].startswith("::error title=edgesafe::2 more")
 
 
 def test_no_annotation_where_all_is_well():

@@ -31,8 +31,10 @@ from edgesafe.errors import (
     RefusedError,
     UsageError,
 )
+from edgesafe.policy import looks
 from edgesafe.policy.decision import Options, decide
-from edgesafe.records import GateStatus
+from edgesafe.policy.readings import Subject
+from edgesafe.records import GateStatus, Sample
 
 PASS, FAIL, INCONCLUSIVE = GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE
 MISSING, REFUSED = GateStatus.MISSING, GateStatus.REFUSED
@@ -292,3 +294,12 @@ def test_the_verdict_carries_what_it_was_made_from():
     verdict = judge(rules, diff("accuracy", 0.0, se=0.001))
     assert (verdict.study, verdict.profile, verdict.policy_sha256) == ("toy", "release", rules.sha256)
     assert judge(rules, diff("accuracy", 0.0, se=0.001), today=date(2030, 1, 1)) == verdict
+
+
+@pytest.mark.parametrize(("count", "confidence"), [(1, 0.95), (2, 0.975), (5, 0.99)])
+def test_each_of_several_looks_is_surer_so_that_together_they_err_as_seldom(count, confidence):
+    candidate = measured(CAND, metric("accuracy", 0.9, se=0.01)).model_copy(
+        update={"sample": Sample(seed=0, looks=count)}
+    )
+    own = looks.each(policy("accuracy min='10%'"), Subject(CAND, candidate, None, None, None, None, 1.0))
+    assert own.stats.confidence == pytest.approx(confidence)
