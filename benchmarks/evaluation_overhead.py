@@ -71,7 +71,7 @@ def main() -> None:
 
     rate = compare(
         "clean cell",
-        lambda: collect_cell(classifier, images, labels, indices, "", 0, args.batch),
+        lambda: collect_cell(classifier, images, labels, indices, batch_size=args.batch),
         lambda: bare(images),
         len(images),
     )
@@ -81,14 +81,14 @@ def main() -> None:
         def corrupted() -> None:
             for name in CORRUPTIONS:
                 pixels = corrupt(images, indices, name, 3, seed=0)
-                collect_cell(classifier, pixels, labels, indices, name, 3, args.batch)
+                collect_cell(classifier, pixels, labels, indices, (name, 3), batch_size=args.batch)
 
         ready = [corrupt(images, indices, name, 3, seed=0) for name in CORRUPTIONS]
         count = len(images) * len(CORRUPTIONS)
         compare("15 corrupted cells, made and measured", corrupted, lambda: [bare(p) for p in ready], count)
-    cell, logits = collect_cell(classifier, images, labels, indices, "", 0, args.batch)
+    cell, logits = collect_cell(classifier, images, labels, indices, batch_size=args.batch)
     cells = {
-        (c, s): collect_cell(classifier, images, labels, indices, c, s, args.batch)[0]
+        (c, s): collect_cell(classifier, images, labels, indices, (c, s), batch_size=args.batch)[0]
         for c in CORRUPTIONS[:1]
         for s in (1,)
     }

@@ -8,9 +8,10 @@ from certificate_fixtures import ORIGIN, Net, Nowhere, brute_force, pictures, wo
 
 from edgesafe.certificates import archive, certification
 from edgesafe.certificates.certification import Work, certify_set
-from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk, margins, visiting_order
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk, visiting_order
 from edgesafe.certificates.ids import parse
 from edgesafe.errors import IntegrityError, NothingEvaluated, RefusedError
+from edgesafe.measure.tasks.classification import margins
 from edgesafe.records.certificates import SetCertificates, Standing
 
 SETS = ["brightness=9", "contrast=20%", "gamma=0.8..1.25", "contrast=5%,brightness=2", "shift=1", "dead-pixel",

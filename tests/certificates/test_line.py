@@ -10,13 +10,15 @@ from certificate_fixtures import ORIGIN
 from onnx import TensorProto, helper, numpy_helper
 
 from edgesafe.certificates import archive, operators
-from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk, margins
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import Segment, Walk, certify_line, least_margin, segment_of
 from edgesafe.certificates.operators import Network
 from edgesafe.errors import RefusedError, UsageError
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.records import Certificates, Standing
+from edgesafe.measure.tasks import rules_of
+from edgesafe.measure.tasks.classification import margins
+from edgesafe.records import Certificates, Standing, Task
 
 CONTRAST = Segment(127.5, (0.6, -20.0), (1.5, 35.0))
 
@@ -125,7 +127,7 @@ def test_pieces_give_the_margin_of_the_whole(precise: bool) -> None:
     network = Network(residual(3), precise=precise)
     logits, points = whole(Network(residual(3), precise=True), CONTRAST, IMAGES[3])
     label = int(np.bincount(logits.argmax(1)).argmax())
-    found = least_margin(network, CONTRAST, IMAGES[3], label)
+    found = least_margin(network, CONTRAST, IMAGES[3], np.array([label]), rules_of(Task()))
     exact = float(margins(logits.astype(np.float32), np.full(len(logits), label)).min())
     if exact > 0:
         assert found.margin == pytest.approx(exact, abs=1e-4)

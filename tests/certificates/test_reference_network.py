@@ -11,7 +11,8 @@ from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import least_margin, segment_of
 from edgesafe.certificates.operators import Network
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.records import Standing
+from edgesafe.measure.tasks import rules_of
+from edgesafe.records import Standing, Task
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,8 @@ def test_images_that_the_exact_line_certifies_and_an_eight_bit_image_falsifies(
     index: int, margin: float, test_set: tuple[np.ndarray, np.ndarray], model: bytes
 ) -> None:
     """Under contrast ±5 % the real-valued function is right all along; the stored image is rounded, and is not."""
-    line = least_margin(Network(model), segment_of(parse("contrast=5%")), test_set[0][index], int(test_set[1][index]))
+    label, segment = test_set[1][index : index + 1], segment_of(parse("contrast=5%"))
+    line = least_margin(Network(model), segment, test_set[0][index], label, rules_of(Task()))
     assert line.margin == pytest.approx({1304: 0.341, 5656: 0.375, 1470: 0.553}[index], abs=0.002)
     one = Images(test_set[0][index : index + 1], test_set[1][index : index + 1], np.array([index]))
     found = enumerate_chunk(OnnxClassifier(model), one, SetPlan(parse("contrast=5%"), complete=True))

@@ -66,7 +66,7 @@ def test_left_overs_are_skipped_and_said(root: Path) -> None:
     (root / "train" / "bee" / "Thumbs.db").touch()
     (root / "train" / "bee" / "notes.txt").touch()
     bundle = loads_with(root, ".ipynb_checkpoints")
-    assert bundle.classes == ("ant", "bee")
+    assert bundle.task.names == ("ant", "bee")
     assert bundle.train.sha256 == whole.train.sha256
     assert "__MACOSX" in str(bundle.notes)
     assert "*.txt" in str(bundle.notes)
@@ -242,7 +242,7 @@ def test_classes_without_an_image_are_refused(tmp_path: Path, labels: Any, says:
         from_npz(tmp_path / "d.npz", y_train=labels)
     assert time.monotonic() - begin < 2
     named = from_npz(tmp_path / "d.npz", classes=np.array(list("abcdef")))
-    assert len(named.classes) == 6  # named: a class may have no image
+    assert len(named.task.names) == 6  # named: a class may have no image
 
 
 def test_copies_and_leaks_are_found_said_and_counted(tmp_path: Path) -> None:

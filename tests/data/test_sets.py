@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edgesafe import data
+from edgesafe.records import Task
 from edgesafe.data import (
     arrays,
     fetch,
@@ -80,7 +81,7 @@ def test_npz_loads_and_is_normalised_by_its_own_figures(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "d.npz")
     bundle = data.load(DataSection(name="npz", root=str(path)))
     assert (len(bundle.train), len(bundle.validation), len(bundle.test)) == (36, 4, 12)
-    assert bundle.classes == ("0", "1", "2", "3")
+    assert bundle.task.names == ("0", "1", "2", "3")
     pixels = bundle.train.images.reshape(-1, 3) / 255
     assert np.allclose(bundle.mean, pixels.mean(0), atol=1e-4)
     assert np.allclose(bundle.std, pixels.std(0), atol=1e-4)
@@ -170,7 +171,7 @@ def test_limits_and_unknown_names(tmp_path: Path) -> None:
 
 def test_the_first_n_are_spread_over_classes_that_lie_in_order() -> None:
     images = np.zeros((100, 8, 8, 3), np.uint8)
-    ordered = arrays.image_set(images, np.repeat(np.arange(10), 10), num_classes=10, where="x")
+    ordered = arrays.image_set(images, np.repeat(np.arange(10), 10), task=Task.classes("0123456789"), where="x")
     assert len(set(data.first(ordered, 40).labels)) >= 8
     assert data.first(ordered, 200) is ordered
 
@@ -204,7 +205,7 @@ def image_folder(root: Path) -> Path:
 def test_imagefolder(tmp_path: Path) -> None:
     root = image_folder(tmp_path)
     bundle = data.load(DataSection(name="imagefolder", root=str(root), validation=2))
-    assert bundle.classes == ("ant", "bee")
+    assert bundle.task.names == ("ant", "bee")
     assert bundle.test.images.shape == (12, 12, 12, 3)
     small = data.load(DataSection(name="imagefolder", root=str(root), validation=2, args={"size": [8, 10]}))
     assert small.test.images.shape == (12, 8, 10, 3)

@@ -26,7 +26,7 @@ class Heard(Silent):
 
 def trainer(heard: Heard, *, familiar: bool) -> Trainer:
     images = ImageSet(np.zeros((200, 8, 8, 3), np.uint8), np.zeros(200, np.int64), "x")
-    bundle = DataBundle("d", ("a", "b"), HALF, HALF, images, images, images)
+    bundle = DataBundle("d", HALF, HALF, images, images, images)
     return Trainer(bundle, None, heard, {}, familiar)  # type: ignore[arg-type]  # no state is kept without an epoch
 
 

@@ -95,7 +95,7 @@ def test_collect_cell_is_the_logits_cell(model_bytes: bytes) -> None:
     images, labels = quadrants(30)
     rows = np.arange(30) * 2
     classifier = OnnxClassifier(model_bytes)
-    cell, logits = collect_cell(classifier, images, labels, rows, "fog", 3, 7)
+    cell, logits = collect_cell(classifier, images, labels, rows, ("fog", 3), batch_size=7)
     same = cell_from_logits(classifier.logits(images), labels, rows, "fog", 3)
     assert (cell.nll == same.nll).all()
     assert (cell.index == rows).all()

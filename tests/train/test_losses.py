@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgesafe.errors import RecipeError, RefusedError, UsageError
 from edgesafe.recipe import parsing
 from edgesafe.recipe.sections import RobustSection
-from edgesafe.records import ImageSet
+from edgesafe.records import ImageSet, Task
 from edgesafe.stages import lighting
 from edgesafe.stages.train import objective
 from edgesafe.train import loop
@@ -52,7 +52,7 @@ def plan(asked: Objective, **changes: object) -> FitPlan:
 
 
 def robust(**weights: object) -> Objective:
-    return objective(RobustSection.model_validate(weights))
+    return objective(RobustSection.model_validate(weights), Task())
 
 
 # -------------------------------------------------------------------------------------------------- Wasserstein-1

@@ -19,6 +19,7 @@ from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
 from edgesafe.errors import IntegrityError, NothingEvaluated
 from edgesafe.files import Keeper
 from edgesafe.measure.inference.classifier import Classifier
+from edgesafe.measure.tasks import rules_of
 from edgesafe.records.certificates import (
     CertificateProvenance,
     Certificates,
@@ -136,11 +137,15 @@ def _shown(work: Work, plan: SetPlan, whole: SetCertificates) -> Witnesses:
     clean = work.images.pixels[rows]
     numbers = whole.witness[rows].tolist()
     changed = [plan.finite.image(image, number) for image, number in zip(clean, numbers, strict=True)]
-    logits = [work.classifier.logits(image[None], 1)[0] for image in changed]
+    rules, labels = rules_of(work.images.task), work.images.labels
+    answers = [
+        rules.answers(work.classifier.logits(image[None], 1), labels[row : row + 1])
+        for row, image in zip(rows.tolist(), changed, strict=True)
+    ]
     return Witnesses(
         row=rows,
         clean=clean,
         changed=np.stack(changed) if changed else clean,
-        prediction=np.array([int(z.argmax()) for z in logits], np.int64),
+        prediction=np.concatenate([np.empty(0, np.int64), *answers]),
         text=tuple(plan.finite.describe(number, clean.shape[1:]) for number in numbers),
     )

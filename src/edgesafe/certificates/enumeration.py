@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 from edgesafe.certificates.sets import FiniteSet, Members
 from edgesafe.errors import IntegrityError, RefusedError
 from edgesafe.measure.inference.classifier import Classifier
+from edgesafe.measure.tasks import Rules, rules_of
+from edgesafe.records import Task
 from edgesafe.records.certificates import CertificateEngine, SetCertificates, Standing, Witnesses
 
-__all__ = ["Images", "SetPlan", "enumerate_chunk", "margins", "visiting_order"]
+__all__ = ["Images", "SetPlan", "enumerate_chunk", "visiting_order"]
 
 _FIRST_WAVE, _GROWTH, _LARGEST_WAVE = 8, 4, 512  # members of an image per wave
 
@@ -29,17 +32,19 @@ class Images:
 
     Attributes:
         pixels: uint8 (n, H, W, C).
-        labels: int64 (n,).
+        labels: of the task, one for each image.
         index: int64 (n,), rising.
+        task: what is asked of the file.
     """
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     index: NDArray[np.int64]
+    task: Task = field(default_factory=Task)
 
     def part(self, rows: slice) -> Images:
         """The images of some rows, with their labels and positions."""
-        return Images(self.pixels[rows], self.labels[rows], self.index[rows])
+        return Images(self.pixels[rows], self.labels[rows], self.index[rows], self.task)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -85,7 +90,8 @@ class _Rows:
         return SetCertificates(
             id=finite.id, sha256=finite.sha256, unit=finite.unit, reach=finite.reach(shape),
             engine=CertificateEngine.ENUMERATION,
-            outwards=plan.outwards, complete=plan.complete, index=images.index, label=images.labels,
+            outwards=plan.outwards, complete=plan.complete, index=images.index,
+            label=rules_of(images.task).right_answers(images.labels),
             prediction=self.prediction, standing=self.standing, margin=self.margin, distance=self.distance,
             witness=self.witness, members=self.members, ran=self.ran, agrees=self.agrees,
             answer_count=np.array([len(answers) for answers in self.answers], np.int64),
@@ -116,7 +122,7 @@ class _Walk:
     """One image on its way through the members of its set."""
 
     row: int
-    label: int
+    label: NDArray[Any]  # (1, …): the image's own
     members: Members
     order: NDArray[np.int64]
     done: int = 0
@@ -136,16 +142,6 @@ class _Walk:
         return self.done < len(self.order) and (complete or not self.wrong or self.agreeing())
 
 
-def margins(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Logit of the label less the best other: float64 (n,)."""
-    z = logits.astype(np.float64)
-    rows = np.arange(len(z))
-    own = z[rows, labels].copy()
-    z[rows, labels] = -np.inf
-    least: NDArray[np.float64] = own - z.max(axis=1)
-    return least
-
-
 def enumerate_chunk(classifier: Classifier, images: Images, plan: SetPlan) -> SetCertificates:
     """Decide some images under one set.
 
@@ -159,9 +155,10 @@ def enumerate_chunk(classifier: Classifier, images: Images, plan: SetPlan) -> Se
         RefusedError: the file answers an image alone otherwise than in a batch.
     """
     n, shape = len(images), images.pixels.shape[1:]
+    rules = rules_of(images.task)
     logits = classifier.logits(images.pixels, plan.batch_size)
-    prediction = logits.argmax(axis=1).astype(np.int64)
-    margin = margins(logits, images.labels)
+    prediction = rules.answers(logits, images.labels)
+    margin = rules.margins(logits, images.labels)
     rows = _Rows(
         prediction=prediction, standing=np.zeros(n, np.uint8), margin=margin,
         distance=np.full(n, plan.finite.reach(shape)), witness=np.full(n, -1, np.int64),
@@ -173,7 +170,7 @@ def enumerate_chunk(classifier: Classifier, images: Images, plan: SetPlan) -> Se
     for row in range(n):
         members = plan.finite.members(images.pixels[row])
         rows.members[row] = len(members)
-        walk = _Walk(row, int(images.labels[row]), members, visiting_order(members, plan.outwards))
+        walk = _Walk(row, images.labels[row : row + 1], members, visiting_order(members, plan.outwards))
         walk.wrong = bool(clean_wrong[row])
         walk.answers = np.full(len(members), -1, np.int64)
         if members.clean >= 0:
@@ -183,7 +180,7 @@ def enumerate_chunk(classifier: Classifier, images: Images, plan: SetPlan) -> Se
         _meet(walks, images, plan.baseline, prediction, rows)
     size = _FIRST_WAVE
     while live := [walk for walk in walks if walk.live(plan.complete)]:
-        _wave(classifier, live, size, plan, rows)
+        _wave(classifier, rules, live, size, plan, rows)
         size = min(size * _GROWTH, _LARGEST_WAVE)
     for walk in walks:
         _close(walk, rows, plan)
@@ -220,16 +217,16 @@ def _meet(
             rows.agrees[walk.row] = 0
 
 
-def _wave(classifier: Classifier, live: list[_Walk], size: int, plan: SetPlan, rows: _Rows) -> None:
+def _wave(classifier: Classifier, rules: Rules, live: list[_Walk], size: int, plan: SetPlan, rows: _Rows) -> None:
     """Run the next `size` members of each live image, in full batches."""
     jobs = [(walk, walk.order[walk.done : walk.done + size]) for walk in live]
     for walk, positions in jobs:
         walk.done += len(positions)
     for batch in _batches(jobs, plan.batch_size):
         pixels = np.concatenate([walk.members.make(positions) for walk, positions in batch])
-        labels = np.concatenate([np.full(len(positions), walk.label) for walk, positions in batch])
+        labels = np.concatenate([np.repeat(walk.label, len(positions), axis=0) for walk, positions in batch])
         logits = classifier.logits(pixels, plan.batch_size)
-        least, answers = margins(logits, labels), logits.argmax(axis=1)
+        least, answers = rules.margins(logits, labels), rules.answers(logits, labels)
         start = 0
         for walk, positions in batch:
             part = slice(start, start + len(positions))
@@ -288,7 +285,8 @@ def _replay(classifier: Classifier, images: Images, finite: FiniteSet, rows: _Ro
     """
     for row in np.flatnonzero(rows.witness >= 0).tolist():
         image = finite.image(images.pixels[row], int(rows.witness[row]))
-        margin = float(margins(classifier.logits(image[None], 1), images.labels[row : row + 1])[0])
+        logits = classifier.logits(image[None], 1)
+        margin = float(rules_of(images.task).margins(logits, images.labels[row : row + 1])[0])
         if margin > 0.0:
             raise RefusedError(
                 f"the witness of image {int(images.index[row])} is answered rightly when it is run alone",

@@ -15,15 +15,17 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.certificates.enumeration import Images, margins
+from edgesafe.certificates.enumeration import Images
 from edgesafe.certificates.operators import Network
 from edgesafe.certificates.sets import FiniteSet
 from edgesafe.errors import UsageError
 from edgesafe.measure.inference.classifier import Classifier
+from edgesafe.measure.tasks import Rules, rules_of
 from edgesafe.records.certificates import CertificateEngine, SetCertificates, Standing, Witnesses
 
 __all__ = ["PREFIX", "TOLERANCE", "LineResult", "Segment", "Walk", "certify_line", "least_margin", "segment_of"]
@@ -121,14 +123,20 @@ def _between(values: Values, left: NDArray[np.int64], weight: NDArray[np.float64
     return out
 
 
-def least_margin(network: Network, segment: Segment, image: NDArray[np.uint8], label: int) -> LineResult:
+def least_margin(
+    network: Network, segment: Segment, image: NDArray[np.uint8], label: NDArray[Any], rules: Rules
+) -> LineResult:
     """The least margin of a label along a segment; stops at the first piece that decides against it.
+
+    Between two points the outputs are linear, so that both the largest of the other logits less that of the label and
+    the largest distance of a keypoint to its label are convex: the least margin lies at a point.
 
     Args:
         network: a file's graph.
         segment: which images.
         image: uint8 (H, W, C).
-        label: whose logit counts.
+        label: the image's own, (1, …).
+        rules: of the task.
     """
     worst, at, count = np.inf, 0.0, 0
     edges = np.linspace(0.0, 1.0, _PARTS + 1)
@@ -137,14 +145,12 @@ def least_margin(network: Network, segment: Segment, image: NDArray[np.uint8], l
         low, high = todo.pop()
         walk = Walk(np.array([low, high]), _MOST_NEW if high - low > _SHORTEST else 1 << 40)
         try:
-            logits = network.run(walk, segment.images(image, walk.points)).astype(np.float64)
+            outputs = network.run(walk, segment.images(image, walk.points))
         except TooManyPoints:
             middle = (low + high) / 2
             todo += [(middle, high), (low, middle)]
             continue
-        own = logits[:, label].copy()
-        logits[:, label] = -np.inf
-        margins = own - logits.max(axis=1)
+        margins = rules.margins(outputs, np.repeat(label, len(outputs), axis=0))
         least = int(margins.argmin())
         count += len(walk.points)
         if margins[least] < worst:
@@ -186,12 +192,13 @@ def certify_line(
         UsageError: see `segment_of`.
     """
     segment, n, shape = segment_of(finite), len(images), images.pixels.shape[1:]
+    rules = rules_of(images.task)
     logits = classifier.logits(images.pixels, 64)
-    margin, points = margins(logits, images.labels), np.ones(n, np.int64)
+    margin, points = rules.margins(logits, images.labels), np.ones(n, np.int64)
     standing = np.full(n, Standing.WRONG, np.uint8)
     for row in range(n):
         if margin[row] > 0.0:
-            least = least_margin(network, segment, images.pixels[row], int(images.labels[row]))
+            least = least_margin(network, segment, images.pixels[row], images.labels[row : row + 1], rules)
             margin[row], points[row] = min(float(margin[row]), least.margin), least.points
             decided = Standing.CERTIFIED if margin[row] >= TOLERANCE else Standing.FALSIFIED
             standing[row] = Standing.UNKNOWN if abs(margin[row]) < TOLERANCE else decided
@@ -200,8 +207,8 @@ def certify_line(
     blank = np.empty((0, *shape), np.uint8)
     return SetCertificates(
         id=PREFIX + finite.id, sha256=finite.sha256, unit=finite.unit, reach=reach, engine=CertificateEngine.LINE,
-        outwards=False, complete=False, index=images.index, label=images.labels,
-        prediction=logits.argmax(axis=1).astype(np.int64), standing=standing, margin=margin,
+        outwards=False, complete=False, index=images.index, label=rules.right_answers(images.labels),
+        prediction=rules.answers(logits, images.labels), standing=standing, margin=margin,
         distance=np.full(n, reach), witness=np.full(n, -1, np.int64), members=points, ran=points,
         agrees=np.full(n, -1, np.int8), answer_count=np.zeros(n, np.int64), answers=none,
         witnesses=Witnesses(none, blank, blank, none, ()),

@@ -5,12 +5,17 @@ certified + falsified + unknown + wrong when untouched = all images, and all ima
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import IntegrityError, NothingEvaluated
-from edgesafe.measure.intervals.bounds import Interval, paired_difference, wilson
-from edgesafe.records import Comparison, Measurement, Population, Unit
+from edgesafe.measure.intervals.bounds import Interval, mean_interval, paired_difference, wilson
+from edgesafe.measure.intervals.stated import measurement
+from edgesafe.measure.tasks import rules_of
+from edgesafe.measure.tasks.keypoints import bounded
+from edgesafe.records import Comparison, Measurement, Population, Task, Unit
 from edgesafe.records.certificates import Certificates, SetCertificates, Standing
 
 __all__ = ["compare", "curve", "summarise"]
@@ -22,12 +27,15 @@ _SHARES = {
 }
 
 
-def summarise(certificates: Certificates, population: Population, confidence: float = 0.95) -> dict[str, Measurement]:
-    """`certified_accuracy.<set>`, `falsified.<set>`, `unknown.<set>`.
+def summarise(
+    certificates: Certificates, population: Population, confidence: float = 0.95, task: Task | None = None
+) -> dict[str, Measurement]:
+    """`certified_accuracy.<set>`, `falsified.<set>`, `unknown.<set>`; of keypoints `certified_points.<set>`, too.
 
     Args:
         certificates: of one file.
         population: what the images stand for.
+        task: what was asked of the file; None: a classification.
         confidence: of Wilson's intervals, two-sided.
     """
     metrics: dict[str, Measurement] = {}
@@ -40,7 +48,19 @@ def summarise(certificates: Certificates, population: Population, confidence: fl
             metrics[metric] = Measurement(
                 metric=metric, unit=Unit.FRACTION, population=population, details=details, **interval.fields()
             )
+        if (points := _certified_points(part, task)) is not None:
+            metric = f"certified_points.{part.id}"
+            interval = bounded(metric, mean_interval(points, confidence))
+            metrics[metric] = measurement(metric, interval, population, details=details)
     return metrics
+
+
+def _certified_points(part: SetCertificates, task: Task | None) -> NDArray[np.float64] | None:
+    """The share of each image's keypoints that are right on every image, float64 (n,); None: it cannot be told."""
+    if not part.complete:
+        return None
+    answers = np.split(part.answers, np.cumsum(part.answer_count)[:-1])
+    return rules_of(task or Task()).certified_points(part.prediction, answers)
 
 
 def compare(
@@ -49,6 +69,7 @@ def compare(
     population: Population,
     confidence: float = 0.95,
     *,
+    task: Task | None = None,
     agreement: bool = True,
 ) -> dict[str, Comparison]:
     """Paired differences, candidate minus baseline, of every set's metrics; and `certified_agreement.<set>`.
@@ -81,6 +102,11 @@ def compare(
             a, b = ours.standing[here] == standing, theirs.standing[there] == standing
             interval = paired_difference(a, b, confidence, kind="rate")
             differences[f"{name}.{ours.id}"] = _comparison(f"{name}.{ours.id}", interval, a, b, population)
+        mine, others = (_certified_points(part, task) for part in (ours, theirs))
+        if mine is not None and others is not None:
+            metric, a, b = f"certified_points.{ours.id}", mine[here], others[there]
+            interval = paired_difference(a, b, confidence, kind="mean")
+            differences[metric] = _comparison(metric, interval, a, b, population)
         if agreement and (ours.agrees >= 0).all():
             same, metric = ours.agrees == 1, f"certified_agreement.{ours.id}"
             interval = wilson(int(same.sum()), len(ours), confidence)
@@ -89,7 +115,7 @@ def compare(
 
 
 def _comparison(
-    metric: str, interval: Interval, a: NDArray[np.bool_], b: NDArray[np.bool_], population: Population
+    metric: str, interval: Interval, a: NDArray[Any], b: NDArray[Any], population: Population
 ) -> Comparison:
     return Comparison(
         metric=metric, unit=Unit.FRACTION, candidate=float(a.mean()), baseline=float(b.mean()), population=population,

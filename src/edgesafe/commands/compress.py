@@ -47,6 +47,7 @@ from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import MODEL, Study, read
 from edgesafe.study.writer import Files, StudyWriter
 from edgesafe.train.augmentation import Normalisation
+from edgesafe.train.tasks import lesson_of
 
 __all__ = ["compress"]
 
@@ -158,7 +159,7 @@ def _make(run: _Run, plan: VariantPlan) -> None:
         recovery = run.trainer.recover(model, pruned.masks, _recovery(run, plan, plan.section))
     exported = export.ship(model, _order(run, plan), Files(run.study, plan.id), plan.id)
     run.study.put_variant(_record(run, plan, model, pruned, recovery, exported))
-    measure.measure(_task(run, plan), run.bench.open(exported.onnx))
+    measure.measure(_measuring(run, plan), run.bench.open(exported.onnx))
     run.study.finish(plan.id)
 
 
@@ -181,6 +182,7 @@ def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutc
         paper_layers=models.paper_layers(recipe.model.arch, model) or (),
         lighting=lighting.lighting_of(bundle, section, plan.seed) if section.ranks_by_lighting else None,
         gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
+        loss=lesson_of(bundle.task).total,
     )
 
     def recovered(step: nn.Module) -> nn.Module:
@@ -217,7 +219,7 @@ def _record(
         ratio=plan.ratio,
         seed=plan.seed,
         arch=recipe.model.arch,
-        num_classes=run.bundle.num_classes,
+        num_classes=run.bundle.task.outputs,
         input_shape=data_.shape,
         model_args=recipe.model.args,
         surgery=pruned.record if pruned is not None else None,
@@ -239,9 +241,9 @@ def _record(
     )
 
 
-def _task(run: _Run, plan: VariantPlan) -> measure.Task:
+def _measuring(run: _Run, plan: VariantPlan) -> measure.MeasureOrder:
     """What the shipped file is measured on, and what it is compared with."""
-    return measure.Task(
+    return measure.MeasureOrder(
         bench=run.bench,
         study=run.study,
         progress=run.progress,

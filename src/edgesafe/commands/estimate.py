@@ -84,7 +84,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
         None if the network cannot be run or trained on these images: the stage that needs it says why.
     """
     with torch.random.fork_rng(devices=[]), _one_thread(bench.host.cores):
-        model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
+        model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
         try:
             speed = _speed(model, bundle, bench, _trainings(recipe, plans))
         except Exception:  # noqa: BLE001 - a user's network may raise anything; it is built and run again, and told then
@@ -144,7 +144,7 @@ def _speed(
 
 def _learning(model: nn.Module, bundle: DataBundle, section: TrainSection | RecoverSection) -> float:
     """Seconds of training for one image: epochs of one batch, by the very loop that will train."""
-    plan = fit_plan(section, seed=0)
+    plan = fit_plan(section, 0, bundle.task)
     plan = replace(plan, epochs=1 + _REPEATED, mode=replace(plan.mode, compiled=False))
     batch = data.first(bundle.train, plan.batch_size)
     with placed(copy.deepcopy(model), plan.mode) as network:

@@ -255,9 +255,10 @@ class _Audit:
         variant = entry.id
         detected = self._detected(entry.role, content)
         classifier = self.bench.open(content, detected.spec)
-        if classifier.num_classes != self.bundle.num_classes:
+        wanted = self.bundle.task
+        if classifier.num_classes != wanted.outputs:
             raise UsageError(
-                f"has {classifier.num_classes} classes, the data {self.bundle.num_classes}",
+                f"has {classifier.num_classes} outputs, the data's {len(wanted.names)} {wanted.noun} {wanted.outputs}",
                 where=str(self.request.file(entry.role)),
                 fix="give the data set that it was trained for",
             )
@@ -267,7 +268,7 @@ class _Audit:
         artefact = self.study.put_file(variant, MODEL, content)
         held = weights.count(foreign.require_whole(content, variant))
         self.study.put_variant(self._describe(entry, artefact, held, detected.record(classifier.batch)))
-        task = measure.Task(
+        order = measure.MeasureOrder(
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
             baseline=entry.baseline,
             policy=None if entry.is_baseline else self.recipe.policy_file,
@@ -279,7 +280,7 @@ class _Audit:
         if self.known is not None and entry.is_baseline:
             self.progress.note("  measured before: its evidence is taken as it is")
             known = evidence_files.from_bytes(self.known.evidence)
-        measure.measure(task, classifier, known)
+        measure.measure(order, classifier, known)
         self.study.finish(variant)
 
     def _counted(self, artefact: Artefact, held: weights.Weights) -> dict[str, Measurement]:
@@ -333,7 +334,7 @@ class _Audit:
             ratio=0.0,
             seed=0,
             arch="onnx",
-            num_classes=self.bundle.num_classes,
+            num_classes=self.bundle.task.outputs,
             input_shape=self.bundle.test.images.shape[1:],
             artefacts=(artefact,),
             params=held.params,

@@ -66,7 +66,7 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
         file=str(out),
         params=count.params(model),
         macs=count.macs(model, (height, width, channels)),
-        classes=bundle.num_classes,
+        classes=len(bundle.task.names),
         shape=(height, width, channels),
         train_images=len(bundle.train),
         validation_images=len(bundle.validation),
@@ -82,7 +82,7 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
 
 def _model(recipe: Recipe, bundle: DataBundle) -> nn.Module:
     torch.manual_seed(recipe.seeds[0])
-    model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
+    model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
     weights = recipe.model.weights_of(recipe.seeds[0])
     if weights is not None:
         models.load_weights(model, Path(weights))

@@ -44,7 +44,7 @@ def sense(recipe: Recipe, progress: Progress) -> tuple[Sensitivity, ...]:
         fix = "give model.weights, for example the baseline's model.safetensors of a study"
         raise UsageError("the network has no weights", where="model.weights", fix=fix)
     bundle = data.load(recipe.data)
-    model = models.build(recipe.model.arch, bundle.num_classes, recipe.model.args)
+    model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
     models.load_weights(model, Path(weights))
     height, width, channels = bundle.validation.images.shape[1:]
     shape = (height, width, channels)

@@ -5,33 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesafe.data import labels as labels_
 from edgesafe.errors import DataError
-from edgesafe.records import ImageSet
+from edgesafe.records import ImageSet, Task
 
 __all__ = ["Repeats", "image_set", "repeats", "shuffled", "split"]
 
 
-def image_set(images: object, labels: object, *, num_classes: int, where: str) -> ImageSet:
+def image_set(images: object, labels: object, *, task: Task, where: str) -> ImageSet:
     """Check arrays and hash them.
 
     Args:
         images: uint8 (N, H, W, C) or (N, H, W); C = 1 or 3.
-        labels: integers (N,) or (N, 1), 0 <= label < num_classes.
-        num_classes: K >= 2.
+        labels: of the task: integers (N,) or (N, 1), 0 <= label < K; or numbers (N, P, 2) or (N, 2 P), px.
+        task: what is asked of a network.
         where: the file or split that messages name.
 
     Raises:
         DataError: anything else, or N = 0.
     """
-    x, y = np.asarray(images), np.asarray(labels)
+    x = np.asarray(images)
     if x.ndim == 3:
         x = x[..., None]
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
     if x.dtype != np.uint8:
         raise DataError(f"images are {x.dtype}, not uint8", where=where, fix="store pixels as 0..255")
     if x.ndim != 4 or x.shape[3] not in (1, 3):
@@ -39,35 +39,22 @@ def image_set(images: object, labels: object, *, num_classes: int, where: str) -
             ", not channels first" if x.ndim == 4 and x.shape[1] in (1, 3) else ""
         )
         raise DataError(f"images have shape {x.shape}", where=where, fix=fix)
-    if y.ndim != 1 or len(y) != len(x):
-        raise DataError(
-            f"{len(x)} images but labels of shape {y.shape}", where=where, fix="store one integer per image"
-        )
+    y = labels_.checked(labels, task, len(x), where)
     if len(x) == 0:
         raise DataError("no images", where=where, fix="give a data set that holds at least one")
     if min(x.shape[1:3]) < 8:
         raise DataError(
             f"images of {x.shape[1]}x{x.shape[2]} pixels", where=where, fix="the least that makes sense is 8x8"
         )
-    if y.dtype.kind not in "iu":
-        raise DataError(f"labels are {y.dtype}, not integers", where=where, fix="store class indices from 0")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or high >= num_classes:
-        raise DataError(
-            f"labels run from {low} to {high}, but there are {num_classes} classes",
-            where=where,
-            fix="label classes 0..K-1",
-        )
     x = np.ascontiguousarray(x)
-    y64 = np.ascontiguousarray(y.astype(np.int64))
-    return ImageSet(images=x, labels=y64, sha256=_sha256(x, y64))
+    return ImageSet(images=x, labels=y, sha256=_sha256(x, y), task=task)
 
 
-def _sha256(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    """Hash of shape, pixels and labels (little-endian int64)."""
+def _sha256(images: NDArray[np.uint8], labels: NDArray[Any]) -> str:
+    """Hash of shape, pixels and labels (little-endian)."""
     digest = hashlib.sha256(repr(images.shape).encode())
     digest.update(images.data)
-    digest.update(labels.astype("<i8").tobytes())
+    digest.update(labels_.hashed(labels))
     return "sha256:" + digest.hexdigest()
 
 

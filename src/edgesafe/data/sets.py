@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgesafe.data import arrays, files, folders
 from edgesafe.errors import DataError, EdgesafeError
 from edgesafe.recipe.sections import DataSection
-from edgesafe.records import DataBundle, DataIdentity, ImageSet
+from edgesafe.records import DataBundle, DataIdentity, ImageSet, Task, TaskKind
 
 __all__ = ["first", "identity", "load"]
 
@@ -30,7 +30,7 @@ class RawData:
 
     train: tuple[object, object]
     test: tuple[object, object]
-    classes: tuple[str, ...]
+    task: Task
     validation: tuple[object, object] | None = None
     hold_out: int = 0  #: images held out if the recipe does not say
     mean: tuple[float, ...] | None = None  #: None: computed from train
@@ -52,37 +52,37 @@ def load(section: DataSection) -> DataBundle:
     """
     raw = _loader(section.name)(section)
     where = f"data '{section.name}'"
-    k = len(raw.classes)
-    if k < 2:
-        raise DataError(f"{k} class", where=where, fix="a classifier needs at least two")
-    if k > _MOST_CLASSES:
-        raise DataError(f"{k:,} classes", where=where, fix=f"evidence holds at most {_MOST_CLASSES:,}")
-    train = arrays.image_set(*raw.train, num_classes=k, where=f"{where}, train")
-    test = arrays.image_set(*raw.test, num_classes=k, where=f"{where}, test")
+    task = raw.task
+    if task.outputs < 2:
+        raise DataError(f"{task.outputs} class", where=where, fix="a classifier needs at least two")
+    if task.outputs > _MOST_CLASSES:
+        raise DataError(f"{task.outputs:,} classes", where=where, fix=f"evidence holds at most {_MOST_CLASSES:,}")
+    train = arrays.image_set(*raw.train, task=task, where=f"{where}, train")
+    test = arrays.image_set(*raw.test, task=task, where=f"{where}, test")
     name = section.name
     if raw.validation is not None:
         if section.validation_from == "test":
             raise DataError(
                 "the data set brings its own validation images", where="data.validation_from", fix="leave the key out"
             )
-        validation = arrays.image_set(*raw.validation, num_classes=k, where=f"{where}, validation")
+        validation = arrays.image_set(*raw.validation, task=task, where=f"{where}, validation")
     elif section.validation_from == "test":
         whole = len(test)
-        test, validation = _held_out(test, section, raw, k)
+        test, validation = _held_out(test, section, raw)
         name = f"{name} ({len(validation):,} of {whole:,} test images held out)"
     else:
-        train, validation = _held_out(train, section, raw, k)
+        train, validation = _held_out(train, section, raw)
     if section.train_images is not None:
-        train = _first(train, section.train_images, k, "data.train_images")
+        train = _first(train, section.train_images, "data.train_images")
     if section.test_images is not None:
-        test = _first(test, section.test_images, k, "data.test_images")
+        test = _first(test, section.test_images, "data.test_images")
     shapes = {part.images.shape[1:] for part in (train, validation, test)}
     if len(shapes) != 1:
         raise DataError(
             f"train, validation and test have different shapes: {sorted(shapes)}", where=where, fix="resize them"
         )
     mean, std = _normalisation(section, raw, train)
-    return DataBundle(name, raw.classes, mean, std, train, validation, test, raw.licence, raw.notes)
+    return DataBundle(name, mean, std, train, validation, test, raw.licence, raw.notes)
 
 
 def identity(bundle: DataBundle) -> DataIdentity:
@@ -95,7 +95,8 @@ def identity(bundle: DataBundle) -> DataIdentity:
     if copies.in_train:
         notes.append(f"{copies.in_train:,} of {n:,} test images are training or validation images, too")
     return DataIdentity(
-        name=bundle.name, classes=bundle.classes, shape=(h, w, c),
+        name=bundle.name, classes=bundle.task.names, shape=(h, w, c),
+        task=None if bundle.task.kind is TaskKind.CLASSIFICATION else bundle.task,
         train_n=len(bundle.train), validation_n=len(bundle.validation), test_n=len(bundle.test),
         train_sha256=bundle.train.sha256, validation_sha256=bundle.validation.sha256, test_sha256=bundle.test.sha256,
         mean=bundle.mean, std=bundle.std,
@@ -103,7 +104,7 @@ def identity(bundle: DataBundle) -> DataIdentity:
     )  # fmt: skip
 
 
-def _held_out(images: ImageSet, section: DataSection, raw: RawData, k: int) -> tuple[ImageSet, ImageSet]:
+def _held_out(images: ImageSet, section: DataSection, raw: RawData) -> tuple[ImageSet, ImageSet]:
     """A set without its validation images, and those; each in the set's order."""
     held = raw.hold_out if section.validation is None else section.validation
     if held == 0:
@@ -111,11 +112,11 @@ def _held_out(images: ImageSet, section: DataSection, raw: RawData, k: int) -> t
         raise DataError("no validation images", where="data.validation", fix=fix)
     rest, out = arrays.split(len(images), [held], where="data.validation")
     where = f"data '{section.name}'"
-    return _take(images, rest, k, where), _take(images, out, k, where)
+    return _take(images, rest, where), _take(images, out, where)
 
 
-def _take(images: ImageSet, index: NDArray[np.int64], k: int, where: str) -> ImageSet:
-    return arrays.image_set(images.images[index], images.labels[index], num_classes=k, where=where)
+def _take(images: ImageSet, index: NDArray[np.int64], where: str) -> ImageSet:
+    return arrays.image_set(images.images[index], images.labels[index], task=images.task, where=where)
 
 
 def first(images: ImageSet, n: int) -> ImageSet:
@@ -126,13 +127,13 @@ def first(images: ImageSet, n: int) -> ImageSet:
     if n >= len(images):
         return images
     index = np.sort(arrays.shuffled(len(images))[:n])
-    return arrays.image_set(images.images[index], images.labels[index], num_classes=1 << 62, where="recover.images")
+    return _take(images, index, "recover.images")
 
 
-def _first(images: ImageSet, n: int, k: int, where: str) -> ImageSet:
+def _first(images: ImageSet, n: int, where: str) -> ImageSet:
     if n > len(images):
         raise DataError(f"{n} images asked for, {len(images)} there", where=where, fix=f"ask for at most {len(images)}")
-    return arrays.image_set(images.images[:n], images.labels[:n], num_classes=k, where=where)
+    return _take(images, np.arange(n), where)
 
 
 def _normalisation(section: DataSection, raw: RawData, train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -171,7 +172,8 @@ def _digits(_: DataSection) -> RawData:
     large = _upscale(small, 4)
     rest, test = arrays.split(len(large), [600], where="digits")
     return RawData(
-        train=(large[rest], labels[rest]), test=(large[test], labels[test]), classes=tuple("0123456789"), hold_out=197,
+        train=(large[rest], labels[rest]), test=(large[test], labels[test]),
+        task=Task.classes(tuple("0123456789")), hold_out=197,
         licence="Optical Recognition of Handwritten Digits, E. Alpaydin & C. Kaynak, UCI repository, CC BY 4.0",
     )  # fmt: skip
 
@@ -200,7 +202,7 @@ def _cifar10(section: DataSection) -> RawData:
     npz = files.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
     files.check_cifar10(npz, path)
     return RawData(
-        train=(npz["x_train"], npz["y_train"]), test=(npz["x_test"], npz["y_test"]), classes=CIFAR10_CLASSES,
+        train=(npz["x_train"], npz["y_train"]), test=(npz["x_test"], npz["y_test"]), task=Task.classes(CIFAR10_CLASSES),
         hold_out=5000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
         licence="CIFAR-10, A. Krizhevsky, 2009",
     )  # fmt: skip
@@ -230,7 +232,7 @@ def _imagefolder(section: DataSection) -> RawData:
     return RawData(
         train=(parts["train"].images, parts["train"].labels),
         test=(parts["test"].images, parts["test"].labels),
-        classes=classes,
+        task=Task.classes(classes),
         validation=None if validation is None else (validation.images, validation.labels),
         hold_out=max(1, len(parts["train"].labels) // 10),
         notes=(*notes, *(line for part in parts.values() for line in part.notes)),
@@ -279,7 +281,7 @@ def _from_mapping(mapping: Mapping[str, Any], where: str) -> RawData:
     return RawData(
         train=(mapping["x_train"], y_train),
         test=(mapping["x_test"], mapping["y_test"]),
-        classes=classes,
+        task=Task.classes(classes),
         validation=validation,
         hold_out=max(1, len(y_train) // 10),
     )

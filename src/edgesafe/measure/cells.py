@@ -14,7 +14,7 @@ def take(c: Cell, rows: NDArray[np.int64]) -> Cell:
     """Some rows of a cell, in the order given."""
     return Cell(
         c.corruption, c.severity, c.index[rows], c.label[rows], c.prediction[rows], c.confidence[rows], c.nll[rows],
-        c.margin[rows],
+        c.margin[rows], None if c.errors is None else c.errors[rows],
     )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def joined(a: Cell, b: Cell) -> Cell:
         np.concatenate([a.index, b.index]), np.concatenate([a.label, b.label]),
         np.concatenate([a.prediction, b.prediction]), np.concatenate([a.confidence, b.confidence]),
         np.concatenate([a.nll, b.nll]), np.concatenate([a.margin, b.margin]),
+        None if a.errors is None or b.errors is None else np.concatenate([a.errors, b.errors]),
     )  # fmt: skip
     return in_order(both)
 

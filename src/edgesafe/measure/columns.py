@@ -77,20 +77,23 @@ def _store(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
     archive.writestr(info, out.getvalue())
 
 
-def unpack(data: bytes, layout: Layout) -> dict[str, NDArray[Any]]:
-    """The header's bytes and the arrays.
+def unpack(data: bytes, *layouts: Layout) -> dict[str, NDArray[Any]]:
+    """The header's bytes and the arrays, by the first of the layouts whose members the file has.
 
     Raises:
-        DataError: truncated, oversized, compressed, or not the members, types and dimensions of the layout.
+        DataError: truncated, oversized, compressed, or not the members, types and dimensions of a layout.
     """
+    layout = layouts[0]
     if len(data) > _MAX_BYTES:
         raise layout.wrong(f"{len(data)} bytes")
-    columns = {"header": Column(np.uint8), **layout.columns}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
-            if [i.filename for i in infos] != [f"{m}.npy" for m in columns]:
+            names = [i.filename for i in infos]
+            fitting = [one for one in layouts if names == [f"{m}.npy" for m in ("header", *one.columns)]]
+            if not fitting:
                 raise layout.wrong(f"not the members that {layout.name} has")
+            columns = {"header": Column(np.uint8), **fitting[0].columns}
             if any(i.compress_type != zipfile.ZIP_STORED or i.flag_bits & 1 for i in infos):
                 raise layout.wrong("compressed or encrypted members")
             if any(i.file_size != i.compress_size for i in infos) or sum(i.file_size for i in infos) > len(data):

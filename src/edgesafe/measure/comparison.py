@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, IntegrityError, NothingEvaluated
-from edgesafe.measure.cells import rightness, rows_of, take
-from edgesafe.measure.intervals.bounds import (
-    Interval,
-    paired_difference,
-    paired_mean_over_cells,
-    wilson,
-)
+from edgesafe.measure.cells import rightness, take
+from edgesafe.measure.intervals.bounds import paired_difference, paired_mean_over_cells
 from edgesafe.measure.intervals.clusters import Design, design_of
-from edgesafe.measure.intervals.ece import paired_bootstrap_ece, paired_ece
+from edgesafe.measure.intervals.ece import paired_ece
 from edgesafe.measure.intervals.stated import comparison, measurement
-from edgesafe.measure.metrics.calibration import HIGH_CONFIDENCE, brier_rows
 from edgesafe.measure.pooling import (
     Pool,
     benchmark_of,
     pools,
     population_of,
 )
-from edgesafe.measure.probabilities import softmax64
 from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.measure.sampling.margin_metrics import MarginCells
-from edgesafe.metrics import get
+from edgesafe.measure.tasks import rules_of
+from edgesafe.measure.tasks.paired import changed
+from edgesafe.measure.tasks.rules import Scope
 from edgesafe.records import (
     Cell,
     Comparison,
@@ -38,7 +31,6 @@ from edgesafe.records import (
     Population,
     PopulationKind,
     Provenance,
-    Unit,
 )
 
 __all__ = ["compare", "flips", "same_pixels"]
@@ -58,9 +50,7 @@ def compare(
     """Every paired difference that two evidences support, and `flips`.
 
     Where the two saw different images of a cell (a quick candidate, a full baseline), the images that both saw are
-    compared. `accuracy`, `nll`, `brier`, `high_conf_error@0.9`, `ece_em10_top1`, `flips`; with cells `mpc`,
-    `mpc.severity.<s>`, `mpc.corruption.<name>`, `accuracy.<corruption>.<s>`, `ece_em10_top1.severity.<s>`,
-    `ece_em10_top1.corruption.<name>`, `nll.severity.<s>`.
+    compared. The ids are those of `summary.summarise` without `mce`, `ece_classwise`, `aurc`.
 
     Args:
         candidate: evidence of the file in question.
@@ -75,17 +65,19 @@ def compare(
     Raises:
         IntegrityError: other test data, other corruption settings, or other labels for the same image.
         NothingEvaluated: no image in common in the clean set or in a cell of the candidate.
-        DataError: another number of classes; one image in common in a cell.
+        DataError: another task or number of classes; one image in common in a cell.
         RefusedError: the baseline's cells are a sample by another's margins.
     """
     same_pixels(candidate.provenance, baseline.provenance)
-    if candidate.logits.shape[1] != baseline.logits.shape[1]:
+    if candidate.logits.shape[1] != baseline.logits.shape[1] or not candidate.task.compares_with(baseline.task):
         raise DataError(
-            f"{candidate.logits.shape[1]} and {baseline.logits.shape[1]} classes",
+            f"{candidate.logits.shape[1]} and {baseline.logits.shape[1]} {candidate.task.noun}, or other tasks",
             where="compare",
             fix="compare networks of the same task",
         )
-    out = _clean(candidate, baseline, interval_level, seed)
+    rows = _common(candidate.clean, baseline.clean)
+    scope = Scope(_IMAGES, interval_level, seed)
+    out = rules_of(candidate.task).differences(candidate, baseline, rows, scope)
     if candidate.cells and (is_drawn(candidate) or is_drawn(baseline)):
         drawn = drawn or MarginCells(candidate, baseline, interval_level=interval_level, seed=seed)
         return out | drawn.differences(_IMAGES)
@@ -108,10 +100,19 @@ def _corrupted(candidate: Evidence, baseline: Evidence, interval_level: float, s
         values = (float(rightness(a).mean()), float(rightness(b).mean()))
         metric = f"accuracy.{corruption}.{severity}"
         out[metric] = comparison(metric, interval, _CLEAN_POPULATION, candidate=values[0], baseline=values[1])
-    for pool in pools(pairs) if pairs else []:
+    rules = rules_of(candidate.task)
+    for pool in pools(pairs, rules.pooled) if pairs else []:
         both = [pairs[key] for key in pool.keys]
         design = design_of([a.index for a, _ in both], benchmark)
         out.update(_pool(pool, both, design, interval_level, seed))
+        for metric, quantity in pool.means:
+            sides = [[rules.values(pair[k], quantity) for pair in both] for k in (0, 1)]
+            mean = paired_mean_over_cells(sides[0], sides[1], design, interval_level, rate=False)
+            details = {"cells": float(len(both)), "images": float(design.images), "se_new_images": mean.se_new_images}
+            out[metric] = comparison(
+                metric, mean.interval, population_of(_IMAGES, design), candidate=mean.candidate, baseline=mean.baseline,
+                details=details,
+            )  # fmt: skip
     return out
 
 
@@ -123,12 +124,8 @@ def flips(candidate: Evidence, baseline: Evidence, *, population: str, interval_
     """
     same_pixels(candidate.provenance, baseline.provenance)
     a, b = _common(candidate.clean, baseline.clean)
-    share = _changed(a, b, interval_level)
+    share = changed(a, b, interval_level)
     return measurement("flips", share, Population(kind=PopulationKind.IMAGES, description=population))
-
-
-def _changed(a: Cell, b: Cell, interval_level: float) -> Interval:
-    return wilson(int((a.prediction != b.prediction).sum()), len(a.index), interval_level)
 
 
 def same_pixels(candidate: Provenance, baseline: Provenance) -> None:
@@ -174,44 +171,6 @@ def _common(a: Cell, b: Cell) -> tuple[Cell, Cell]:
     return take(a, i), take(b, j)
 
 
-def _clean(candidate: Evidence, baseline: Evidence, interval_level: float, seed: int) -> dict[str, Comparison]:
-    a, b = _common(candidate.clean, baseline.clean)
-    right = rightness(a), rightness(b)
-    out: dict[str, Comparison] = {}
-
-    def add(metric: str, pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
-        kind: Literal["rate", "mean"] = "rate" if get(metric).unit is Unit.FRACTION else "mean"
-        interval = paired_difference(*pair, interval_level, kind=kind)
-        values = (float(pair[0].mean()), float(pair[1].mean()))
-        out[metric] = comparison(metric, interval, _CLEAN_POPULATION, candidate=values[0], baseline=values[1])
-
-    add("accuracy", right)
-    over = [
-        ((c.confidence > HIGH_CONFIDENCE) & (k == 0)).astype(np.float64) for c, k in zip((a, b), right, strict=True)
-    ]
-    add("high_conf_error@0.9", (over[0], over[1]))
-    add("nll", (a.nll, b.nll))
-    add("brier", (_brier(candidate, a), _brier(baseline, b)))
-    ece = paired_bootstrap_ece(
-        (a.confidence, right[0]), (b.confidence, right[1]), interval_level=interval_level, seed=seed
-    )
-    out["ece_em10_top1"] = comparison(
-        "ece_em10_top1", ece.interval, _CLEAN_POPULATION, candidate=ece.candidate, baseline=ece.baseline
-    )
-    changed = _changed(a, b, interval_level)
-    out["flips"] = comparison("flips", changed, _CLEAN_POPULATION, candidate=changed.estimate, baseline=0.0)
-    gained, lost = float((right[0] > right[1]).sum()), float((right[1] > right[0]).sum())
-    out["accuracy"] = out["accuracy"].model_copy(
-        update={"details": {"candidate_only_right": gained, "baseline_only_right": lost}}
-    )
-    return out
-
-
-def _brier(evidence: Evidence, kept: Cell) -> NDArray[np.float64]:
-    rows = rows_of(evidence.clean, kept.index)
-    return brier_rows(softmax64(evidence.logits[rows]), kept.label)
-
-
 def _pool(
     pool: Pool, both: Sequence[tuple[Cell, Cell]], design: Design, interval_level: float, seed: int
 ) -> dict[str, Comparison]:
@@ -236,13 +195,5 @@ def _pool(
         )
         out[pool.ece] = comparison(
             pool.ece, ece.interval, who, candidate=ece.candidate, baseline=ece.baseline, details=size
-        )
-    if pool.nll:
-        loss = paired_mean_over_cells(
-            [a.nll for a, _ in both], [b.nll for _, b in both], design, interval_level, rate=False
-        )
-        details = {**size, "se_new_images": loss.se_new_images}
-        out[pool.nll] = comparison(
-            pool.nll, loss.interval, who, candidate=loss.candidate, baseline=loss.baseline, details=details
         )
     return out

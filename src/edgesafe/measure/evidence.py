@@ -10,6 +10,9 @@ Layout (members in this order, all stored, no pickles, zip timestamps 1980-01-01
     nll         float64  (rows,)
     margin      float64  (rows,)
     logits      float32  (rows of the clean cell, K)
+
+Of keypoints there is neither confidence nor nll; after margin comes errors, float64 (rows, P), the distance of each
+keypoint to its label in px; the header holds the task; logits are the outputs of the file.
 """
 
 from __future__ import annotations
@@ -22,23 +25,21 @@ from pydantic import Field
 
 from edgesafe.errors import DataError, NonFiniteError, NothingEvaluated
 from edgesafe.measure.columns import Column, Layout, pack, parse_header, unpack
-from edgesafe.measure.probabilities import cell_from_logits, check_logits
-from edgesafe.records import Cell, Evidence, Provenance, Record
+from edgesafe.measure.probabilities import check_logits
+from edgesafe.measure.tasks import columns_of, rules_of
+from edgesafe.records import Cell, Evidence, Provenance, Record, Task, TaskKind
 
 __all__ = ["SCHEMA", "from_bytes", "to_bytes"]
 
 SCHEMA = "edgesafe.evidence/2"
-_COLUMNS: dict[str, Any] = {
-    "index": np.uint32,
-    "label": np.uint16,
-    "prediction": np.uint16,
-    "confidence": np.float64,
-    "nll": np.float64,
-    "margin": np.float64,
-}
-_LAYOUT = Layout(
-    "evidence", SCHEMA, {**{name: Column(dtype) for name, dtype in _COLUMNS.items()}, "logits": Column(np.float32, 2)}
-)
+
+
+def _layout(kind: TaskKind) -> Layout:
+    columns = {name: Column(dtype, dims) for name, (dtype, dims) in columns_of(kind).items()}
+    return Layout("evidence", SCHEMA, {**columns, "logits": Column(np.float32, 2)})
+
+
+_LAYOUTS = {kind: _layout(kind) for kind in TaskKind}
 _FIX = "measure again: the file is damaged or is not edgesafe's"
 
 
@@ -48,6 +49,8 @@ class _EvidenceHeader(Record):
     schema_: Literal["edgesafe.evidence/2"] = Field(default="edgesafe.evidence/2", alias="schema")
     provenance: Provenance
     cells: tuple[tuple[str, int, int], ...]  #: corruption, severity, rows; the clean cell first
+    #: None, and not stored: a classification
+    task: Task | None = Field(default=None, exclude_if=lambda task: task is None)
 
 
 def to_bytes(evidence: Evidence) -> bytes:
@@ -66,19 +69,24 @@ def to_bytes(evidence: Evidence) -> bytes:
                 where="evidence",
                 fix="key cells by what they are",
             )
+    task = evidence.task
     header = _EvidenceHeader(
-        provenance=evidence.provenance, cells=tuple((c.corruption, c.severity, len(c.index)) for c in cells)
+        provenance=evidence.provenance,
+        cells=tuple((c.corruption, c.severity, len(c.index)) for c in cells),
+        task=None if task.kind is TaskKind.CLASSIFICATION else task,
     )
     _validate(evidence)
-    arrays = {name: np.concatenate([getattr(c, name) for c in cells]) for name in _COLUMNS}
-    return pack(_LAYOUT, header, {**arrays, "logits": evidence.logits})
+    layout = _LAYOUTS[task.kind]
+    arrays = {name: np.concatenate([getattr(c, name) for c in cells]) for name in layout.columns if name != "logits"}
+    return pack(layout, header, {**arrays, "logits": evidence.logits})
 
 
 def _header(raw: NDArray[np.uint8]) -> _EvidenceHeader:
-    header = parse_header(raw, _LAYOUT, _EvidenceHeader)
+    layout = _LAYOUTS[TaskKind.CLASSIFICATION]
+    header = parse_header(raw, layout, _EvidenceHeader)
     keys = [cell[:2] for cell in header.cells]
     if not keys or keys[0] != ("", 0) or len(set(keys)) != len(keys) or any(n < 1 for _, _, n in header.cells):
-        raise _LAYOUT.wrong("no clean cell first, an empty cell, or a cell twice", "header")
+        raise layout.wrong("no clean cell first, an empty cell, or a cell twice", "header")
     return header
 
 
@@ -90,24 +98,30 @@ def from_bytes(data: bytes) -> Evidence:
         NonFiniteError: NaN or infinity in it.
         NothingEvaluated: no clean images.
     """
-    arrays = unpack(data, _LAYOUT)
+    arrays = unpack(data, *_LAYOUTS.values())
     header = _header(arrays["header"])
+    task = header.task or Task()
+    layout = _LAYOUTS[task.kind]
     rows = sum(n for _, _, n in header.cells)
-    if any(len(arrays[c]) != rows for c in _COLUMNS):
+    columns = [name for name in layout.columns if name != "logits"]
+    if any(name not in arrays or len(arrays[name]) != rows for name in columns):
         raise DataError(f"columns do not have the header's {rows} rows", where="evidence", fix=_FIX)
     cells: dict[tuple[str, int], Cell] = {}
     start = 0
     for corruption, severity, n in header.cells:
         part = slice(start, start + n)
         start += n
-        ints = [arrays[c][part].astype(np.int64) for c in ("index", "label", "prediction")]
-        floats = [arrays[c][part] for c in ("confidence", "nll", "margin")]
-        cells[(corruption, severity)] = Cell(
-            corruption, severity, ints[0], ints[1], ints[2], floats[0], floats[1], floats[2]
-        )
-    evidence = Evidence(cells.pop(("", 0)), arrays["logits"], header.provenance, cells)
+        own = {name: arrays[name][part] for name in columns}
+        ints = {name: column.astype(np.int64) for name, column in own.items() if column.dtype.kind == "u"}
+        cells[(corruption, severity)] = Cell(corruption, severity, **(_not_stated(n) | own | ints))
+    evidence = Evidence(cells.pop(("", 0)), arrays["logits"], header.provenance, cells, task)
     _validate(evidence)
     return evidence
+
+
+def _not_stated(n: int) -> dict[str, NDArray[Any]]:
+    """What a task without confidences has in their columns."""
+    return {"confidence": np.ones(n), "nll": np.zeros(n)}
 
 
 def _validate(evidence: Evidence) -> None:
@@ -121,7 +135,7 @@ def _validate(evidence: Evidence) -> None:
     if len(evidence.clean.index) == 0:
         raise NothingEvaluated("no clean images", where="evidence", fix="measure at least one image")
     check_logits(evidence.logits, where="evidence, logits")
-    k = evidence.logits.shape[1]
+    names = [name for name in _LAYOUTS[evidence.task.kind].columns if name != "logits"]
     if len(evidence.logits) != len(evidence.clean.index):
         raise DataError(f"{len(evidence.logits)} rows", where="evidence, logits", fix=_FIX)
     for (corruption, severity), cell in {("", 0): evidence.clean, **evidence.cells}.items():
@@ -129,23 +143,11 @@ def _validate(evidence: Evidence) -> None:
         if (corruption == "") != (severity == 0) or not 0 <= severity <= 5:
             raise DataError(f"severity {severity}", where=where, fix=_FIX)
         n = len(cell.index)
-        columns = [getattr(cell, name) for name in _COLUMNS]
-        if n == 0 or any(c.shape != (n,) for c in columns):
+        columns = [getattr(cell, name) for name in names]
+        if n == 0 or any(c is None or c.shape[:1] != (n,) for c in columns):
             raise DataError("empty, or columns of different lengths", where=where, fix=_FIX)
         if int(cell.index.min()) < 0 or int(cell.index.max()) >= 2**32 or len(np.unique(cell.index)) != n:
             raise DataError("an index is negative, too large or comes twice", where=where, fix=_FIX)
-        for name in ("label", "prediction"):
-            column = getattr(cell, name)
-            if int(column.min()) < 0 or int(column.max()) >= k:
-                raise DataError(f"a {name} is outside 0 to {k - 1}", where=where, fix=_FIX)
         if not all(np.isfinite(c).all() for c in columns):
             raise NonFiniteError("NaN or infinity", where=where, fix="repair the network and measure again")
-        low, high = float(cell.confidence.min()), float(cell.confidence.max())
-        if low < 1.0 / k - 1e-9 or high > 1.0 + 1e-9 or float(cell.nll.min()) < 0.0:
-            raise DataError("a confidence or an NLL that no softmax gives", where=where, fix=_FIX)
-    again = cell_from_logits(evidence.logits, evidence.clean.label, evidence.clean.index)
-    same = (again.prediction == evidence.clean.prediction).all() and np.allclose(
-        again.confidence, evidence.clean.confidence, rtol=0, atol=1e-9
-    )
-    if not same:
-        raise DataError("the clean columns do not follow from the logits", where="evidence", fix=_FIX)
+    rules_of(evidence.task).check(evidence)

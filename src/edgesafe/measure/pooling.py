@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgesafe.measure.intervals.clusters import Clustering, Design
+from edgesafe.measure.tasks.rules import Pooled
 from edgesafe.records import Evidence, Population, PopulationKind
 
 __all__ = ["Pool", "benchmark_of", "fixed_benchmark", "pools", "population_of"]
@@ -21,31 +22,45 @@ class Pool:
         keys: (corruption, severity) of the cells, sorted.
         mpc: metric id of their mean accuracy.
         ece: of the ECE of their pooled rows; empty: not asked for.
-        nll: of their mean NLL; empty: not asked for.
+        means: of other means, and the quantity of each (`tasks.Rules.values`).
     """
 
     keys: tuple[tuple[str, int], ...]
     mpc: str
     ece: str = ""
-    nll: str = ""
+    means: tuple[tuple[str, str], ...] = ()
 
 
-def pools(keys: Iterable[tuple[str, int]]) -> list[Pool]:
+def pools(keys: Iterable[tuple[str, int]], pooled: Pooled) -> list[Pool]:
     """All pools of these cells: everything, each severity, each corruption.
 
+    Args:
+        keys: (corruption, severity) of the cells.
+        pooled: what the task states of them besides accuracy.
+
     Example:
-        >>> [p.mpc for p in pools([("fog", 1), ("snow", 1)])]
+        >>> from edgesafe.measure.tasks import rules_of
+        >>> from edgesafe.records import Task
+        >>> [p.mpc for p in pools([("fog", 1), ("snow", 1)], rules_of(Task()).pooled)]
         ['mpc', 'mpc.severity.1', 'mpc.corruption.fog', 'mpc.corruption.snow']
     """
     cells = sorted(keys)
-    result = [Pool(tuple(cells), "mpc")]
-    for s in sorted({k[1] for k in cells}):
-        own = tuple(k for k in cells if k[1] == s)
-        result.append(Pool(own, f"mpc.severity.{s}", f"ece_em10_top1.severity.{s}", f"nll.severity.{s}"))
-    for c in sorted({k[0] for k in cells}):
-        own = tuple(k for k in cells if k[0] == c)
-        result.append(Pool(own, f"mpc.corruption.{c}", f"ece_em10_top1.corruption.{c}"))
-    return result
+    severities, names = sorted({k[1] for k in cells}), sorted({k[0] for k in cells})
+    return [
+        _pool(tuple(cells), "all", "", pooled),
+        *(_pool(tuple(k for k in cells if k[1] == s), "severity", f".severity.{s}", pooled) for s in severities),
+        *(_pool(tuple(k for k in cells if k[0] == c), "corruption", f".corruption.{c}", pooled) for c in names),
+    ]
+
+
+def _pool(keys: tuple[tuple[str, int], ...], form: str, suffix: str, pooled: Pooled) -> Pool:
+    ece = f"ece_em10_top1{suffix}" if form in pooled.ece else ""
+    return Pool(keys, f"mpc{suffix}", ece, _means(form, suffix, pooled))
+
+
+def _means(form: str, suffix: str, pooled: Pooled) -> tuple[tuple[str, str], ...]:
+    """Ids and quantities of a pool's means. Of all cells together an id says so: "pck@2" is of the clean images."""
+    return tuple((f"{quantity}{suffix or '.corrupted'}", quantity) for quantity in pooled.means.get(form, ()))
 
 
 def benchmark_of(evidence: Evidence) -> int | None:

@@ -32,9 +32,10 @@ class PruneContext:
         round_to: used where the section names none (the target's).
         mean: per channel, of pixels in [0, 1]; not needed by the built-in criteria.
         std: likewise.
-        gradient_batches: gives (images float32 (n, C, H, W) normalised, labels int64 (n,)); for criteria that need
+        gradient_batches: gives (images float32 (n, C, H, W) normalised, their labels); for criteria that need
             gradients.
         lighting: images and lit copies, for the criteria usn.
+        loss: of these gradients: sum over images of outputs and labels; None: cross entropy.
         paper_layers: module paths for scope "paper".
         example_inputs: instead of input_shape, for networks with several inputs: tensors of batch 1.
     """
@@ -46,6 +47,7 @@ class PruneContext:
     std: tuple[float, ...] | None = None
     gradient_batches: Callable[[], Iterable[tuple[Tensor, Tensor]]] | None = None
     lighting: Lighting | None = None
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
     paper_layers: tuple[str, ...] = ()
     example_inputs: tuple[Tensor, ...] | None = None
     only: tuple[str, ...] | None = None  #: within the scope, narrow only groups with one of these layers

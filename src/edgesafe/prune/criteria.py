@@ -37,6 +37,7 @@ from edgesafe.surgery.units import ChannelGraph, ChannelGroup
 __all__ = ["NEED_GRADIENTS", "NEED_LIGHTING", "Material", "gather", "score_group"]
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 NEED_GRADIENTS = frozenset({Criterion.TAYLOR, Criterion.HESSIAN})
 NEED_LIGHTING = frozenset(USN_CRITERIA)
@@ -65,16 +66,23 @@ class Material:
 
 
 def gather(
-    model: nn.Module, criterion: Criterion, batches: Callable[[], Batches] | None, *, seed: int, comparable: bool
+    model: nn.Module,
+    criterion: Criterion,
+    batches: Callable[[], Batches] | None,
+    *,
+    seed: int,
+    comparable: bool,
+    loss: Loss | None = None,
 ) -> Material:
     """The parameters, and the gradients if the criterion needs them.
 
     Args:
-        model: not modified; gradients are taken in eval mode on a copy, with the cross-entropy of its first output.
+        model: not modified; gradients are taken in eval mode on a copy, with the loss of its first output.
         criterion: which score.
-        batches: gives images float32 (n, C, H, W), normalised, and labels int64 (n,).
+        batches: gives images float32 (n, C, H, W), normalised, and their labels.
         seed: of "random".
         comparable: see `Material`.
+        loss: sum over images of outputs and labels; None: cross entropy.
 
     Raises:
         SurgeryError: gradients are needed and there is no data.
@@ -89,10 +97,16 @@ def gather(
             where="compress.criterion",
             fix="give PruneContext.gradient_batches, or use criterion = l1",
         )
-    return Material(weights, _gradients(model, batches(), squared=criterion is Criterion.HESSIAN), seed, comparable)
+    gradients = _gradients(model, batches(), loss or cross_entropy, squared=criterion is Criterion.HESSIAN)
+    return Material(weights, gradients, seed, comparable)
 
 
-def _gradients(model: nn.Module, batches: Batches, *, squared: bool) -> dict[str, Tensor]:
+def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
+    """The sum over images of the cross entropy of logits (n, K) and labels int64 (n,)."""
+    return F.cross_entropy(output, labels, reduction="sum")
+
+
+def _gradients(model: nn.Module, batches: Batches, loss: Loss, *, squared: bool) -> dict[str, Tensor]:
     """Mean gradient over images, or mean over images of the squared gradient, float64 by parameter."""
     copied = copy.deepcopy(model).eval().requires_grad_(True)
     sums = {name: torch.zeros(p.shape, dtype=torch.float64) for name, p in copied.named_parameters()}
@@ -103,7 +117,7 @@ def _gradients(model: nn.Module, batches: Batches, *, squared: bool) -> dict[str
             copied.zero_grad(set_to_none=True)
             with torch.enable_grad():
                 output = next(leaf for leaf in tree_leaves(copied(x)) if isinstance(leaf, Tensor))
-                F.cross_entropy(output, y, reduction="sum").backward()  # type: ignore[no-untyped-call]
+                loss(output, y).backward()  # type: ignore[no-untyped-call]
             for name, parameter in copied.named_parameters():
                 if parameter.grad is not None:
                     gradient = parameter.grad.double()

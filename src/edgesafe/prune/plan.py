@@ -89,7 +89,9 @@ def make_plan(
     if not groups:
         raise _nothing(graph, scope, only=context.only is not None)
     globally = section.method in GLOBAL_METHODS if section.ranking is None else section.ranking == "global"
-    material = gather(model, criterion, context.gradient_batches, seed=context.seed, comparable=globally)
+    material = gather(
+        model, criterion, context.gradient_batches, seed=context.seed, comparable=globally, loss=context.loss
+    )
     if criterion in NEED_LIGHTING:
         material = replace(material, deviations=_moved(model, graph, groups, criterion, context))
     scored: list[tuple[ChannelGroup, Tensor]] = []

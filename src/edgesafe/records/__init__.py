@@ -62,6 +62,7 @@ from edgesafe.records.results import (
 )
 from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
 from edgesafe.records.surgery import Calibration, Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
+from edgesafe.records.task import MOST_KEYPOINTS, Task, TaskKind
 from edgesafe.records.variant import (
     Artefact,
     BaselineTraining,
@@ -76,6 +77,7 @@ from edgesafe.records.variant import (
 from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 
 __all__ = [
+    "MOST_KEYPOINTS",
     "Artefact",
     "BaselineTraining",
     "BenchResult",
@@ -140,6 +142,8 @@ __all__ = [
     "StudyRow",
     "SurgeryRecord",
     "Target",
+    "Task",
+    "TaskKind",
     "Temperature",
     "TrainingMode",
     "Unit",

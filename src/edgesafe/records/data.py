@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.task import Task, TaskKind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +23,15 @@ class ImageSet:
 
     Attributes:
         images: uint8 (N, H, W, C), C = 3 (RGB) or 1; C-contiguous.
-        labels: int64 (N,), 0 <= label < number of classes.
+        labels: of the task: int64 (N,), 0 <= label < number of classes; or float32 (N, P, 2), px.
         sha256: hash of images and labels (see `data.identity`).
+        task: what is asked of a network.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     sha256: str
+    task: Task = field(default_factory=Task)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -37,7 +42,6 @@ class DataBundle:
     """A data set, split. `validation` overlaps neither `train` nor `test`; `test` is touched by measuring only."""
 
     name: str
-    classes: tuple[str, ...]
     mean: tuple[float, ...]  #: per channel, of pixels in [0, 1]
     std: tuple[float, ...]
     train: ImageSet
@@ -47,16 +51,18 @@ class DataBundle:
     notes: tuple[str, ...] = ()  #: what was skipped, changed or found odd while it was read
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes K; labels run from 0 to K - 1."""
-        return len(self.classes)
+    def task(self) -> Task:
+        """What is asked of a network: the same of all three parts."""
+        return self.test.task
 
 
 class DataIdentity(Record):
-    """A data set without its images: name, classes, sizes and hashes of its parts, and how pixels are normalised."""
+    """A data set without its images: name, task, sizes and hashes of its parts, and how pixels are normalised."""
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  #: names of the classes, or of the keypoints
+    #: None, and not stored: a classification
+    task: Task | None = Field(default=None, exclude_if=lambda task: task is None)
     shape: tuple[int, int, int]  #: (H, W, C)
     train_n: int
     validation_n: int
@@ -69,3 +75,8 @@ class DataIdentity(Record):
     test_distinct: int | None = None  #: different test images; None: not counted
     test_in_train: int | None = None  #: test images whose pixels are those of a training or validation image
     notes: tuple[str, ...] = ()  #: what was skipped, changed or found odd while it was read
+
+    @property
+    def kind(self) -> TaskKind:
+        """The kind of task that the data set is for."""
+        return TaskKind.CLASSIFICATION if self.task is None else self.task.kind

@@ -62,7 +62,7 @@ class Baselines:
 
     def _made(self, seed: int) -> tuple[nn.Module, BaselineTraining | None]:
         torch.manual_seed(seed)  # initial weights
-        network = models.build(self._model.arch, self._trainer.bundle.num_classes, self._model.args)
+        network = models.build(self._model.arch, self._trainer.bundle.task.outputs, self._model.args)
         contract.check(network, self._model, self._trainer.bundle, self._export)
         weights = self._model.weights_of(seed)
         if weights is None:

@@ -23,6 +23,7 @@ from edgesafe.errors import UsageError
 from edgesafe.files import stage_key
 from edgesafe.measure.inference.inputs import OURS
 from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.tasks import rules_of
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import CertifySection
 from edgesafe.records import (
@@ -129,9 +130,10 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
     if not section.sets:
         return Certified()
     test, base = order.test, _baseline(order)
+    complete = order.complete or rules_of(test.task).every_answer
     sets = check(section, test.images.shape[1:])
     n = len(test) if section.images is None else min(section.images, len(test))
-    images = Images(test.images[:n], test.labels[:n], np.arange(n, dtype=np.int64))
+    images = Images(test.images[:n], test.labels[:n], np.arange(n, dtype=np.int64), test.task)
     origin = CertificateProvenance(
         onnx_sha256=file.sha256,
         test_sha256=test.sha256,
@@ -155,7 +157,7 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
             )
         if base is None and _is_same(known, origin, finite, order, n):
             continue
-        plan = SetPlan(finite, section.outwards, order.complete, reference, section.batch_size)
+        plan = SetPlan(finite, section.outwards, complete, reference, section.batch_size)
         key = stage_key(
             origin=origin.model_dump(), set=finite.sha256, n=n, outwards=plan.outwards, complete=plan.complete,
             baseline=base.provenance.onnx_sha256 if base is not None else "",
@@ -169,8 +171,8 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
     population = Population(kind=PopulationKind.IMAGES, description=order.population + few)
     prefix = PREFIX if section.engine == "line" else ""
     fresh = Certificates(tuple(certified[prefix + finite.id] for finite in sets), origin)
-    differences = summary.compare(fresh, base, population) if base is not None else {}
-    return Certified(written.sha256, summary.summarise(fresh, population), differences)
+    differences = summary.compare(fresh, base, population, task=test.task) if base is not None else {}
+    return Certified(written.sha256, summary.summarise(fresh, population, task=test.task), differences)
 
 
 def _is_same(

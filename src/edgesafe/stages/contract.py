@@ -36,7 +36,7 @@ def check(model: nn.Module, origin: ModelSection, bundle: DataBundle, section: E
     normalise = Normalisation(bundle.mean, bundle.std)
     images = normalise(shared(bundle.train.images[:_IMAGES]))
     with torch.random.fork_rng(devices=[]):
-        scores = require_classifier(model, images, bundle.num_classes, origin.arch)
+        scores = require_classifier(model, images, bundle.task.outputs, origin.arch)
         _require_logits(model, images, scores, origin.arch)
         if section is not None and is_external(origin.arch):
             height, width, channels = bundle.train.images.shape[1:]

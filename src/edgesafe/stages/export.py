@@ -17,6 +17,7 @@ from edgesafe.deploy import (
 )
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.metrics import temperature as temperature_fit
+from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import ExportSection
 from edgesafe.records import (
     Artefact,
@@ -92,7 +93,8 @@ def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Ex
         quantised = int8.quantise(onnx, data.first(bundle.train, _CALIBRATION_IMAGES).images)
         checks.append(parity.observe_files(quantised, onnx, images, file="model.int8.onnx"))
         write("model.int8.onnx", quantised, compressed=transport.transport_bytes(quantised))
-    fitted = _fitted(onnx, order) if section.temperature else None
+    calibrated = rules_of(bundle.task).calibrated
+    fitted = _fitted(onnx, order) if section.temperature and calibrated else None
     if fitted is not None:
         write("model.calibrated.onnx", temperature.fold(onnx, fitted.value))
     return Exported(onnx, tuple(write.artefacts), tuple(checks), fitted)

@@ -14,8 +14,8 @@ from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import summary
 from edgesafe.measure.inference import independence
-from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.tasks import rules_of
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import CertifySection
 from edgesafe.records import Evidence, Measurement, Measurements
@@ -28,16 +28,15 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import MODEL
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["Metrics", "Task", "measure"]
+__all__ = ["MeasureOrder", "Metrics", "measure"]
 
 Metrics = dict[str, Measurement]
 
 _OTHER_FILES = {"calibrated": "model.calibrated.onnx", "int8": "model.int8.onnx"}
-_OF_OTHER_FILES = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
 
 
 @dataclass(frozen=True)
-class Task:
+class MeasureOrder:
     """Which variant of which study is measured, and how.
 
     Attributes:
@@ -71,139 +70,141 @@ class Task:
         return self.baseline, evidence_files.from_bytes(self.study.evidence_bytes(self.baseline))
 
 
-def measure(task: Task, classifier: OnnxClassifier, known: Evidence | None = None) -> None:
+def measure(order: MeasureOrder, classifier: OnnxClassifier, known: Evidence | None = None) -> None:
     """Measure a file and write what was found; parts finished before are not measured again.
 
     Args:
-        task: what to measure.
+        order: what to measure.
         classifier: the open file.
         known: the file's evidence, if it was measured before.
 
     Raises:
         EdgesafeError: the evidence is such that no metric may rest on it, or the policy cannot be used.
     """
-    reference = task.reference()
+    reference = order.reference()
     if known is None:
-        _check(classifier, task)
-    certified = _certified(task, classifier)
-    evidence = known or _evidence(task, classifier, reference, certified)
-    written = task.study.put_file(task.variant, "evidence.npz", evidence_files.to_bytes(evidence))
-    measured = _assembled(task, evidence, reference, written.sha256)
+        _check(classifier, order)
+    certified = _certified(order, classifier)
+    evidence = known or _evidence(order, classifier, reference, certified)
+    written = order.study.put_file(order.variant, "evidence.npz", evidence_files.to_bytes(evidence))
+    measured = _assembled(order, evidence, reference, written.sha256)
     measured = certified.added_to(measured)
-    task.study.put_measurements(_with(measured, task.counted, _other_files(task, evidence)))
+    order.study.put_measurements(_with(measured, order.counted, _other_files(order, evidence)))
 
 
-def _check(classifier: OnnxClassifier, task: Task) -> None:
+def _check(classifier: OnnxClassifier, order: MeasureOrder) -> None:
     """Refuse a file that is not a function of one image, or whose scores are not what they are taken for.
 
     Raises:
         RefusedError: it is one.
     """
-    few = task.bench.test.images[: independence.IMAGES]
-    independence.require_independence(classifier, few, task.variant)
-    if classifier.input_spec.outputs == "logits" and output_kind(classifier.scores(few), task.variant) != "logits":
+    few = order.bench.test.images[: independence.IMAGES]
+    independence.require_independence(classifier, few, order.variant)
+    kind_of = rules_of(order.bench.test.task).kind_of
+    if classifier.input_spec.outputs == "logits" and kind_of(classifier.scores(few), order.variant) != "logits":
         raise RefusedError(
             "the network ends in a softmax: taken for logits, its calibration would be wrong",
-            where=task.variant,
+            where=order.variant,
             fix="remove the last softmax from the network",
         )
 
 
-def _certified(task: Task, classifier: OnnxClassifier) -> Certified:
+def _certified(order: MeasureOrder, classifier: OnnxClassifier) -> Certified:
     """Certify the file before its evidence is collected, as a policy that ends the measuring may ask for the result."""
-    if not task.certify.sets:
+    if not order.certify.sets:
         return Certified()
-    order = certify.CertifyOrder(
-        section=task.certify, test=task.bench.test, population=task.bench.population, study=task.study,
-        progress=task.progress, variant=task.variant, baseline=task.baseline, complete=task.is_reference,
+    asked = certify.CertifyOrder(
+        section=order.certify, test=order.bench.test, population=order.bench.population, study=order.study,
+        progress=order.progress, variant=order.variant, baseline=order.baseline, complete=order.is_reference,
     )  # fmt: skip
-    onnx, provider, spec = task.study.file_bytes(task.variant, MODEL), classifier.providers[0], classifier.input_spec
-    return certify.certify(order, OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec))
+    onnx, provider, spec = order.study.file_bytes(order.variant, MODEL), classifier.providers[0], classifier.input_spec
+    return certify.certify(asked, OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec))
 
 
 def _evidence(
-    task: Task, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None, certified: Certified
+    order: MeasureOrder, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None, certified: Certified
 ) -> Evidence:
-    bench, base = task.bench, reference[1] if reference is not None else None
+    bench, base = order.bench, reference[1] if reference is not None else None
     cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
     against = base.provenance.onnx_sha256 if base is not None else ""
     pixels = bench.corruptions.model_dump(mode="json") if bench.corruptions is not None else None
     key = stage_key(onnx=classifier.sha256, sample=cells, corruptions=pixels, baseline=against)
-    kept = Kept(task.study, task.variant, "evidence", key)
-    if bench.section.mode == "full" or (base is None and task.policy is None):
-        with task.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
+    kept = Kept(order.study, order.variant, "evidence", key)
+    if bench.section.mode == "full" or (base is None and order.policy is None):
+        with order.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
             return observe.collect(classifier, bench, kept, advance)
-    decided = _decided(task, task.policy, reference, certified) if task.policy is not None else None
+    decided = _decided(order, order.policy, reference, certified) if order.policy is not None else None
     looks = sequential.plan(bench, base, escalating=decided is not None)
-    with task.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
+    with order.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
         runner = sequential.ModelRunner(classifier, bench, advance)
         return sequential.collect(runner, bench, base, kept, decided)
 
 
 def _decided(
-    task: Task, policy: Path, reference: tuple[str, Evidence] | None, certified: Certified
+    order: MeasureOrder, policy: Path, reference: tuple[str, Evidence] | None, certified: Certified
 ) -> Callable[[Evidence], bool]:
     """Asks the policy whether a sample is large enough."""
-    names = [name for name in (task.baseline, task.variant) if name is not None]
-    records = {name: task.study.variant(name) for name in names}
-    baseline = task.study.measurements(task.baseline) if task.baseline is not None else None
-    asked = Judge(*judge.load(policy), task.study.record, records, baseline, task.no_baseline, task.progress.note)
+    names = [name for name in (order.baseline, order.variant) if name is not None]
+    records = {name: order.study.variant(name) for name in names}
+    baseline = order.study.measurements(order.baseline) if order.baseline is not None else None
+    asked = Judge(*judge.load(policy), order.study.record, records, baseline, order.no_baseline, order.progress.note)
     asks_for_others = asked.names(*(f".{suffix}" for suffix in _OTHER_FILES))
 
     def decided(evidence: Evidence) -> bool:
-        measured = certified.added_to(_assembled(task, evidence, reference, ""))
-        return asked(_with(measured, task.counted, _other_files(task, evidence) if asks_for_others else {}))
+        measured = certified.added_to(_assembled(order, evidence, reference, ""))
+        return asked(_with(measured, order.counted, _other_files(order, evidence) if asks_for_others else {}))
 
     return decided
 
 
 def _assembled(
-    task: Task, evidence: Evidence, reference: tuple[str, Evidence] | None, evidence_sha256: str
+    order: MeasureOrder, evidence: Evidence, reference: tuple[str, Evidence] | None, evidence_sha256: str
 ) -> Measurements:
     """Every metric of the evidence with its interval, and the paired differences to the baseline's.
 
     Args:
-        task: what is measured.
+        order: what is measured.
         evidence: of the variant's file.
         reference: id and evidence of the baseline; None: there is none.
         evidence_sha256: of the evidence as it was written; empty: it was not.
     """
     provenance, base = evidence.provenance, reference[1] if reference is not None else None
-    own, differences = summary.measure(evidence, base, population=task.bench.population)
+    own, differences = summary.measure(evidence, base, population=order.bench.population)
     return Measurements(
-        variant=task.variant,
+        variant=order.variant,
         baseline=reference[0] if reference is not None else None,
         onnx_sha256=provenance.onnx_sha256,
         evidence_sha256=evidence_sha256,
-        test_sha256=task.bench.test.sha256,
+        test_sha256=order.bench.test.sha256,
         corruptions=provenance.corruptions,
         sample=provenance.sample,
-        target=task.bench.target,
-        host=task.bench.host,
+        target=order.bench.target,
+        host=order.bench.host,
         metrics=own,
         differences=differences,
     )
 
 
-def _other_files(task: Task, beside: Evidence) -> Metrics:
+def _other_files(order: MeasureOrder, beside: Evidence) -> Metrics:
     """The clean metrics of the files beside model.onnx, each measured on that file: `accuracy.int8`, `nll.calibrated`.
 
     Raises:
         ParityError: temperature scaling changed a prediction.
     """
     measured: Metrics = {}
-    record = task.study.variant(task.variant)
+    record = order.study.variant(order.variant)
     for suffix, file in _OTHER_FILES.items():
         if record.artefact(file) is None:
             continue
-        classifier = task.bench.open(task.study.file_bytes(task.variant, file))
-        cell, logits = observe.clean(classifier, task.bench, beside.clean.index)
+        classifier = order.bench.open(order.study.file_bytes(order.variant, file))
+        cell, logits = observe.clean(classifier, order.bench, beside.clean.index)
         changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum())
         if suffix == "calibrated" and changed:
             fix = "this is a defect of edgesafe: please report it"
             raise ParityError(f"{changed} predictions changed", where=file, fix=fix)
-        metrics = summary.summarise(Evidence(cell, logits, beside.provenance), population=task.bench.population)
-        for name in _OF_OTHER_FILES:
+        beside_it = Evidence(cell, logits, beside.provenance, task=beside.task)
+        metrics = summary.summarise(beside_it, population=order.bench.population)
+        for name in rules_of(beside.task).other_files:
             if (suffix, name) != ("calibrated", "accuracy"):  # which is model.onnx's, prediction by prediction
                 metric = f"{name}.{suffix}"
                 measured[metric] = metrics[name].model_copy(update={"metric": metric})

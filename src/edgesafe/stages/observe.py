@@ -115,7 +115,7 @@ def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: C
         keeper: keeps the clean cell and each corruption when it is done.
         advance: told the number of images done.
     """
-    origin = provenance(classifier, bench, bench.sample)
+    origin, task = provenance(classifier, bench, bench.sample), bench.test.task
     untouched, logits = _clean(classifier, bench, keeper)
     advance(len(untouched.index))
     seen: dict[tuple[str, int], Cell] = {}
@@ -128,9 +128,9 @@ def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: C
         else:
             wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
             cells = corrupted(classifier, bench, wanted, advance)
-            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, origin, cells)))
+            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, origin, cells, task)))
         seen.update(cells)
-    return Evidence(untouched, logits, origin, seen)
+    return Evidence(untouched, logits, origin, seen, task)
 
 
 def provenance(classifier: OnnxClassifier, bench: Bench, sample: Sample | None) -> Provenance:
@@ -151,7 +151,7 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
         return evidence.clean, evidence.logits
     cell, logits = clean(classifier, bench, np.arange(len(bench.test), dtype=np.int64))
     origin = provenance(classifier, bench, bench.sample)
-    keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, origin)))
+    keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, origin, task=bench.test.task)))
     return cell, logits
 
 
@@ -160,7 +160,9 @@ def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) 
     images, labels = bench.test.images, bench.test.labels
     if len(indices) < len(labels):
         images, labels = images[indices], labels[indices]
-    return robustness.collect_cell(classifier, images, labels, indices, "", 0, bench.section.batch_size)
+    return robustness.collect_cell(
+        classifier, images, labels, indices, batch_size=bench.section.batch_size, task=bench.test.task
+    )
 
 
 def corrupted(
@@ -174,8 +176,9 @@ def corrupted(
         images = bench.source.cell(corruption, severity, indices)
         labels = bench.test.labels[indices]
         cells[corruption, severity], _ = robustness.collect_cell(
-            classifier, images, labels, indices, corruption, severity, bench.section.batch_size
-        )
+            classifier, images, labels, indices, (corruption, severity),
+            batch_size=bench.section.batch_size, task=bench.test.task,
+        )  # fmt: skip
         advance(len(indices))
     return cells
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from edgesafe import data
@@ -24,7 +23,7 @@ from edgesafe.recipe.sections import (
     RobustSection,
     TrainSection,
 )
-from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery
+from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task
 from edgesafe.stages import lighting
 from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
@@ -37,6 +36,7 @@ from edgesafe.train.loop import History
 from edgesafe.train.mode import Mode, choose
 from edgesafe.train.objective import Objective
 from edgesafe.train.robust import robust_terms
+from edgesafe.train.tasks import lesson_of
 
 __all__ = ["RecoveryPlan", "Trainer", "fit_plan", "is_loss", "objective", "weights_hash"]
 
@@ -87,7 +87,7 @@ class Trainer:
 
     def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> BaselineTraining:
         """Train from initial weights, in place; the state is kept for all variants of the seed."""
-        plan = fit_plan(section, seed)
+        plan = fit_plan(section, seed, self.bundle.task)
         asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="train", seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"{naming.baseline(seed).id}.train", "fit", key)
@@ -104,7 +104,11 @@ class Trainer:
         """
         plain = section.model_copy(update={"robust": RobustSection()})
         plan = replace(
-            fit_plan(plain, seed), epochs=block.slim_epochs, lr=block.slim_lr, milestones=(), bn_l1=block.slim_l1
+            fit_plan(plain, seed, self.bundle.task),
+            epochs=block.slim_epochs,
+            lr=block.slim_lr,
+            milestones=(),
+            bn_l1=block.slim_l1,
         )
         start = weights_hash(baseline)
         asked = {"plan": vars(plan) | {"mode": plan.mode.name, "objective": None}, "images": section.images}
@@ -136,7 +140,7 @@ class Trainer:
         Returns:
             What was done; None: nothing was asked for.
         """
-        section, plan = how.section, fit_plan(how.section, how.seed)
+        section, plan = how.section, fit_plan(how.section, how.seed, self.bundle.task)
         pruned = self._right(model, plan.mode) if section.bn_images or section.epochs else None
         layers = batchnorm.reestimate_batchnorm(
             model, self.bundle.train, self.normalise, images=section.bn_images, view=plan
@@ -167,7 +171,11 @@ class Trainer:
 
     def _tune(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan, before: float) -> FineTuning:
         """Fine-tuning of a network whose accuracy on the validation images is `before`; the one to keep stays in it."""
-        section, images, plan = how.section, self._images(how.section), fit_plan(how.section, how.seed)
+        section, images, plan = (
+            how.section,
+            self._images(how.section),
+            fit_plan(how.section, how.seed, self.bundle.task),
+        )
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="recover", start=weights_hash(model), seed=how.seed, **asked, **self.basis)
         kept = Kept(self.study, how.owner, how.name, key)
@@ -227,7 +235,7 @@ class _Training:
     kept: Kept | Best
 
 
-def fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
+def fit_plan(section: TrainSection | RecoverSection, seed: int, task: Task) -> FitPlan:
     """The training that a section asks for, on this machine.
 
     Raises:
@@ -237,18 +245,19 @@ def fit_plan(section: TrainSection | RecoverSection, seed: int) -> FitPlan:
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
         momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
         augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
-        bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0, objective=objective(section.robust),
+        bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0, objective=objective(section.robust, task),
     )  # fmt: skip
 
 
-def objective(robust: RobustSection) -> Objective:
-    """The loss of a batch: cross entropy, and the terms of `robust` that have a weight.
+def objective(robust: RobustSection, task: Task) -> Objective:
+    """The loss of a batch: that of the task, and the terms of `robust` that have a weight.
 
     Raises:
         UsageError: its lighting is no range of point operations.
     """
-    terms = robust_terms(robust, F.cross_entropy)
-    return Objective(F.cross_entropy, terms, lighting.tables(robust.light) if terms else None)
+    loss = lesson_of(task).loss
+    terms = robust_terms(robust, loss)
+    return Objective(loss, terms, lighting.tables(robust.light) if terms else None)
 
 
 def is_loss(before: torch.Tensor, after: torch.Tensor) -> bool:

@@ -20,7 +20,7 @@ from torch import Tensor
 from edgesafe.train.mode import Mode
 from edgesafe.train.objective import Objective
 
-__all__ = ["FitPlan", "Normalisation", "crop", "draw", "epoch_draws", "epoch_seed", "generator", "shared"]
+__all__ = ["FitPlan", "Normalisation", "crop", "draw", "epoch_draws", "epoch_seed", "generator", "shared", "shifts"]
 
 
 _PAD = 4  # of the random crop, as in He et al. 2015 and the benchmark study
@@ -123,6 +123,11 @@ def draw(plan: FitPlan, n: int, source: torch.Generator) -> Tensor:
     offsets = torch.randint(0, 2 * _PAD + 1, (2, n), generator=source)
     flips = torch.rand(n, generator=source) < 0.5 if plan.flip else torch.zeros(n, dtype=torch.bool)
     return torch.cat((offsets, flips[None].long()))
+
+
+def shifts(draws: Tensor) -> Tensor:
+    """By how many rows and columns crops lie below and right of their image: int64 (2, n), of `draw`'s int64 (3, n)."""
+    return draws[:2] - _PAD
 
 
 def crop(x: Tensor, draws: Tensor) -> Tensor:

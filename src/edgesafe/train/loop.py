@@ -23,6 +23,7 @@ from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epo
 from edgesafe.train.checkpoints import Checkpoints, tensors_of, weights_of
 from edgesafe.train.mode import Mode, placed
 from edgesafe.train.steps import Examples, Replayed, Step
+from edgesafe.train.tasks import lesson_of
 
 __all__ = ["History", "Training", "accuracy", "fit", "right"]
 
@@ -30,15 +31,15 @@ _JUDGED = 250  # images per forward pass where nothing is learned
 
 
 def accuracy(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode | None = None) -> float:
-    """Share of images that are classified right, see `right`."""
+    """Share of images that are answered rightly, see `right`."""
     return int(right(model, data, normalise, mode).sum()) / len(data)
 
 
 def right(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode | None = None) -> Tensor:
-    """Which images are classified right, in PyTorch: to judge a training, not to report.
+    """Which images are answered rightly, in PyTorch: to judge a training, not to report.
 
     Args:
-        model: any classifier; in eval mode afterwards.
+        model: any network for the task of the data; in eval mode afterwards.
         data: images and their labels.
         normalise: as the exported file will do it.
         mode: device and arithmetic; None: float32 on the CPU.
@@ -55,8 +56,8 @@ def right(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode
             *(torch.split(part, _JUDGED) for part in (examples.images, examples.labels)), strict=True
         ):
             with mode.autocast():
-                logits = model(mode.lay(normalise(images)))
-            hits.append(logits.argmax(1) == labels)
+                outputs = model(mode.lay(normalise(images)))
+            hits.append(examples.lesson.right(outputs, labels))
         return torch.cat(hits).cpu()
 
 
@@ -86,7 +87,7 @@ def fit(
     """Train in place on the plan's objective; leaves the model in eval mode, on the CPU.
 
     Args:
-        model: any classifier; parameters with requires_grad False stay as they are.
+        model: any network for the task of the data; parameters with requires_grad False stay as they are.
         data: training images.
         normalise: as the exported file will do it.
         plan: objective, schedule, seed, device and arithmetic.
@@ -203,7 +204,8 @@ class Training:
 
 
 def _examples(data: ImageSet, mode: Mode) -> Examples:
-    return Examples(shared(data.images).to(mode.device), shared(data.labels).to(mode.device))
+    images, labels = shared(data.images).to(mode.device), shared(data.labels).to(mode.device)
+    return Examples(images, labels, lesson_of(data.task))
 
 
 def _reproducible(mode: Mode) -> AbstractContextManager[None]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgesafe.train.augmentation import FitPlan, Normalisation, crop
+from edgesafe.train.augmentation import FitPlan, Normalisation, crop, shifts
 from edgesafe.train.batchnorm import BATCHNORMS
 from edgesafe.train.losses import BatchLoss
+from edgesafe.train.tasks import Lesson
 
 __all__ = ["Examples", "Replayed", "Step", "penalise"]
 
@@ -20,10 +21,11 @@ _WARM = 3  # steps before a graph is captured: libraries choose their kernels an
 
 @dataclass(frozen=True)
 class Examples:
-    """Training images where they are needed: uint8 (N, H, W, C) and int64 (N,), on the mode's device."""
+    """Training images where they are needed: uint8 (N, H, W, C) and their labels, on the mode's device."""
 
     images: Tensor
     labels: Tensor
+    lesson: Lesson
 
 
 class Step:
@@ -62,10 +64,12 @@ class Step:
 
     def __call__(self, draws: Tensor) -> None:
         """Learn from one batch: int64 (5, n) of `epoch_draws`, on the device."""
-        x = self._examples.images[draws[0]]
-        x = crop(x, draws[1:4]) if self.plan.augment else x
+        examples = self._examples
+        x, labels = examples.images[draws[0]], examples.labels[draws[0]]
+        if self.plan.augment:
+            x, labels = crop(x, draws[1:4]), examples.lesson.moved(labels, shifts(draws[1:4]), draws[3].bool())
         forward = self._forward if draws.shape[1] == self.plan.batch_size else self.model
-        loss, terms = self._loss(forward, x, self._examples.labels[draws[0]], draws[4])
+        loss, terms = self._loss(forward, x, labels, draws[4])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         penalise(self._scales, self.plan.bn_l1)

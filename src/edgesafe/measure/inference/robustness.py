@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
 from edgesafe.measure.inference.classifier import Classifier
-from edgesafe.measure.probabilities import cell_from_logits
-from edgesafe.records import Cell
+from edgesafe.measure.tasks import rules_of
+from edgesafe.records import Cell, Task
 
 __all__ = ["QUICK_ALONE", "QUICK_PAIRED", "collect_cell", "draw", "plan_cells"]
 
@@ -125,29 +125,31 @@ def _keys(n_test: int, seed: int, cell: tuple[str, int]) -> NDArray[np.float64]:
 def collect_cell(
     classifier: Classifier,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     indices: NDArray[np.int64],
-    corruption: str = "",
-    severity: int = 0,
+    cell: tuple[str, int] = ("", 0),
+    *,
     batch_size: int = 32,
+    task: Task | None = None,
 ) -> tuple[Cell, NDArray[np.float32]]:
     """Runs the classifier on one cell's images.
 
     Args:
         classifier: the open file.
         images: uint8 (n, H, W, C), already corrupted.
-        labels: int64 (n,), of these images.
+        labels: of these images, as the task has them.
         indices: int64 (n,), their positions in the test set.
-        corruption: name, "" for clean.
-        severity: 1..5, 0 for clean.
+        cell: corruption and severity, ("", 0) for clean.
         batch_size: images per run.
+        task: what is asked of the file; None: a classification.
 
     Returns:
         The cell and its float32 logits (n, K).
 
     Raises:
-        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `OnnxClassifier.scores` and `cell_from_logits`.
+        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `OnnxClassifier.scores` and `Rules.cell`.
     """
+    corruption, severity = cell
     if len(images) != len(labels) or len(images) != len(indices):
         raise DataError(
             f"{len(images)} images, {len(labels)} labels, {len(indices)} indices",
@@ -155,4 +157,4 @@ def collect_cell(
             fix="give one of each per image",
         )
     logits = classifier.logits(images, batch_size)
-    return cell_from_logits(logits, labels, indices, corruption, severity), logits
+    return rules_of(task or Task()).cell(logits, labels, indices, corruption, severity), logits

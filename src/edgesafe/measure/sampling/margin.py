@@ -9,7 +9,7 @@ baseline itself saw only a sample of the benchmark, its own sampling error is ad
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,8 @@ from edgesafe.measure.sampling.draw import (
     margin_strata,
     second_moments,
 )
-from edgesafe.records import Cell, Evidence, IntervalMethod, Sample, SampleDesign
+from edgesafe.measure.tasks import rules_of
+from edgesafe.records import Cell, Evidence, IntervalMethod, Sample, SampleDesign, Task
 
 __all__ = ["Columns", "Drawn", "Part", "columns_of", "drawn", "is_drawn"]
 
@@ -36,7 +37,7 @@ class Columns:
 
     right: NDArray[np.float64]
     confidence: NDArray[np.float64]
-    nll: NDArray[np.float64]
+    values: Mapping[str, NDArray[np.float64]]  #: the quantities whose means the task asks for, by name
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,10 @@ def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
     strata = margin_strata(frame.margin)
     cells = [(c, candidate.cells[key]) for c, key in enumerate(frame.keys) if key in candidate.cells]
     units = np.concatenate([frame.units(c, cell.index) for c, cell in cells])
-    mine = columns_of([cell for _, cell in cells])
+    mine = columns_of([cell for _, cell in cells], candidate.task)
     labels = np.concatenate([cell.label for _, cell in cells])
     whole = [in_order(baseline.cells[key]) for key in frame.keys]
-    theirs = columns_of(whole)
+    theirs = columns_of(whole, candidate.task)
     expected = np.concatenate([cell.label for cell in whole])
     if (labels != expected[units]).any():
         raise IntegrityError("the same image has two labels", where="compare", fix="measure both on the same data")
@@ -135,17 +136,20 @@ def drawn(candidate: Evidence, baseline: Evidence) -> Drawn:
     )
 
 
-def columns_of(cells: Sequence[Cell]) -> Columns:
+def columns_of(cells: Sequence[Cell], task: Task) -> Columns:
     """Columns of whole cells, one cell after the other, each in its own order."""
+    rules = rules_of(task)
+    quantities = dict.fromkeys(quantity for form in rules.pooled.means.values() for quantity in form)
     return Columns(
         np.concatenate([rightness(c) for c in cells]),
         np.concatenate([c.confidence for c in cells]),
-        np.concatenate([c.nll for c in cells]),
+        {quantity: np.concatenate([rules.values(c, quantity) for c in cells]) for quantity in quantities},
     )
 
 
 def _take(columns: Columns, rows: NDArray[np.int64]) -> Columns:
-    return Columns(columns.right[rows], columns.confidence[rows], columns.nll[rows])
+    values = {quantity: column[rows] for quantity, column in columns.values.items()}
+    return Columns(columns.right[rows], columns.confidence[rows], values)
 
 
 class Part:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,8 @@ from edgesafe.measure.sampling.margin import (
     columns_of,
     drawn,
 )
+from edgesafe.measure.tasks import rules_of
+from edgesafe.measure.tasks.keypoints import bounded
 from edgesafe.records import Comparison, Evidence, IntervalMethod, Measurement, Population
 
 __all__ = ["MarginCells", "bin_edges", "cell_differences"]
@@ -43,7 +44,7 @@ class _Wanted:
     keys: tuple[Key, ...]
     metric: str
     ece: str = ""
-    nll: str = ""
+    means: tuple[tuple[str, str], ...] = ()  #: ids of other means, and the quantity of each
 
 
 def _cells(sample: Drawn) -> list[tuple[Key, Part]]:
@@ -55,8 +56,8 @@ def _cells(sample: Drawn) -> list[tuple[Key, Part]]:
 def _wanted(sample: Drawn) -> list[_Wanted]:
     """What is stated: the accuracy of each cell of at least 2 units, and the metrics of every pool."""
     return [_Wanted(part, (key,), f"accuracy.{key[0]}.{key[1]}") for key, part in _cells(sample)] + [
-        _Wanted(sample.part(set(pool.keys)), pool.keys, pool.mpc, pool.ece, pool.nll)
-        for pool in pools(sample.frame.keys)
+        _Wanted(sample.part(set(pool.keys)), pool.keys, pool.mpc, pool.ece, pool.means)
+        for pool in pools(sample.frame.keys, rules_of(sample.evidence.task).pooled)
     ]
 
 
@@ -107,11 +108,12 @@ class MarginCells:
             ece = self._eces[wanted.ece]
             details = {**size, "bins_used": float(ece.bins), "few_images": float(len(part.rows) < 100 * BINS)}
             yield measurement(wanted.ece, ece.own, who, noise_floor=ece.noise_floor, details=details)
-        if wanted.nll:
-            change = part.candidate.nll - part.baseline.nll
-            value = _whole(self._sample.evidence, wanted.keys, "nll") + part.mean(change)
-            loss = part.interval(value, part.mean_se(change, part.candidate.nll), interval_level)
-            yield measurement(wanted.nll, loss, who, details=size)
+        for metric, quantity in wanted.means:
+            mine, theirs = part.candidate.values[quantity], part.baseline.values[quantity]
+            change = mine - theirs
+            value = _whole(self._sample.evidence, wanted.keys, quantity) + part.mean(change)
+            mean = part.interval(value, part.mean_se(change, mine), interval_level)
+            yield measurement(metric, bounded(metric, mean), who, details=size)
 
     def _difference(self, wanted: _Wanted, who: Population) -> Iterator[Comparison]:
         part, baseline = wanted.part, self._sample.evidence
@@ -124,10 +126,10 @@ class MarginCells:
         if wanted.ece:
             ece = self._eces[wanted.ece]
             yield compared(wanted.ece, ece.difference, ece.baseline)
-        if wanted.nll:
-            change = part.candidate.nll - part.baseline.nll
-            loss = part.interval(part.mean(change), part.mean_se(change), self._level, of=_PAIRED)
-            yield compared(wanted.nll, loss, _whole(baseline, wanted.keys, "nll"))
+        for metric, quantity in wanted.means:
+            change = part.candidate.values[quantity] - part.baseline.values[quantity]
+            mean = part.interval(part.mean(change), part.mean_se(change), self._level, of=_PAIRED)
+            yield compared(metric, mean, _whole(baseline, wanted.keys, quantity))
 
 
 def cell_differences(candidate: Evidence, baseline: Evidence, interval_level: float = 0.95) -> dict[Key, Interval]:
@@ -149,10 +151,10 @@ def _size(wanted: _Wanted) -> dict[str, float]:
     return {"cells": float(len(wanted.keys)), "different_images": float(wanted.part.images)}
 
 
-def _whole(baseline: Evidence, keys: Collection[Key], what: Literal["right", "nll"]) -> float:
-    """The baseline's mean over cells of equal size, from everything it saw."""
-    columns = columns_of([baseline.cells[key] for key in keys])
-    return float((columns.nll if what == "nll" else columns.right).mean())
+def _whole(baseline: Evidence, keys: Collection[Key], quantity: str) -> float:
+    """The baseline's mean over cells of equal size, from everything it saw; "right": its accuracy."""
+    columns = columns_of([baseline.cells[key] for key in keys], baseline.task)
+    return float((columns.right if quantity == "right" else columns.values[quantity]).mean())
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def _ece(sample: Drawn, wanted: _Wanted, interval_level: float, seed: int) -> _E
 
     mine, theirs = moved(second + first)
     difference = part.interval(values[0] - values[1], float((mine - theirs).std(ddof=1)), interval_level, of=_PAIRED)
-    whole = columns_of([sample.evidence.cells[key] for key in wanted.keys])
+    whole = columns_of([sample.evidence.cells[key] for key in wanted.keys], sample.evidence.task)
     baseline = ece_equal_mass(whole.confidence, whole.right)
     mine, theirs = moved(second)
     se = math.hypot(float((mine - theirs).std(ddof=1)), float(moved(first)[0].std(ddof=1)))

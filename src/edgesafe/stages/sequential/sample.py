@@ -158,7 +158,7 @@ class _Sample:
         if self._clean is None or self._logits is None:
             raise ValueError("grow first")
         provenance = self._runner.provenance(self._drawn.model_copy(update={"look": look}))
-        return Evidence(self._clean, self._logits, provenance, dict(self._cells))
+        return Evidence(self._clean, self._logits, provenance, dict(self._cells), self._bench.test.task)
 
     def grow(self, look: Look) -> None:
         """See what the look asks for beyond what was seen."""
