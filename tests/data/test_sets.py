@@ -186,7 +186,7 @@ def test_a_users_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "def bad(): return 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert data.load(DataSection(name="my_data_x:make", args={"n": 30})).classes == ("cat", "dog")
+    assert data.load(DataSection(name="my_data_x:make", args={"n": 30})).task.names == ("cat", "dog")
     with pytest.raises(DataError, match="gave a int"):
         data.load(DataSection(name="my_data_x:bad"))
 
