@@ -12,16 +12,23 @@ from typing import Any
 from torch import nn
 
 from edgesafe.errors import UsageError
+from edgesafe.models.cnn7 import cnn7
 from edgesafe.models.densenet import cifar_densenet
 from edgesafe.models.external import build_external, is_external, nearest
 from edgesafe.models.preresnet import preresnet
 from edgesafe.models.resnet import cifar_resnet, smallnet
+from edgesafe.models.resnet18 import resnet18
 from edgesafe.models.vgg import cifar_vgg
 
 __all__ = ["ARCHITECTURES", "Architecture", "build", "paper_layers"]
 
 _FAMILIES: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
     {"resnet": cifar_resnet, "preresnet": preresnet, "vgg": cifar_vgg, "densenet": cifar_densenet}
+)
+
+
+_ALONE: Mapping[str, Callable[..., nn.Module]] = MappingProxyType(
+    {"smallnet": smallnet, "cnn7": cnn7, "resnet18": resnet18}
 )
 
 
@@ -38,6 +45,8 @@ class Architecture:
 _RESNET, _PRERESNET = "He et al., arXiv 1512.03385", "He et al., arXiv 1603.05027"
 _LISTED = (
     Architecture("smallnet", "smallnet", "3 residual blocks, stride-2 stem: the quickstart's", _RESNET),
+    Architecture("cnn7", "cnn7", "six convolutions, one linear layer; args width, size, head", "Hu, arXiv 2510.00083"),
+    Architecture("resnet18", "resnet18", "four stages of two basic blocks, 3x3 stem; args width, size, head", _RESNET),
     *(
         Architecture(f"resnet{d}", "resnet", f"CIFAR ResNet, {(d - 2) // 6} basic blocks a stage, option A", _RESNET)
         for d in (20, 32, 44, 56, 110)
@@ -85,8 +94,8 @@ def build(arch: str, num_classes: int, args: Mapping[str, Any] | None = None) ->
 
 def _resolve(arch: str) -> tuple[Callable[..., nn.Module], tuple[int, ...]]:
     """The factory of a built-in architecture and the arguments that come before the number of classes."""
-    if arch == "smallnet":
-        return smallnet, ()
+    if arch in _ALONE:
+        return _ALONE[arch], ()
     match = re.fullmatch(r"([a-z]+?)(\d{1,4})", arch)
     if match is None or match[1] not in _FAMILIES:
         raise UsageError(f"unknown architecture {arch!r}", where="model.arch", fix=nearest(arch, ARCHITECTURES))
@@ -114,7 +123,7 @@ def paper_layers(arch: str, model: nn.Module) -> tuple[str, ...] | None:
         return (convs[0], *convs[7:13])
     if arch == "vgg19":
         return convs
-    if re.fullmatch(r"resnet\d+", arch):
+    if re.fullmatch(r"resnet\d+", arch) and arch not in _ALONE:
         return tuple(name for name in convs if re.fullmatch(r"layer1\.\d+\.conv1", name))
     inner = tuple(name for name in convs if re.fullmatch(r"layer\d\.\d+\.conv[12]", name))
     if re.fullmatch(r"preresnet\d+", arch) and any(name.endswith(".conv3") for name in convs):

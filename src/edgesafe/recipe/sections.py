@@ -24,6 +24,7 @@ __all__ = [
     "Method",
     "ModeSection",
     "ModelSection",
+    "Optimiser",
     "Precision",
     "RecoverSection",
     "RobustSection",
@@ -105,6 +106,13 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     BF16 = "bf16"  #: where the hardware has it: CPUs with AMX or AVX512_BF16, GPUs
+
+
+class Optimiser(StrEnum):
+    """How a training turns gradients into steps."""
+
+    SGD = "sgd"  #: with momentum; weight decay is added to the gradient
+    ADAMW = "adamw"  #: steps of a size of their own for each weight; decay apart from them; rates near 0.001
 
 
 class BudgetSection(Section):
@@ -219,6 +227,7 @@ class RecoverSection(TrainingSection):
     epochs: int = Field(default=1, ge=0)
     keep: Literal["last", "best"] = "last"  #: best: the epoch, 0 included, that is best on the validation images
     images: int | None = Field(default=None, ge=1)  #: fine-tune on so many training images; None: all
+    optimiser: Optimiser = Optimiser.SGD
     lr: Positive = 0.001
     milestones: tuple[int, ...] = ()
     gamma: Positive = 0.1
@@ -275,6 +284,7 @@ class TrainSection(TrainingSection):
     """[train]: used when model.weights is absent. SGD as in the paper (arXiv 2405.20876, section 4)."""
 
     epochs: int = Field(default=160, ge=1)
+    optimiser: Optimiser = Optimiser.SGD
     lr: Positive = 0.1
     milestones: tuple[int, ...] = (80, 120)  #: epochs after which the rate is divided by 10
     gamma: Positive = 0.1

@@ -243,8 +243,8 @@ def fit_plan(section: TrainSection | RecoverSection, seed: int, task: Task) -> F
     """
     return FitPlan(
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
-        momentum=section.momentum, weight_decay=section.weight_decay, batch_size=section.batch_size,
-        augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
+        momentum=section.momentum, optimiser=section.optimiser, weight_decay=section.weight_decay,
+        batch_size=section.batch_size, augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),
         bn_l1=section.slim_l1 if isinstance(section, TrainSection) else 0.0, objective=objective(section.robust, task),
     )  # fmt: skip
 

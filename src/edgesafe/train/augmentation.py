@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgesafe.recipe.sections import Optimiser
 from edgesafe.train.mode import Mode
 from edgesafe.train.objective import Objective
 
@@ -47,7 +48,7 @@ def _constant(values: tuple[float, ...], device: str) -> Tensor:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """SGD with momentum; the rate is multiplied by gamma after each milestone epoch. And how the machine is used."""
+    """SGD with momentum, or AdamW; the rate is multiplied by gamma after each milestone epoch. And the mode."""
 
     epochs: int
     lr: float
@@ -60,6 +61,7 @@ class FitPlan:
     flip: bool
     seed: int  #: of order, augmentation and dropout
     mode: Mode = field(default_factory=Mode)
+    optimiser: Optimiser = Optimiser.SGD
     bn_l1: float = 0.0  #: weight of the L1 penalty on BatchNorm scales (network slimming, Liu et al. 2017)
     objective: Objective = field(default_factory=Objective)  #: the loss of a batch
 

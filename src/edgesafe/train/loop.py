@@ -22,6 +22,7 @@ from edgesafe.records import ImageSet
 from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epoch_seed, shared
 from edgesafe.train.checkpoints import Checkpoints, tensors_of, weights_of
 from edgesafe.train.mode import Mode, placed
+from edgesafe.train.optimiser import optimiser_of, restore, stored
 from edgesafe.train.steps import Examples, Replayed, Step
 from edgesafe.train.tasks import lesson_of
 
@@ -142,7 +143,7 @@ class Training:
         if len(data) < 2:
             raise RefusedError(f"{len(data)} training image", where="data", fix="BatchNorm needs at least two")
         self.plan, self._model, self._mode, self._checkpoints = plan, model, plan.mode, checkpoints
-        self._optimiser = torch.optim.SGD(trained, lr=plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay)
+        self._optimiser = optimiser_of(plan, trained)
         self._rows = _resume(model, self._optimiser, checkpoints)
         self._n = len(data)
         step = Step(model, self._optimiser, _examples(data, plan.mode), normalise, plan, masks)
@@ -225,12 +226,9 @@ def _finite(row: list[float], epoch: int) -> list[float]:
     return row
 
 
-def _state(model: nn.Module, optimiser: torch.optim.SGD, rows: list[list[float]]) -> bytes:
+def _state(model: nn.Module, optimiser: torch.optim.Optimizer, rows: list[list[float]]) -> bytes:
     tensors = {f"model.{name}": _stored(value) for name, value in model.state_dict().items()}
-    for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
-        momentum = optimiser.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[f"momentum.{position}"] = _stored(momentum)
+    tensors |= {f"optimiser.{name}": _stored(value) for name, value in stored(optimiser).items()}
     tensors["losses"] = torch.tensor(rows, dtype=torch.float64)
     return save_tensors(tensors)
 
@@ -240,15 +238,13 @@ def _stored(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _resume(model: nn.Module, optimiser: torch.optim.SGD, checkpoints: Checkpoints | None) -> list[list[float]]:
+def _resume(model: nn.Module, optimiser: torch.optim.Optimizer, checkpoints: Checkpoints | None) -> list[list[float]]:
     data = checkpoints.load() if checkpoints is not None else None
     tensors = tensors_of(data) if data is not None else {}
     if not tensors:
         return []
     model.load_state_dict(weights_of(tensors))
-    for position, parameter in enumerate(optimiser.param_groups[0]["params"]):
-        if f"momentum.{position}" in tensors:
-            momentum = torch.empty_like(parameter, requires_grad=False).copy_(tensors[f"momentum.{position}"])
-            optimiser.state[parameter]["momentum_buffer"] = momentum
+    prefix = "optimiser."
+    restore(optimiser, {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
     rows: list[list[float]] = tensors["losses"].tolist()
     return rows

@@ -47,7 +47,7 @@ class Step:
     def __init__(
         self,
         model: nn.Module,
-        optimiser: torch.optim.SGD,
+        optimiser: torch.optim.Optimizer,
         examples: Examples,
         normalise: Normalisation,
         plan: FitPlan,
