@@ -107,7 +107,7 @@ def draws(candidate: Evidence, base: Evidence, trials: int, total: int) -> dict[
             error = i.estimate - truth[name].estimate
             found.setdefault(name, []).append((error, i.low <= truth[name].estimate <= i.high, i.se))
         part = some.part({k for k in KEYS if k[1] == 5})
-        change = part.candidate.nll - part.baseline.nll
+        change = part.candidate.values["nll"] - part.baseline.values["nll"]
         i = part.interval(part.mean(change), part.mean_se(change), 0.95)
         want = truth["nll.severity.5"].estimate
         found.setdefault("nll", []).append((i.estimate - want, i.low <= want <= i.high, i.se))

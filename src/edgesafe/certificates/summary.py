@@ -82,6 +82,7 @@ def compare(
         baseline: certificates of what it is compared with.
         population: what the images stand for.
         confidence: of the intervals, two-sided.
+        task: what was asked of the files; None: a classification.
         agreement: False where `candidate` was certified beside another baseline, whose answers it was compared with.
 
     Raises:

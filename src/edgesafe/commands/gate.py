@@ -18,6 +18,7 @@ from edgesafe.recipe.shipped import Kind
 from edgesafe.records import (
     Comparison,
     Measurements,
+    Task,
     Verdict,
 )
 from edgesafe.study import signature
@@ -98,7 +99,7 @@ def _against(study: Study, baseline: str) -> dict[str, Measurements]:
         differences: dict[str, Comparison] = {}
         if variant != baseline:
             differences = summary.compare(evidence_files.from_bytes(study[variant].evidence_bytes()), reference)
-            differences |= _certified_differences(study[variant], study[baseline])
+            differences |= _certified_differences(study[variant], study[baseline], study.record.data.task)
         against = baseline if variant != baseline else None
         metrics = {k: v for k, v in measured.metrics.items() if k != "latency.ratio"}
         compared[variant] = measured.model_copy(
@@ -107,7 +108,7 @@ def _against(study: Study, baseline: str) -> dict[str, Measurements]:
     return compared
 
 
-def _certified_differences(candidate: Variant, baseline: Variant) -> dict[str, Comparison]:
+def _certified_differences(candidate: Variant, baseline: Variant, task: Task | None) -> dict[str, Comparison]:
     """Paired differences of the shares of certificates, for each set that both were certified for."""
     contents = candidate.certificates_bytes(), baseline.certificates_bytes()
     if contents[0] is None or contents[1] is None:
@@ -121,7 +122,7 @@ def _certified_differences(candidate: Variant, baseline: Variant) -> dict[str, C
         population = candidate.metrics[f"certified_accuracy.{part.id}"].population
         if population is not None and theirs.of(part.id) is not None:
             alone = dataclasses.replace(ours, sets=(part,))
-            differences |= certified.compare(alone, theirs, population, agreement=False)
+            differences |= certified.compare(alone, theirs, population, task=task, agreement=False)
     return differences
 
 

@@ -122,7 +122,7 @@ class Trainer:
 
         Variants of the seed that recover alike share it.
         """
-        plan = fit_plan(section, seed)
+        plan = fit_plan(section, seed, self.bundle.task)
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="tune", baseline=weights_hash(baseline), seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"tune-s{seed}", f"fit-{key[:16]}", key)
