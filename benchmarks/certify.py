@@ -17,7 +17,7 @@ import numpy as np
 
 from edgesafe.certificates import summary
 from edgesafe.certificates.certification import Work, certify_set
-from edgesafe.certificates.enumeration import Images, Plan
+from edgesafe.certificates.enumeration import Images, SetPlan
 from edgesafe.certificates.ids import parse
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.records import CertificateProvenance, Standing
@@ -61,7 +61,7 @@ def main() -> None:
             label, _, path = item.partition("=")
             file = OnnxClassifier(Path(path).read_bytes())
             origin = CertificateProvenance(onnx_sha256=file.sha256, test_sha256="", provider="CPU", runtime="")
-            plan = Plan(parse(name), complete=not asked.alone and number == 0, baseline=base)
+            plan = SetPlan(parse(name), complete=not asked.alone and number == 0, baseline=base)
             before = own_seconds(file, pixels)
             cpu, wall = time.process_time(), time.monotonic()
             one = certify_set(Work(file, images, origin, Nothing(), lambda _: None, asked.workers), plan)

@@ -15,7 +15,7 @@ from edgesafe.errors import IntegrityError, UsageError
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection
-from edgesafe.records import GateStatus, Standing
+from edgesafe.records import CertificateEngine, GateStatus, Standing
 from edgesafe.study import writer
 from edgesafe.study.study import Study, read
 
@@ -173,6 +173,19 @@ def test_a_file_is_certified_by_itself_and_beside_a_baseline(
     for metric in ("certified_accuracy.dead-line", "falsified.brightness=3"):
         assert alone.metrics[metric].estimate == done.metrics[metric].estimate
     assert not alone.differences
+
+
+def test_the_exact_line_is_followed_under_an_id_of_its_own(study: Path, tmp_path: Path) -> None:
+    model, out = study / "filter-r0.50-s0" / "model.onnx", tmp_path / "line"
+    arguments = ["certify", str(model), "--data", "digits", "--images", "5", "--out", str(out), "--set"]
+    assert cli.run([*arguments, "brightness=2", "--line"]) == 0
+    done = read(out)["candidate-s0"]
+    part = certificates(read(out), "candidate-s0").sets[0]
+    assert (part.id, part.engine) == ("line.brightness=2", CertificateEngine.LINE)
+    assert done.metrics["certified_accuracy.line.brightness=2"].estimate == float(
+        (part.standing == Standing.CERTIFIED).mean()
+    )
+    assert cli.run([*arguments, "shift=1", "--line"]) == 4  # no line of images
 
 
 def test_a_policy_gates_certificates(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
