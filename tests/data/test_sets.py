@@ -14,7 +14,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edgesafe import data
-from edgesafe.records import Task
 from edgesafe.data import (
     arrays,
     fetch,
@@ -23,6 +22,7 @@ from edgesafe.data import (
 )
 from edgesafe.errors import DataError, ExitCode
 from edgesafe.recipe.sections import DataSection
+from edgesafe.records import Task
 
 
 def test_digits_are_scikit_learns() -> None:
