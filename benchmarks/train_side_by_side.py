@@ -22,7 +22,7 @@ from torch import nn
 
 from edgesafe import data, models
 from edgesafe.files import atomic_write
-from edgesafe.recipe.sections import DataSection, Precision
+from edgesafe.recipe.sections import Arithmetic, DataSection
 from edgesafe.records import DataBundle
 from edgesafe.surgery import rebuild
 from edgesafe.train.augmentation import FitPlan, Normalisation
@@ -39,13 +39,13 @@ class Job:
     arch: str
     seed: int
     l1: float
-    precision: Precision
+    precision: Arithmetic
 
     @property
     def name(self) -> str:
         """Of its files."""
         slim = f"-slim{self.l1:g}" if self.l1 else ""
-        return f"{self.arch}{slim}{'-fp32' if self.precision is Precision.FP32 else ''}-s{self.seed}"
+        return f"{self.arch}{slim}{'-fp32' if self.precision is Arithmetic.FP32 else ''}-s{self.seed}"
 
     def plan(self, device: str, epochs: int, *, compiled: bool) -> FitPlan:
         """Its schedule: the study's, or in proportion."""
@@ -63,7 +63,7 @@ def jobs(texts: list[str]) -> Iterator[Job]:
         what, _, precision = what.partition("@")
         arch, _, l1 = what.partition("+")
         for seed in seeds.split(","):
-            yield Job(arch, int(seed), float(l1 or 0), Precision(precision or "bf16"))
+            yield Job(arch, int(seed), float(l1 or 0), Arithmetic(precision or "bf16"))
 
 
 class Run:

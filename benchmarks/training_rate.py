@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from edgesafe import models
-from edgesafe.recipe.sections import Precision
+from edgesafe.recipe.sections import Arithmetic
 from edgesafe.records import ImageSet
 from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.loop import Training
@@ -100,7 +100,7 @@ def main() -> None:
     bf16 = first.cuda or bf16_on_cpu()
     modes = [
         replace(first, precision=precision, channels_last=layout, compiled=compiled)
-        for precision in ((Precision.FP32, Precision.BF16) if bf16 else (Precision.FP32,))
+        for precision in ((Arithmetic.FP32, Arithmetic.BF16) if bf16 else (Arithmetic.FP32,))
         for layout in (True, False)
         for compiled in ((False, True) if args.compile else (False,))
     ]

@@ -45,7 +45,7 @@ class Study(study.Study):
         super().__init__(opened.root, opened.record, opened.variants, opened.index)
 
     def table(self, *metrics: str) -> list[dict[str, str | float | None]]:
-        """A row per variant, for `pandas.DataFrame` or a loop: id, status, label, ratio, seed and the metrics.
+        """A row per variant, for `pandas.DataFrame` or a loop: id, status, label, precision, ratio, seed, metrics.
 
         Args:
             *metrics: ids of metrics; none: accuracy, ECE, mPC, latency, size and parameters.
@@ -63,6 +63,7 @@ class Study(study.Study):
             numbers = {name: measured[name].estimate if name in measured else None for name in wanted}
             entry = variant.entry
             head = {"variant": variant.id, "status": variant.status.value, "label": entry.label}
+            head |= {"precision": entry.precision.value}
             rows.append({**head, "ratio": entry.ratio, "seed": entry.seed, **numbers})
         return rows
 

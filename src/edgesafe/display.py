@@ -19,7 +19,7 @@ from math import ceil, floor, log10
 
 from edgesafe import metrics
 from edgesafe.metrics import DECIMALS, Rule, value_range
-from edgesafe.records import GateStatus, Unit
+from edgesafe.records import GateStatus, Measurements, Unit
 
 __all__ = [
     "ABSENT",
@@ -46,6 +46,7 @@ __all__ = [
     "show",
     "show_limit",
     "size",
+    "slower",
     "terminal",
     "thousands",
     "title",
@@ -239,6 +240,18 @@ RULE_NOUNS = {
     Rule.MIN: "",
 }
 _LIMIT = re.compile(r"([\d.]+(?:[eE][+-]?\d+)?)\s*([A-Za-z%]*)")
+
+
+def slower(measured: Measurements) -> str:
+    """The warning that a file of another precision is slower than its fp32 sibling on this host; "" where it is not.
+
+    It is where the whole interval of `latency.ratio.sibling` lies above 1.
+    """
+    ratio = measured.metrics.get("latency.ratio.sibling")
+    if ratio is None or ratio.low is None or ratio.low <= 1.0:
+        return ""
+    factor = number(ratio.estimate, Unit.RATIO, digits=2)
+    return f"{measured.variant} is slower here than its fp32 sibling {measured.sibling}: {factor} times as long"
 
 
 def show_limit(text: str) -> str:

@@ -50,7 +50,6 @@ SEVERITIES = (1, 2, 3, 4, 5)
 FILE_SIZES = {
     "model.onnx": "size.onnx_bytes",
     "model.sparse.onnx": "size.sparse_onnx_bytes",
-    "model.int8.onnx": "size.int8_onnx_bytes",
 }
 
 #: Decimals shown of a number in the unit that people read (percent for fractions, kB for bytes).
@@ -157,7 +156,7 @@ _BY_CELL = tuple(
     for c in (*CORRUPTIONS, *EXTRA_CORRUPTIONS)
     for s in SEVERITIES
 )
-_INT8 = (Form(".int8", ", int8"),)
+_AND_SIBLING = (*_PLAIN, Form(".sibling", ", to the fp32 sibling"))  # of what is not fp32: the same weights in fp32
 _CORRUPTED = (*_PLAIN, *_BY_SEVERITY, *_BY_CORRUPTION)
 _EVERYWHERE = (*_CORRUPTED, Form(".calibrated", " after temperature"))
 
@@ -207,18 +206,18 @@ _PARAMETERS = {
 _FRACTION, _COUNT, _BYTES, _MS = Unit.FRACTION, Unit.COUNT, Unit.BYTES, Unit.MS
 _IMAGES, _RUNS, _EXACT = Basis.IMAGES, Basis.RUNS, Basis.EXACT
 _CATALOGUE = (
-    Quantity("accuracy", "Accuracy", _FRACTION, True, _IMAGES, (*_PLAIN, *_BY_CELL, *_INT8)),
+    Quantity("accuracy", "Accuracy", _FRACTION, True, _IMAGES, (*_PLAIN, *_BY_CELL)),
     Quantity("mpc", "mPC", _FRACTION, True, _IMAGES, _CORRUPTED),
-    Quantity("flips", "Flips", _FRACTION, False, _IMAGES, paired=True),
-    Quantity("ece_em10_top1", "ECE", _FRACTION, False, _IMAGES, (*_EVERYWHERE, *_INT8), is_ece=True),
-    Quantity("nll", "NLL", Unit.NATS, False, _IMAGES, (*_EVERYWHERE, *_INT8)),
-    Quantity("brier", "Brier score", Unit.SCORE, False, _IMAGES, (*_EVERYWHERE, *_INT8)),
+    Quantity("flips", "Flips", _FRACTION, False, _IMAGES, _AND_SIBLING, paired=True),
+    Quantity("ece_em10_top1", "ECE", _FRACTION, False, _IMAGES, _EVERYWHERE, is_ece=True),
+    Quantity("nll", "NLL", Unit.NATS, False, _IMAGES, _EVERYWHERE),
+    Quantity("brier", "Brier score", Unit.SCORE, False, _IMAGES, _EVERYWHERE),
     Quantity("aurc", "AURC", Unit.SCORE, False, _IMAGES, _EVERYWHERE),
     Quantity("mce", "MCE", _FRACTION, False, _IMAGES, _EVERYWHERE),
     Quantity("ece_classwise", "Classwise ECE", _FRACTION, False, _IMAGES, _EVERYWHERE),
     Quantity(
         "high_conf_error@<confidence>", "Wrong above <confidence> confidence", _FRACTION, False, _IMAGES,
-        (*_EVERYWHERE, *_INT8),
+        _EVERYWHERE,
     ),
     Quantity("certified_accuracy.<set>", "Certified accuracy, <set>", _FRACTION, True, _IMAGES),
     Quantity("falsified.<set>", "Falsified, <set>", _FRACTION, False, _IMAGES),
@@ -230,11 +229,10 @@ _CATALOGUE = (
     Quantity("latency.p50_ms", "Latency, median", _MS, False, _RUNS, comparable=False),
     Quantity("latency.p90_ms", "Latency, 90th percentile", _MS, False, _RUNS, comparable=False),
     Quantity("latency.min_ms", "Latency, minimum", _MS, False, _EXACT, comparable=False),
-    Quantity("latency.ratio", "Latency ratio", Unit.RATIO, False, _RUNS, paired=True),
+    Quantity("latency.ratio", "Latency ratio", Unit.RATIO, False, _RUNS, _AND_SIBLING, paired=True),
     Quantity("memory.peak_bytes", "Peak memory", _BYTES, False, _EXACT),
     Quantity("size.onnx_bytes", "ONNX file", _BYTES, False, _EXACT),
     Quantity("size.sparse_onnx_bytes", "Sparse ONNX file", _BYTES, False, _EXACT),
-    Quantity("size.int8_onnx_bytes", "int8 ONNX file", _BYTES, False, _EXACT),
     Quantity("size.params", "Parameters", _COUNT, False, _EXACT),
     Quantity("macs", "MACs", _COUNT, False, _EXACT),
     Quantity("sparsity", "Sparsity", _FRACTION, True, _EXACT),

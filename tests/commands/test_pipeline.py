@@ -361,12 +361,12 @@ assert edgesafe.gate(*sys.argv[1:]) == first
     subprocess.run([sys.executable, "-c", code, str(study), str(policy)], check=True)
 
 
-def test_budgets_steps_and_int8(tmp_path: Path) -> None:
+def test_budgets_and_steps(tmp_path: Path) -> None:
     blocks = (
         'compress=[{method="filter", budget={macs=0.6}, round_to=4},'
         ' {method="filter", label="slow", ratios=[0.5], steps=2, ranking="global", criterion="taylor", round_to=4}]'
     )
-    wanted = parsing.load(None, [*TINY, blocks, "export.int8=true", "evaluate.corruptions=none"])
+    wanted = parsing.load(None, [*TINY, blocks, "evaluate.corruptions=none"])
     study = compress.compress(wanted, tmp_path / "s")
     baseline, budget = study["baseline-s0"].record, study["filter-macs0.6-s0"].record
     assert baseline.macs is not None
@@ -377,6 +377,3 @@ def test_budgets_steps_and_int8(tmp_path: Path) -> None:
     slow = study["slow-r0.50-s0"].record
     assert slow.surgery is not None
     assert any("steps" in note for note in slow.surgery.notes)
-    metrics = study["slow-r0.50-s0"].measurements.metrics
-    assert metrics["size.int8_onnx_bytes"].estimate < metrics["size.onnx_bytes"].estimate
-    assert abs(metrics["accuracy.int8"].estimate - metrics["accuracy"].estimate) < 0.2

@@ -103,12 +103,12 @@ def test_layouts_differ_in_rounding_only() -> None:
 
 @BF16
 def test_bf16_learns_as_well_with_weights_and_statistics_in_float32() -> None:
-    model, losses = trained(Mode(precision=mode.Precision.BF16))
+    model, losses = trained(Mode(precision=mode.Arithmetic.BF16))
     _, exact = trained(Mode())
     assert losses == pytest.approx(exact, rel=0.1)
     assert losses != exact
     assert {value.dtype for value in model.state_dict().values()} == {torch.float32, torch.int64}
-    again, _ = trained(Mode(precision=mode.Precision.BF16))
+    again, _ = trained(Mode(precision=mode.Arithmetic.BF16))
     assert same(model, again)
 
 
@@ -118,7 +118,7 @@ def test_accuracy_in_bf16_is_that_in_float32_where_answers_are_clear() -> None:
     exact = loop.accuracy(model, images(), NORMAL)
     assert exact > 0.9
     assert math.isclose(
-        loop.accuracy(model, images(), NORMAL, Mode(precision=mode.Precision.BF16)), exact, abs_tol=0.05
+        loop.accuracy(model, images(), NORMAL, Mode(precision=mode.Arithmetic.BF16)), exact, abs_tol=0.05
     )
 
 
@@ -142,7 +142,7 @@ def test_a_gpu_is_taken_where_there_is_one_unless_the_recipe_says_cpu(monkeypatc
 def test_a_mode_says_all_that_the_weights_depend_on() -> None:
     names = {
         Mode().name, Mode(channels_last=False).name, Mode(compiled=True).name,
-        Mode(precision=mode.Precision.BF16).name,
+        Mode(precision=mode.Arithmetic.BF16).name,
     }  # fmt: skip
     assert len(names) == 4
     assert Mode().record() == TrainingMode(
@@ -177,8 +177,8 @@ def test_compiled_kernels_learn_alike_and_a_missing_compiler_is_one_line(monkeyp
 
 
 @GPU
-@pytest.mark.parametrize("precision", list(mode.Precision))
-def test_a_gpu_repeats_itself_and_agrees_with_the_cpu(precision: mode.Precision) -> None:
+@pytest.mark.parametrize("precision", list(mode.Arithmetic))
+def test_a_gpu_repeats_itself_and_agrees_with_the_cpu(precision: mode.Arithmetic) -> None:
     how = Mode("cuda:0", precision)
     model, losses = trained(how)
     again, _ = trained(how)

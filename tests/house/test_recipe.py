@@ -55,7 +55,7 @@ lr = 0.001
 opset = 18
 sparse = true
 temperature = true
-int8 = false
+precisions = ["fp32"]
 [evaluate]
 corruptions = "all"
 severities  = [1, 2, 3, 4, 5]

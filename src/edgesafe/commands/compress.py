@@ -17,6 +17,7 @@ from torch import nn
 
 from edgesafe import data, models
 from edgesafe.commands import estimate
+from edgesafe.deploy.template import Templates
 from edgesafe.errors import RefusedError
 from edgesafe.files import sha256_file
 from edgesafe.models import count
@@ -30,6 +31,7 @@ from edgesafe.records import (
     Lineage,
     Measurement,
     Recovery,
+    Role,
     StudyRecord,
     VariantEntry,
     VariantRecord,
@@ -37,7 +39,7 @@ from edgesafe.records import (
 )
 from edgesafe.stages import certify, counts, export, lighting, measure, observe, prune, timing
 from edgesafe.stages.baseline import Baselines
-from edgesafe.stages.export import Exported, ExportOrder
+from edgesafe.stages.export import Exported, ExportOrder, Source
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timing
@@ -89,7 +91,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
             try:
                 _make(run, plan)
             except RefusedError as refusal:
-                if plan.section is None:
+                if plan.role is Role.BASELINE:
                     raise
                 study.refuse(plan.id, str(refusal))
                 progress.note(f"  refused: {refusal}")
@@ -122,7 +124,8 @@ def _entry(plan: VariantPlan) -> VariantEntry:
     """The line of the index that a variant begins with."""
     return VariantEntry(
         id=plan.id, role=plan.role, label=plan.name.label, group=plan.name.group, method=plan.method,
-        ratio=plan.ratio, seed=plan.seed, baseline=plan.baseline, status=VariantStatus.PENDING,
+        ratio=plan.ratio, seed=plan.seed, baseline=plan.baseline, precision=plan.precision, sibling=plan.sibling,
+        status=VariantStatus.PENDING,
     )  # fmt: skip
 
 
@@ -137,6 +140,7 @@ class _Run:
     progress: Progress
     trainer: Trainer
     baselines: Baselines
+    templates: Templates
 
 
 def _run(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> _Run:
@@ -144,13 +148,19 @@ def _run(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, p
     basis = {"train": bundle.train.sha256, "mean": bundle.mean, "std": bundle.std, "inputs": study.record.inputs}
     familiar = recipe.model.weights is not None and recipe.data.validation_from == "train"
     trainer = Trainer(bundle, study, progress, basis, familiar)
-    return _Run(
-        recipe, bundle, bench, study, progress, trainer, Baselines(recipe.model, recipe.train, recipe.export, trainer)
-    )
+    baselines = Baselines(recipe.model, recipe.train, recipe.export, trainer)
+    return _Run(recipe, bundle, bench, study, progress, trainer, baselines, Templates())
 
 
 def _make(run: _Run, plan: VariantPlan) -> None:
-    """Make a variant: prune and recover the baseline's network, export it, write its record, and measure the file."""
+    """Make a variant's files, write its record, and measure its model.onnx."""
+    exported = _pruned_variant(run, plan) if plan.sibling is None else _converted_variant(run, plan, plan.sibling)
+    measure.measure(_measuring(run, plan), run.bench.open(exported.onnx))
+    run.study.finish(plan.id)
+
+
+def _pruned_variant(run: _Run, plan: VariantPlan) -> Exported:
+    """An fp32 variant: prune and recover the baseline's network, and export it."""
     model = run.baselines.of(plan.seed)
     pruned, recovery = None, None
     if plan.section is not None:
@@ -159,8 +169,24 @@ def _make(run: _Run, plan: VariantPlan) -> None:
         recovery = run.trainer.recover(model, pruned.masks, _recovery(run, plan, plan.section))
     exported = export.ship(model, _order(run, plan), Files(run.study, plan.id), plan.id)
     run.study.put_variant(_record(run, plan, model, pruned, recovery, exported))
-    measure.measure(_measuring(run, plan), run.bench.open(exported.onnx))
-    run.study.finish(plan.id)
+    return exported
+
+
+def _converted_variant(run: _Run, plan: VariantPlan, sibling: str) -> Exported:
+    """A variant of another precision: its fp32 sibling's file, converted. Nothing is pruned or trained again."""
+    entry = run.study.record.entry(sibling)
+    if entry is None or entry.status is not VariantStatus.DONE:
+        why = f"{entry.status.value}: {entry.reason}" if entry is not None else "not in the study"
+        raise RefusedError(f"its fp32 sibling '{sibling}' is {why}", where=plan.id, fix="mend that one first")
+    source = Source(sibling, run.study.file_bytes(sibling, MODEL), plan.precision)
+    exported = export.convert(source, _order(run, plan), Files(run.study, plan.id))
+    told = {
+        "id": plan.id, "precision": plan.precision, "conversion": exported.conversion, "surgery": None,
+        "artefacts": exported.artefacts, "parity": exported.parity, "temperature": exported.temperature,
+        "training": None, "recovery": None,
+    }  # fmt: skip
+    run.study.put_variant(run.study.variant(sibling).model_copy(update=told))
+    return exported
 
 
 # ------------------------------------------------------------------------------- what the recipe says to each stage
@@ -191,7 +217,7 @@ def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutc
         run.trainer.recover(step, None, _recovery(run, plan, section, name))
         return step
 
-    latency_ms = partial(prune.latency_ms, bundle, recipe.export, recipe.target)
+    latency_ms = partial(prune.latency_ms, bundle, recipe.export, recipe.target, run.templates)
     return prune.cut(model, section, plan.ratio, context, prune.Between(recovered, latency_ms))
 
 
@@ -204,7 +230,8 @@ def _recovery(run: _Run, plan: VariantPlan, section: CompressSection, name: str 
 def _order(run: _Run, plan: VariantPlan) -> ExportOrder:
     """The files that are to be exported of the variant, by recipe and method."""
     unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
-    return ExportOrder(run.recipe.export, run.bundle, unstructured, run.recipe.target.provider, run.bench.host.cores)
+    provider, cores = run.recipe.target.provider, run.bench.host.cores
+    return ExportOrder(run.recipe.export, run.bundle, unstructured, provider, cores, run.templates)
 
 
 def _record(
@@ -249,6 +276,7 @@ def _measuring(run: _Run, plan: VariantPlan) -> measure.MeasureOrder:
         progress=run.progress,
         variant=plan.id,
         baseline=plan.baseline,
+        sibling=plan.sibling,
         policy=run.recipe.policy_file if plan.baseline is not None else None,
         counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),
         certify=run.recipe.certify,
@@ -261,6 +289,8 @@ def _latency(run: _Run, plan: VariantPlan) -> dict[str, Measurement]:
     if not section.latency:
         return {}
     against = study.path(plan.baseline, MODEL) if plan.baseline is not None else None
+    sibling = study.path(plan.sibling, MODEL) if plan.sibling is not None else None
     protocol = Timing(target.threads, target.provider, section.latency_runs)
-    run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with the baseline")
-    return timing.latency(study.path(plan.id, MODEL), against, run.bundle.test.images[0], protocol)
+    beside = "the baseline" if plan.sibling in (None, plan.baseline) else "the baseline and the fp32 sibling"
+    run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")
+    return timing.latency(study.path(plan.id, MODEL), against, run.bundle.test.images[0], protocol, sibling=sibling)

@@ -23,7 +23,7 @@ from edgesafe.commands import results
 from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import Method, RecoverSection, RobustSection, TrainSection
-from edgesafe.records import DataBundle, Estimate
+from edgesafe.records import DataBundle, Estimate, Role
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.train import fit_plan
 from edgesafe.train.augmentation import Normalisation, shared
@@ -41,7 +41,7 @@ _EXPORT_S = 1.0  # exporting and checking a network, however small
 _EXPORT_LAYER_S = 0.03  # and for each layer of it
 _ROW_BYTES = 34  # of evidence.npz, for each image and cell
 _RECORD_BYTES = 150_000  # measurements.json and variant.json
-_FILES = 4  # weights, dense, sparse or int8, calibrated: each about as large as the weights
+_FILES = 4  # weights, dense, sparse, calibrated: each about as large as the weights
 
 
 _Kind = tuple[Mode, int, RobustSection]
@@ -183,17 +183,19 @@ def _seconds(run: Callable[[], object]) -> float:
 def _trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> list[TrainSection | RecoverSection]:
     """The sections of all trainings that are still to be done."""
     sections: list[TrainSection | RecoverSection] = []
-    if recipe.model.weights is None and any(plan.section is None for plan in plans):
+    if recipe.model.weights is None and any(plan.role is Role.BASELINE for plan in plans):
         sections.append(recipe.train)
-    return sections + [plan.section.recover or recipe.recover for plan in plans if plan.section is not None]
+    return sections + [
+        plan.section.recover or recipe.recover for plan in plans if plan.section is not None and plan.sibling is None
+    ]
 
 
 def _training_s(recipe: Recipe, plans: Sequence[VariantPlan], n: int, speed: _Speed) -> float:
     """Seconds of training baselines and of sparsity training, on n training images."""
     seconds = 0.0
     for seed in {plan.seed for plan in plans}:
-        mine = [plan for plan in plans if plan.seed == seed]
-        if recipe.model.weights is None and any(plan.section is None for plan in mine):
+        mine = [plan for plan in plans if plan.seed == seed and plan.sibling is None]
+        if recipe.model.weights is None and any(plan.role is Role.BASELINE for plan in mine):
             seconds += recipe.train.epochs * n * speed.training(recipe.train)
         for block in recipe.compress:
             if block.method is Method.CHANNEL and any(plan.section == block for plan in mine):
@@ -211,7 +213,7 @@ def _images(section: RecoverSection, n: int) -> int:
 
 def _recovery_s(recipe: Recipe, plan: VariantPlan, bundle: DataBundle, speed: _Speed) -> float:
     """Seconds of BatchNorm statistics, fine-tuning, and judging on the validation images, after each step."""
-    if plan.section is None:
+    if plan.section is None or plan.sibling is not None:
         return 0.0
     section = plan.section.recover or recipe.recover
     trained = section.epochs * _images(section, len(bundle.train))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesafe.commands.results import in_words
-from edgesafe.display import number, plus_minus, share, terminal, thousands
+from edgesafe.display import number, plus_minus, share, slower, terminal, thousands
 from edgesafe.recipe import shipped
 from edgesafe.records import Comparison, Fact, InitResult, Measurement, Measurements, PopulationKind, Unit
 
@@ -61,6 +61,9 @@ def print_study(study: Study) -> None:
     if measured:
         for line in (*_explanation(measured[0]), *_sampled(measured)):
             _line(console, line)
+    for each in measured:
+        if line := slower(each):
+            _line(console, f"warning: {line}")
     worse = [each.variant for each in measured if _temperature_hurts(each)]
     if worse:
         _line(

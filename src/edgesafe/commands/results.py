@@ -21,8 +21,8 @@ def of_study(command: str, study: Study, verdict: Verdict | None = None) -> Stud
     measured = study.measurements()
     rows = tuple(
         StudyRow(
-            id=entry.id, method=entry.method, ratio=entry.ratio, seed=entry.seed, status=entry.status,
-            reason=entry.reason,
+            id=entry.id, method=entry.method, ratio=entry.ratio, seed=entry.seed,
+            precision=entry.precision, status=entry.status, reason=entry.reason,
             metrics=measured[entry.id].metrics if entry.id in measured else {},
         )
         for entry in study.record.variants

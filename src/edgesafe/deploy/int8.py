@@ -3,6 +3,10 @@
 uint8 activations, because on x86 onnxruntime runs int8 ones slower than float32. Ranges are the smallest and largest
 values seen on calibration images (min-max); these must come from the training split. The file is not equal to the float
 one: measure it anew, and report flips. Bits of its outputs differ between processor families, too.
+
+Two things make such files slow where little is left of a layer, and are mended here (figures in docs/onnx.md): kernels
+that want channels in fours and sixteens get groups of pixels (`packing`, exact), and a small fully connected layer
+stays in float32, since handing it to the integer kernel takes longer than the layer.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -22,22 +27,40 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from edgesafe.deploy.graph import optimised, parse, strip
+from edgesafe.deploy.packing import pack
 from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
 
-__all__ = ["integer_convolutions", "quantise"]
+__all__ = ["Quantised", "integer_convolutions", "quantise"]
 
 _BATCH = 16  #: images per calibration run; ranges do not depend on it
+_SMALL = 65_536  #: weights of a fully connected layer that is not worth an integer kernel at batch 1
 
 
-def quantise(onnx_bytes: bytes, images: NDArray[np.uint8]) -> bytes:
+@dataclass(frozen=True)
+class Quantised:
+    """An int8 file, and which layers are not plainly quantised; layers by module path, such as "layer1.0.conv1".
+
+    Attributes:
+        onnx: the bytes.
+        float_layers: left in float32.
+        packed_layers: convolutions that take groups of pixels.
+    """
+
+    onnx: bytes
+    float_layers: tuple[str, ...]
+    packed_layers: tuple[str, ...]
+
+
+def quantise(onnx_bytes: bytes, images: NDArray[np.uint8], *, step: int = 16) -> Quantised:
     """Quantise a file that `export_onnx` made.
 
     Args:
         onnx_bytes: the float32 file; its input is uint8 (batch, H, W, C).
         images: uint8 (n, H, W, C) from the training split, some hundreds; ranges are read off these.
+        step: output channels that the target's int8 kernels take at a time; 1: no pixels are grouped.
 
     Returns:
-        The bytes of the int8 file: same input and output, deterministic, checked by `onnx.checker` in full.
+        The int8 file: same input and output, deterministic, checked by `onnx.checker` in full.
 
     Raises:
         NothingEvaluated: no images.
@@ -46,6 +69,8 @@ def quantise(onnx_bytes: bytes, images: NDArray[np.uint8]) -> bytes:
     """
     proto = parse(onnx_bytes)
     _require(proto, images)
+    layers = {node.name: _layer(node) for node in proto.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")}
+    small = _small(proto)
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "int8.onnx"
         quantize_static(
@@ -57,19 +82,33 @@ def quantise(onnx_bytes: bytes, images: NDArray[np.uint8]) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=small,
         )
         result = onnx.load(path)
     strip(result)
+    packed = pack(result, step=step)
     onnx.checker.check_model(result, full_check=True)
     data = cast("bytes", result.SerializeToString(deterministic=True))
     integer, total = integer_convolutions(data)
     if integer < total:
         raise RefusedError(
             f"{total - integer} of {total} convolutions would still run in float32",
-            where="model.int8.onnx",
-            fix="ship the float32 file",
+            where="model.onnx",
+            fix="ship the fp32 variant",
         )
-    return data
+    return Quantised(data, tuple(layers[name] for name in small), tuple(layers[name] for name in packed))
+
+
+def _small(proto: onnx.ModelProto) -> list[str]:
+    """Names of the fully connected layers that stay in float32."""
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in proto.graph.initializer}
+    dense = (node for node in proto.graph.node if node.op_type in ("Gemm", "MatMul"))
+    return [node.name for node in dense if sizes.get(node.input[1], _SMALL + 1) <= _SMALL]
+
+
+def _layer(node: onnx.NodeProto) -> str:
+    """The module path of a layer, as its weight is called."""
+    return str(node.input[1]).removeprefix("model.").removesuffix(".weight")
 
 
 def integer_convolutions(onnx_bytes: bytes) -> tuple[int, int]:

@@ -21,9 +21,9 @@ from torch import nn
 from edgesafe.deploy.export import PixelNet
 from edgesafe.errors import NonFiniteError, NothingEvaluated, ParityError
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.records import Parity
+from edgesafe.records import Agreement, Parity
 
-__all__ = ["ABSOLUTE", "ORDINARY", "RELATIVE", "check_files", "check_torch", "compare", "observe_files", "tolerance"]
+__all__ = ["ABSOLUTE", "ORDINARY", "RELATIVE", "agreement", "check_files", "check_torch", "compare", "tolerance"]
 
 ABSOLUTE = 1e-4  #: in logits
 ORDINARY = 100.0  #: the largest |logit| up to which it applies
@@ -145,26 +145,26 @@ def compare(
     )
 
 
-def observe_files(
-    a: bytes, b: bytes, images: NDArray[np.uint8], *, file: str = "model.int8.onnx", reference: str = "model.onnx"
-) -> Parity:
-    """How far file `a` is from its reference `b`, where it may differ (int8): nothing is refused but non-finite logits.
+def agreement(converted: bytes, source: bytes, images: NDArray[np.uint8]) -> Agreement:
+    """How far a file's logits are from those of the one that it was converted from; nothing is refused by the distance.
+
+    Args:
+        converted: an int8 or fp16 file.
+        source: the float32 file.
+        images: uint8 (n, H, W, C), real ones.
 
     Raises:
         ParityError: the files have other numbers of classes.
         NonFiniteError: either gives a NaN or an infinity.
         NothingEvaluated: no images.
     """
-    _require_images(images, file)
-    candidate, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
-    _require_comparable(wanted, candidate, file, reference)
-    return Parity(
-        file=file,
-        reference=reference,
-        max_abs_logit=float(np.abs(wanted.astype(np.float64) - candidate).max()),
-        argmax_agreement=float((wanted.argmax(axis=1) == candidate.argmax(axis=1)).mean()),
+    _require_images(images, "model.onnx")
+    got, wanted = OnnxClassifier(converted).logits(images), OnnxClassifier(source).logits(images)
+    _require_comparable(wanted, got, "model.onnx", "the fp32 sibling's model.onnx")
+    return Agreement(
+        max_abs_logit=float(np.abs(wanted.astype(np.float64) - got).max()),
+        argmax_agreement=float((wanted.argmax(axis=1) == got.argmax(axis=1)).mean()),
         n=len(wanted),
-        bit_equal=bool(np.array_equal(wanted, candidate)),
     )
 
 

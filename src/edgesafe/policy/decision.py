@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from statistics import NormalDist
 
-from edgesafe.display import WORST_FIRST, worst
+from edgesafe.display import WORST_FIRST, slower, worst
 from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
 from edgesafe.metrics import members
 from edgesafe.policy import looks, sentences, waivers
@@ -35,7 +35,7 @@ from edgesafe.policy.readings import (
     read,
     valid,
 )
-from edgesafe.policy.subjects import check, select, subject_of
+from edgesafe.policy.subjects import applicable, check, select, subject_of
 from edgesafe.records import (
     GateResult,
     GateStatus,
@@ -140,7 +140,9 @@ def decide(
         hashes[subject.id] = subject.candidate.onnx_sha256
         each = looks.each(policy, subject)
         judged.append((subject, each))
-        results += _judge(subject, gates, each, today, used)
+        rules, spared = applicable(subject, gates)
+        left_out += spared
+        results += _judge(subject, rules, each, today, used)
     overall, code = _overall(results)
     return Verdict(
         study=study.name,
@@ -155,6 +157,7 @@ def decide(
             *left_out,
             *looks.notes(judged, policy),
             *waivers.notes(policy, used, today),
+            *(f"warning: {text}" for subject, _ in judged if (text := slower(subject.candidate))),
             *_warnings(policy, results),
         ),
         candidates=hashes,

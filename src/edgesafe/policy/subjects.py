@@ -8,17 +8,22 @@ from fnmatch import fnmatchcase
 from edgesafe.errors import IntegrityError, NothingEvaluated, PolicyError, UsageError
 from edgesafe.metrics import nearest
 from edgesafe.policy.lock import corruption_sha256
-from edgesafe.policy.policy import Policy
+from edgesafe.policy.policy import Clause, Gate, Policy
 from edgesafe.policy.readings import Subject
 from edgesafe.records import (
     DataIdentity,
     Measurements,
+    Precision,
     StudyRecord,
     VariantEntry,
     VariantRecord,
 )
 
-__all__ = ["check", "select", "subject_of"]
+__all__ = ["applicable", "check", "select", "subject_of"]
+
+Rules = list[tuple[Gate, Clause]]
+
+_PARITY = "parity.max_abs_logit"
 
 
 def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[list[VariantEntry], list[str]]:
@@ -85,6 +90,23 @@ def subject_of(
         baseline_record=variants.get(base) if base is not None else None,
         distinct=1.0 if data.test_distinct is None else data.test_distinct / data.test_n,
     )
+
+
+def applicable(subject: Subject, rules: Rules) -> tuple[Rules, list[str]]:
+    """The rules that a subject is judged by, and a note about those left out.
+
+    Parity says that a file computes what the network computes. A file of another precision is not meant to: it is
+    judged by its own evidence. Where nothing else is asked, parity stays, and is MISSING.
+    """
+    record = subject.record
+    left = [rule for rule in rules if rule[0].metric != _PARITY]
+    if record is None or record.precision is Precision.FP32 or not left or len(left) == len(rules):
+        return rules, []
+    gates = ", ".join(dict.fromkeys(gate.id for gate, _ in rules if gate.metric == _PARITY))
+    kind = record.precision.value
+    return left, [
+        f"not asked of {subject.id}: {gates} ({kind} is not meant to give fp32's logits; its evidence counts)"
+    ]
 
 
 def check(subject: Subject, study: StudyRecord, policy: Policy) -> None:

@@ -29,6 +29,12 @@ from edgesafe.recipe.shipped import Kind
 __all__ = ["from_flags", "from_values", "load", "parse", "target"]
 
 
+#: Keys of earlier versions, and what to write now.
+_RETIRED = {
+    "export.int8": 'an int8 file is a variant of its own now: write export.precisions = ["fp32", "int8"]',
+}
+
+
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe (a path, or the name of one that ships; None: the quickstart) and apply `KEY=VALUE` overrides.
 
@@ -229,6 +235,8 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Recip
     key = ".".join(str(part) for part in first["loc"])
     place = f"{where}: {key}" if key else where
     more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    if key in _RETIRED:
+        return RecipeError(f"no longer a key{more}", where=place, fix=_RETIRED[key])
     if first["type"] == "extra_forbidden":
         known = _keys_at(root, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)

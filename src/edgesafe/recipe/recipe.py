@@ -24,7 +24,7 @@ from edgesafe.recipe.sections import (
     TrainSection,
 )
 from edgesafe.recipe.shipped import Kind
-from edgesafe.records import Name, Role
+from edgesafe.records import Name, Precision, Role
 from edgesafe.study import naming
 from edgesafe.study.naming import VariantName
 
@@ -109,15 +109,17 @@ class Recipe(Section):
 
 
 class VariantPlan(Section):
-    """One variant to make: the baseline if `section` is None."""
+    """One variant to make: of the unpruned network if `section` is None, converted from its sibling if not fp32."""
 
     name: VariantName
     ratio: float
     section: CompressSection | None = None
+    precision: Precision = Precision.FP32
+    sibling: str | None = None  #: not fp32: id of the fp32 variant that it is converted from
 
     @property
     def id(self) -> str:
-        """The id under which the study keeps the variant, such as "filter-r0.50-s0"."""
+        """The id under which the study keeps the variant, such as "filter-r0.50-int8-s0"."""
         return self.name.id
 
     @property
@@ -127,13 +129,13 @@ class VariantPlan(Section):
 
     @property
     def role(self) -> Role:
-        """BASELINE if nothing is removed, else CANDIDATE."""
-        return Role.BASELINE if self.section is None else Role.CANDIDATE
+        """BASELINE if nothing is removed or converted, else CANDIDATE."""
+        return Role.BASELINE if self.section is None and self.sibling is None else Role.CANDIDATE
 
     @property
     def baseline(self) -> str | None:
         """Id of the variant that it is compared with; None: it is a baseline itself."""
-        return None if self.section is None else naming.baseline(self.seed).id
+        return None if self.role is Role.BASELINE else naming.baseline(self.seed).id
 
     @property
     def method(self) -> str:
@@ -142,13 +144,25 @@ class VariantPlan(Section):
 
 
 def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
-    """All variants of a recipe in the order they are made: per seed the baseline, then block by block."""
+    """All variants of a recipe in the order they are made: per seed the baseline, then block by block.
+
+    Each is followed by the same network in the other precisions that the recipe asks for.
+    """
     plans: list[VariantPlan] = []
     for seed in recipe.seeds:
-        plans.append(VariantPlan(name=naming.baseline(seed), ratio=0.0))
+        plans += _precisions(recipe, VariantPlan(name=naming.baseline(seed), ratio=0.0))
         for block in recipe.compress:
-            plans += [VariantPlan(name=name, ratio=ratio, section=block) for name, ratio in _named(block, seed)]
+            for name, ratio in _named(block, seed):
+                plans += _precisions(recipe, VariantPlan(name=name, ratio=ratio, section=block))
     return tuple(plans)
+
+
+def _precisions(recipe: Recipe, plan: VariantPlan) -> list[VariantPlan]:
+    """An fp32 variant, and its siblings."""
+    others = [precision for precision in recipe.export.precisions if precision is not Precision.FP32]
+    return [plan] + [
+        plan.model_copy(update={"name": plan.name.at(each), "precision": each, "sibling": plan.id}) for each in others
+    ]
 
 
 def _named(block: CompressSection, seed: int) -> list[tuple[VariantName, float]]:

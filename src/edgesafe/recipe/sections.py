@@ -8,11 +8,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from edgesafe.records import Precision
 
 __all__ = [
     "CORRUPTIONS",
     "USN_CRITERIA",
+    "Arithmetic",
     "BudgetSection",
     "CertifySection",
     "CompressSection",
@@ -25,7 +28,6 @@ __all__ = [
     "ModeSection",
     "ModelSection",
     "Optimiser",
-    "Precision",
     "RecoverSection",
     "RobustSection",
     "Scope",
@@ -101,7 +103,7 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
-class Precision(StrEnum):
+class Arithmetic(StrEnum):
     """Arithmetic of a training's forward and backward passes; weights and BatchNorm statistics are always float32."""
 
     FP32 = "fp32"
@@ -179,7 +181,7 @@ class ModeSection(Section):
     """How a training uses the machine: part of [train] and of [recover]."""
 
     device: Device = Device.AUTO
-    precision: Precision = Precision.FP32
+    precision: Arithmetic = Arithmetic.FP32
     channels_last: bool = True  #: activations as NHWC in memory
     compile: bool = False  #: kernels by torch.compile; needs a C++ compiler, and a minute at the start
 
@@ -297,12 +299,20 @@ class TrainSection(TrainingSection):
 
 
 class ExportSection(Section):
-    """[export]: the opset, and which files are written beside model.onnx."""
+    """[export]: the opset, the precisions, and which files are written beside model.onnx."""
 
     opset: int = Field(default=18, ge=18, le=23)  #: the exporter writes no lower opset, whatever one asks
     sparse: bool = True  #: method weight: also model.sparse.onnx
     temperature: bool = True  #: also model.calibrated.onnx, with a temperature fitted on validation images
-    int8: bool = False  #: also model.int8.onnx: static QDQ, uint8 activations, ranges from training images
+    precisions: tuple[Precision, ...] = (Precision.FP32,)  #: each one a variant: fp32 always, int8, fp16
+    calibration_images: int = Field(default=512, ge=1, le=100_000)  #: training images that int8 ranges are read off
+
+    @field_validator("precisions")
+    @classmethod
+    def _with_fp32(cls, given: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if Precision.FP32 not in given or len(set(given)) < len(given):
+            raise ValueError('name each precision once, and "fp32": the others are converted from it')
+        return tuple(precision for precision in Precision if precision in given)
 
 
 class EvaluateSection(Section):

@@ -37,6 +37,7 @@ from edgesafe.records.measurements import (
     Unit,
 )
 from edgesafe.records.names import Name
+from edgesafe.records.precision import Agreement, Conversion, Precision, RangeMethod
 from edgesafe.records.provenance import (
     CorruptionIdentity,
     DirectoryCorruptions,
@@ -78,6 +79,7 @@ from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 
 __all__ = [
     "MOST_KEYPOINTS",
+    "Agreement",
     "Artefact",
     "BaselineTraining",
     "BenchResult",
@@ -96,6 +98,7 @@ __all__ = [
     "CheckLine",
     "CommandResult",
     "Comparison",
+    "Conversion",
     "CorruptionIdentity",
     "DataBundle",
     "DataIdentity",
@@ -127,8 +130,10 @@ __all__ = [
     "Parity",
     "Population",
     "PopulationKind",
+    "Precision",
     "Proof",
     "Provenance",
+    "RangeMethod",
     "Record",
     "Recovery",
     "Role",

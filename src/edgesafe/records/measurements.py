@@ -132,3 +132,5 @@ class Measurements(Record):
     host: Host
     metrics: dict[str, Measurement]
     differences: dict[str, Comparison] = Field(default_factory=dict)
+    sibling: Name | None = None  #: not fp32: id of the fp32 variant with the same weights
+    sibling_differences: dict[str, Comparison] = Field(default_factory=dict)  #: candidate minus sibling

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from edgesafe.records.base import Record
 from edgesafe.records.measurements import Measurement
+from edgesafe.records.precision import Precision
 from edgesafe.records.study import VariantStatus
 from edgesafe.records.verdict import Verdict
 
@@ -42,6 +43,7 @@ class StudyRow(Record):
     method: str
     ratio: float
     seed: int
+    precision: Precision = Precision.FP32
     status: VariantStatus
     reason: str = ""
     metrics: dict[str, Measurement] = Field(default_factory=dict)

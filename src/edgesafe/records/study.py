@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from edgesafe.records.base import Record
 from edgesafe.records.data import DataIdentity
 from edgesafe.records.names import Name
+from edgesafe.records.precision import Precision
 
 __all__ = ["Host", "Role", "StudyRecord", "VariantEntry", "VariantStatus"]
 
@@ -50,6 +51,8 @@ class VariantEntry(Record):
     ratio: float
     seed: int
     baseline: Name | None = None  #: id of the variant that it is compared with
+    precision: Precision = Precision.FP32
+    sibling: Name | None = None  #: not fp32: id of the fp32 variant that it was converted from
     status: VariantStatus
     reason: str = ""  #: refused: the error message
     digest: str = ""  #: hash over the variant's reproducible files
@@ -86,7 +89,17 @@ class StudyRecord(Record):
         for entry in self.variants:
             if entry.baseline is not None and entry.baseline not in baselines:
                 raise ValueError(f"'{entry.id}' is compared with '{entry.baseline}', which is no baseline of the study")
+            self._require_sibling(entry)
         return self
+
+    def _require_sibling(self, entry: VariantEntry) -> None:
+        """An fp32 variant has no sibling; any other has one, which is fp32 and has its seed."""
+        if entry.sibling is None and entry.precision is Precision.FP32:
+            return
+        sibling = self.entry(entry.sibling) if entry.sibling is not None else None
+        paired = sibling is not None and sibling.precision is Precision.FP32 and sibling.seed == entry.seed
+        if not paired or entry.precision is Precision.FP32:
+            raise ValueError(f"'{entry.id}' is {entry.precision.value} and its fp32 sibling '{entry.sibling}'")
 
     def entry(self, variant_id: str) -> VariantEntry | None:
         """The entry of that id, or None."""

@@ -9,6 +9,7 @@ from pydantic import Field
 from edgesafe.records.base import Record
 from edgesafe.records.inputs import InputRecord
 from edgesafe.records.names import Name
+from edgesafe.records.precision import Conversion, Precision
 from edgesafe.records.surgery import SurgeryRecord
 
 __all__ = [
@@ -122,6 +123,8 @@ class VariantRecord(Record):
     num_classes: int
     input_shape: tuple[int, int, int]  #: (H, W, C)
     model_args: dict[str, Any] = Field(default_factory=dict)
+    precision: Precision = Precision.FP32
+    conversion: Conversion | None = None  #: from the fp32 sibling, whose record says what was removed; None: it is fp32
     surgery: SurgeryRecord | None = None
     artefacts: tuple[Artefact, ...] = ()
     parity: tuple[Parity, ...] = ()

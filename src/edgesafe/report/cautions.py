@@ -1,15 +1,15 @@
-"""What a reader must be told: a temperature that did not help, corrupted images that were sampled."""
+"""What a reader must be told: a temperature that did not help, a sample of images, a conversion that slowed down."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgesafe.display import clean
+from edgesafe.display import clean, slower
 from edgesafe.records import PopulationKind, VariantRecord
 from edgesafe.report.view import Group, View
 
-__all__ = ["TemperatureCaution", "sampled_note", "temperature_caution"]
+__all__ = ["TemperatureCaution", "sampled_note", "slower_note", "temperature_caution"]
 
 _RAW, _CALIBRATED = "ece_em10_top1", "ece_em10_top1.calibrated"
 _NAMED = 8  # variants named in the text; the tables have all
@@ -69,6 +69,20 @@ def sampled_note(view: View, groups: Sequence[Group]) -> str | None:
         "other numbers over corrupted images are then about this fixed benchmark (what measuring all of it would "
         "give), not about new images."
     )
+
+
+def slower_note(view: View, groups: Sequence[Group]) -> str | None:
+    """Which files of other precisions are slower than their fp32 siblings on the host; None: none."""
+    lines = [
+        text
+        for g in groups
+        for v in g.members
+        if (m := view.measurements.get(v.id)) is not None and (text := slower(m))
+    ]
+    if not lines:
+        return None
+    more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    return clean("; ".join(lines[:_NAMED])) + more + ". They are smaller; ship them for their size alone."
 
 
 def _line(variant: VariantRecord, before: float, after: float) -> str:

@@ -13,7 +13,7 @@ from edgesafe.display import ABSENT, WORST_FIRST, clean
 from edgesafe.records import Verdict
 from edgesafe.report import figures, lines, tables
 from edgesafe.report.basis import basis_table
-from edgesafe.report.cautions import sampled_note, temperature_caution
+from edgesafe.report.cautions import sampled_note, slower_note, temperature_caution
 from edgesafe.report.certificates import certificates_part
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
 from edgesafe.report.forest import forest
@@ -187,6 +187,8 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "quality": tables.quality_table(view, groups),
         "cost_table": tables.cost_table(view, groups),
         "differences": tables.differences_table(view, groups),
+        "siblings": tables.siblings_table(view, groups),
+        "slower": slower_note(view, groups),
         "basis": basis_table(view, groups),
         "unfinished": tables.unfinished_table(view),
         "paper": [

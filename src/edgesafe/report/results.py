@@ -14,18 +14,20 @@ from edgesafe.display import ABSENT, STATUS, clean, markdown, number, size
 from edgesafe.records import (
     Artefact,
     Comparison,
+    Conversion,
     DataIdentity,
     GateStatus,
     Host,
     Lineage,
     Measurement,
     Parity,
+    Precision,
     Record,
     Temperature,
     VariantStatus,
     Verdict,
 )
-from edgesafe.report.cautions import sampled_note, temperature_caution
+from edgesafe.report.cautions import sampled_note, slower_note, temperature_caution
 from edgesafe.report.stats import BEST_RULE, BestGroup, shipped_bytes
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import interval, speed
@@ -52,13 +54,17 @@ class VariantResult(Record):
     params: int | None = None
     macs: int | None = None
     sparsity: float | None = None
+    precision: Precision = Precision.FP32
     baseline: str | None = None  #: what `differences` are against
+    sibling: str | None = None  #: what `sibling_differences` are against: the fp32 variant with the same weights
+    conversion: Conversion | None = None
     artefacts: tuple[Artefact, ...] = ()
     parity: tuple[Parity, ...] = ()
     temperature: Temperature | None = None
     lineage: Lineage | None = None
     measurements: dict[str, Measurement] = Field(default_factory=dict)
     differences: dict[str, Comparison] = Field(default_factory=dict)
+    sibling_differences: dict[str, Comparison] = Field(default_factory=dict)
     derived: dict[str, Measurement] = Field(default_factory=dict)  #: computed for the page from stored evidence
 
 
@@ -107,19 +113,30 @@ def _variants(view: View, groups: Sequence[Group], derived: Derived) -> tuple[Va
                     params=v.params,
                     macs=v.macs,
                     sparsity=v.sparsity,
+                    precision=v.precision,
                     baseline=m.baseline if m else None,
+                    sibling=m.sibling if m else None,
+                    conversion=v.conversion,
                     artefacts=v.artefacts,
                     parity=v.parity,
                     temperature=v.temperature,
                     lineage=v.lineage,
                     measurements=m.metrics if m else {},
                     differences=m.differences if m else {},
+                    sibling_differences=m.sibling_differences if m else {},
                     derived=dict(derived.get(v.id, {})),
                 )
             )
     out += [
         VariantResult(
-            id=e.id, group=e.group, method=e.method, ratio=e.ratio, seed=e.seed, status=e.status, reason=e.reason
+            id=e.id,
+            group=e.group,
+            method=e.method,
+            ratio=e.ratio,
+            seed=e.seed,
+            precision=e.precision,
+            status=e.status,
+            reason=e.reason,
         )
         for e in view.unfinished()
     ]
@@ -149,6 +166,7 @@ CSV_COLUMNS = (
     "method",
     "ratio",
     "seed",
+    "precision",
     "metric",
     "kind",
     "estimate",
@@ -181,11 +199,14 @@ def to_csv(view: View, groups: Sequence[Group], derived: Derived) -> str:
         if measured is None:
             continue
         head = [_guarded(view.study.record.name), _guarded(v.id), _guarded(v.method), repr(v.ratio), v.seed]
+        head.append(v.precision.value)
         all_of: list[tuple[str, Measurement | Comparison]] = [("value", m) for _, m in sorted(measured.metrics.items())]
         all_of += [("difference", d) for _, d in sorted(measured.differences.items())]
+        all_of += [("sibling difference", d) for _, d in sorted(measured.sibling_differences.items())]
         all_of += [("derived", m) for _, m in sorted(derived.get(v.id, {}).items())]
         for kind, m in all_of:
-            base = _guarded(measured.baseline or "") if kind == "difference" else ""
+            against = {"difference": measured.baseline, "sibling difference": measured.sibling}.get(kind)
+            base = _guarded(against or "")
             out.writerow(
                 [
                     *head,
@@ -248,6 +269,8 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
         out += ["", "Best: " + ", ".join(_md(b.group.label) for b in best) + ".", "", f"<sub>{BEST_RULE}</sub>"]
     if (note := sampled_note(view, groups)) is not None:
         out += ["", _md(note)]
+    if (note := slower_note(view, groups)) is not None:
+        out += ["", f"**Not faster.** {_md(note)}"]
     if (caution := temperature_caution(view, groups)) is not None:
         out += ["", f"**! {caution.head}** {caution.reason} {caution.advice}", ""]  # no user's text
         out += [f"- {_md(line)}" for line in caution.variants]

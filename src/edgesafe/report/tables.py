@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 from edgesafe import metrics
 from edgesafe.display import ABSENT, STATUS, clean, number, size, title
@@ -24,6 +26,7 @@ __all__ = [
     "layer_table",
     "provenance_table",
     "quality_table",
+    "siblings_table",
     "unfinished_table",
 ]
 
@@ -145,30 +148,51 @@ _DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_e
 
 def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
     """Paired differences to the baseline, marked worse or better where the interval leaves zero out, or None."""
-    rows, compared = [], [g for g in groups if not g.is_baseline]
-    wanted = [m for m in _DIFFERENCES if any(g.difference(view, m) is not None for g in compared)]
+    compared = [g for g in groups if not g.is_baseline]
+    flips = {g.key: g.difference(view, "flips") or g.value(view, "flips") for g in compared}
+    caption = "Each variant minus the baseline, on the same images and the same corrupted pixels"
+    return _paired_table(caption, [(g, partial(g.difference, view), flips[g.key]) for g in compared])
+
+
+def siblings_table(view: View, groups: Sequence[Group]) -> TablePart | None:
+    """Paired differences of files of other precisions to their fp32 siblings, and how fast they are; None: all fp32."""
+    compared = [g for g in groups if g.first.conversion is not None]
+    rows = [(g, partial(g.sibling_difference, view), g.sibling_difference(view, "flips")) for g in compared]
+    table = _paired_table("Each file of another precision minus its fp32 sibling: what the conversion alone did", rows)
+    ratios = [g.value(view, "latency.ratio.sibling") for g in compared]
+    if table is None or not any(ratios):
+        return table
+    cells = [(_MISSING, _MISSING) if ratio is None else (_td(ratio), Td(speed(ratio))) for ratio in ratios]
+    return replace(
+        table,
+        columns=(*table.columns, Heading("Latency ratio", "to the fp32 sibling"), Heading("Speed")),
+        rows=tuple((*row, *more) for row, more in zip(table.rows, cells, strict=True)),
+    )
+
+
+_Paired = tuple[Group, Callable[[str], Value | None], Value | None]
+
+
+def _paired_table(caption: str, compared: Sequence[_Paired]) -> TablePart | None:
+    """A row for each group: its paired difference in each metric that any has, and the flips. None: there are none."""
+    wanted = [m for m in _DIFFERENCES if any(difference(m) is not None for _, difference, _ in compared)]
     if not wanted:
         return None
-    changed = any(g.difference(view, "flips") or g.value(view, "flips") for g in compared)
-    for g in compared:
+    changed = any(flips for _, _, flips in compared)
+    rows = []
+    for g, difference, flips in compared:
         row = [Td(clean(g.label), f"mean of {len(g.members)} seeds" if len(g.members) > 1 else "")]
         for metric in wanted:
-            value = g.difference(view, metric)
+            value = difference(metric)
             row.append(
                 _MISSING if value is None else _judged(value, higher_is_better=metrics.get(metric).higher_is_better)
             )
-        flips = g.difference(view, "flips") or g.value(view, "flips")
         if changed:
             row.append(_td(flips))
         rows.append(tuple(row))
     flip_head = (Heading("Flips", "% of images"),) if changed else ()
     heads = (Heading("Variant"), *(Heading(f"Δ {title(m)}", _unit(m, percent="pp")) for m in wanted), *flip_head)
-    return TablePart(
-        "Each variant minus the baseline, on the same images and the same corrupted pixels",
-        heads,
-        tuple(rows),
-        "wide sticky",
-    )
+    return TablePart(caption, heads, tuple(rows), "wide sticky")
 
 
 def _judged(value: Value, *, higher_is_better: bool) -> Td:
@@ -260,8 +284,7 @@ def provenance_table(view: View) -> TablePart:
     for v in view.variants:
         measured = view.measurements.get(v.id)
         for a in v.artefacts:
-            proven = [_parity(p) for p in v.parity if p.file == a.file]
-            images = min((p.n for p in v.parity if p.file == a.file), default=0)
+            proven, images = _proven(v, a.file)
             rows.append(
                 (
                     Td(clean(v.id)),
@@ -278,6 +301,17 @@ def provenance_table(view: View) -> TablePart:
         rows.append((Td(clean(v.id)), Td("evidence"), rest, seen, rest))
     heads = ("Variant", "File", "Size", "SHA-256", "Parity")
     return TablePart("Files and their hashes", tuple(Heading(h) for h in heads), tuple(rows), "wide")
+
+
+def _proven(variant: VariantRecord, file: str) -> tuple[list[str], int]:
+    """What is known of a file beside what it came from, and on how many images."""
+    checks = [check for check in variant.parity if check.file == file]
+    if file == "model.onnx" and variant.conversion is not None:
+        seen = variant.conversion.agreement
+        same = f"{number(seen.argmax_agreement, Unit.FRACTION)} % of classes"
+        of = clean(variant.conversion.sibling)
+        return [f"not equal, converted from {of}: within {seen.max_abs_logit:.1e}, same {same}"], seen.n
+    return [_parity(check) for check in checks], min((check.n for check in checks), default=0)
 
 
 def _parity(parity: Parity) -> str:

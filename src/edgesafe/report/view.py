@@ -84,7 +84,9 @@ class View:
 
 
 def _check_finite(name: str, measured: Measurements) -> None:
-    both: Iterable[Measurement | Comparison] = (*measured.metrics.values(), *measured.differences.values())
+    both: Iterable[Measurement | Comparison] = (
+        *measured.metrics.values(), *measured.differences.values(), *measured.sibling_differences.values()
+    )  # fmt: skip
     for m in both:
         if not all(isfinite(x) for x in (m.estimate, m.low, m.high) if x is not None):
             raise NonFiniteError("not a finite number", where=f"{name}: {m.metric}", fix="measure it again")
@@ -175,6 +177,11 @@ class Group:
             if (m := view.measurements.get(v.id)) is not None and metric in m.differences
         ]
         return _pooled(metric, comparisons)
+
+    def sibling_difference(self, view: View, metric: str) -> Value | None:
+        """The paired difference to the fp32 siblings over the seeds that have it; None where these are fp32."""
+        measured = [m for v in self.members if (m := view.measurements.get(v.id)) is not None]
+        return _pooled(metric, [m.sibling_differences[metric] for m in measured if metric in m.sibling_differences])
 
     def status(self, view: View) -> GateStatus | None:
         """The worst of its gates of level "error" over all seeds; None: not gated."""

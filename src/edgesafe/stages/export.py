@@ -1,42 +1,47 @@
-"""The files of a variant: exported, proven equal to what they came from, and only then written."""
+"""The files of a variant: exported or converted, proven to be what they came from, and only then written."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
 from edgesafe import data
 from edgesafe.deploy import (
     export,
+    fp16,
     int8,
     parity,
     sparse,
     temperature,
     transport,
 )
+from edgesafe.deploy.template import Templates
+from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.metrics import temperature as temperature_fit
 from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import ExportSection
 from edgesafe.records import (
     Artefact,
+    Conversion,
     DataBundle,
     Parity,
+    Precision,
+    RangeMethod,
     Temperature,
 )
 from edgesafe.study.writer import Files
 from edgesafe.surgery import rebuild
 
-__all__ = ["ExportOrder", "Exported", "ship"]
+__all__ = ["ExportOrder", "Exported", "Source", "convert", "ship"]
 
 _PARITY_IMAGES = 512  # validation images on which torch and onnxruntime must agree
-_CALIBRATION_IMAGES = 512  # training images from which int8 ranges are read
 
 
 @dataclass(frozen=True)
 class ExportOrder:
-    """The files that `ship` is asked to make of a network.
+    """The files that are to be made of a network.
 
     Attributes:
         section: the recipe's [export].
@@ -44,6 +49,7 @@ class ExportOrder:
         sparse: the variant is unstructured: store it sparse, too.
         provider: execution provider.
         threads: of onnxruntime, for the temperature's logits.
+        templates: graphs of the study's networks that were exported before.
     """
 
     section: ExportSection
@@ -51,16 +57,33 @@ class ExportOrder:
     sparse: bool
     provider: str
     threads: int
+    templates: Templates = field(default_factory=Templates)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file of another precision is converted from.
+
+    Attributes:
+        sibling: id of the fp32 variant.
+        onnx: its model.onnx, as it was hashed.
+        precision: what to convert it to.
+    """
+
+    sibling: str
+    onnx: bytes
+    precision: Precision
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The files of a variant and what was proven about them."""
+    """The files of a variant and what was proven about them; `conversion` where they were converted."""
 
     onnx: bytes
     artefacts: tuple[Artefact, ...]
     parity: tuple[Parity, ...]
     temperature: Temperature | None
+    conversion: Conversion | None = None
 
 
 def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Exported:
@@ -76,28 +99,65 @@ def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Ex
         ParityError: a file does not give the network's logits, or not the dense file's bits.
         EdgesafeError: the network cannot be exported.
     """
-    section, bundle = order.section, order.bundle
+    bundle = order.bundle
     images = bundle.validation.images[:_PARITY_IMAGES]
     height, width, channels = images.shape[1:]
     mean, std = bundle.mean, bundle.std
     write("model.safetensors", rebuild.save_bytes(model, sparse=order.sparse, metadata={"variant": variant}))
-    onnx = export.export_onnx(model, input_shape=(height, width, channels), mean=mean, std=std, opset=section.opset)
-    checks = [parity.check_torch(model, onnx, images, mean, std, "model.onnx")]
+    onnx = export.export_onnx(
+        model, input_shape=(height, width, channels), mean=mean, std=std, opset=order.section.opset,
+        templates=order.templates,
+    )  # fmt: skip
+    proven = parity.check_torch(model, onnx, images, mean, std, "model.onnx")
+    more, fitted = _written(onnx, order, write)
+    return Exported(onnx, tuple(write.artefacts), (proven, *more), fitted)
+
+
+def convert(source: Source, order: ExportOrder, write: Files) -> Exported:
+    """Convert the file of an fp32 variant to another precision. Nothing is pruned or trained again.
+
+    Args:
+        source: see `Source`.
+        order: see `ExportOrder`.
+        write: writes a file of the variant.
+
+    Raises:
+        RefusedError: a layer cannot be converted.
+        ParityError: the sparse file does not give the dense file's bits.
+        NonFiniteError: the file gives a NaN or an infinity.
+    """
+    bundle, told = order.bundle, {}
+    if source.precision is Precision.INT8:
+        ranged = data.first(bundle.train, order.section.calibration_images)
+        made = int8.quantise(source.onnx, ranged.images)
+        onnx = made.onnx
+        told = {
+            "images": len(ranged), "images_sha256": ranged.sha256, "ranges": RangeMethod.MIN_MAX,
+            "float_layers": made.float_layers, "packed_layers": made.packed_layers,
+        }  # fmt: skip
+    else:
+        onnx = fp16.convert(source.onnx)
+    seen = parity.agreement(onnx, source.onnx, bundle.validation.images[:_PARITY_IMAGES])
+    checks, fitted = _written(onnx, order, write)
+    conversion = Conversion(sibling=source.sibling, onnx_sha256=sha256_bytes(source.onnx), agreement=seen, **told)
+    return Exported(onnx, tuple(write.artefacts), checks, fitted, conversion)
+
+
+def _written(onnx: bytes, order: ExportOrder, write: Files) -> tuple[tuple[Parity, ...], Temperature | None]:
+    """Write model.onnx and what goes beside it; what was proven of the files beside it, and the temperature."""
+    section, checks = order.section, []
     write("model.onnx", onnx, compressed=transport.transport_bytes(onnx))
     if order.sparse and section.sparse:
         inflating = sparse.inflate(onnx)
         sparse.assert_folds(inflating)
+        images = order.bundle.validation.images[:_PARITY_IMAGES]
         checks.append(parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True))
         write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
-    if section.int8:
-        quantised = int8.quantise(onnx, data.first(bundle.train, _CALIBRATION_IMAGES).images)
-        checks.append(parity.observe_files(quantised, onnx, images, file="model.int8.onnx"))
-        write("model.int8.onnx", quantised, compressed=transport.transport_bytes(quantised))
-    calibrated = rules_of(bundle.task).calibrated
+    calibrated = rules_of(order.bundle.task).calibrated
     fitted = _fitted(onnx, order) if section.temperature and calibrated else None
     if fitted is not None:
         write("model.calibrated.onnx", temperature.fold(onnx, fitted.value))
-    return Exported(onnx, tuple(write.artefacts), tuple(checks), fitted)
+    return tuple(checks), fitted
 
 
 def _fitted(onnx: bytes, order: ExportOrder) -> Temperature:

@@ -6,7 +6,7 @@ Shared by `edgesafe compress` and `edgesafe evaluate`; free of torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgesafe.errors import ParityError, RefusedError
@@ -15,6 +15,7 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure import summary
 from edgesafe.measure.inference import independence
 from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.measure.tasks import rules_of
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import CertifySection
@@ -32,7 +33,7 @@ __all__ = ["MeasureOrder", "Metrics", "measure"]
 
 Metrics = dict[str, Measurement]
 
-_OTHER_FILES = {"calibrated": "model.calibrated.onnx", "int8": "model.int8.onnx"}
+_CALIBRATED = "model.calibrated.onnx"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class MeasureOrder:
         progress: told what happens.
         variant: id.
         baseline: id of what it is compared with; None: nothing.
+        sibling: id of the fp32 variant with the same weights, if it is not fp32 itself.
         policy: measure until this policy is decided; None: all, or the budget.
         no_baseline: gates of the policy that compare are left out on purpose.
         counted: metrics that do not come from images: sizes, latency.
@@ -57,6 +59,7 @@ class MeasureOrder:
     progress: Progress
     variant: str
     baseline: str | None
+    sibling: str | None = None
     policy: Path | None = None
     no_baseline: bool = False
     counted: Metrics = field(default_factory=dict)
@@ -65,9 +68,11 @@ class MeasureOrder:
 
     def reference(self) -> tuple[str, Evidence] | None:
         """Id and evidence of what the variant is compared with."""
-        if self.baseline is None:
-            return None
-        return self.baseline, evidence_files.from_bytes(self.study.evidence_bytes(self.baseline))
+        return None if self.baseline is None else (self.baseline, self.evidence_of(self.baseline))
+
+    def evidence_of(self, variant: str) -> Evidence:
+        """The evidence of another variant of the study."""
+        return evidence_files.from_bytes(self.study.evidence_bytes(variant))
 
 
 def measure(order: MeasureOrder, classifier: OnnxClassifier, known: Evidence | None = None) -> None:
@@ -88,8 +93,8 @@ def measure(order: MeasureOrder, classifier: OnnxClassifier, known: Evidence | N
     evidence = known or _evidence(order, classifier, reference, certified)
     written = order.study.put_file(order.variant, "evidence.npz", evidence_files.to_bytes(evidence))
     measured = _assembled(order, evidence, reference, written.sha256)
-    measured = certified.added_to(measured)
-    order.study.put_measurements(_with(measured, order.counted, _other_files(order, evidence)))
+    measured = _beside_sibling(order, evidence, certified.added_to(measured))
+    order.study.put_measurements(_with(measured, order.counted, _calibrated(order, evidence)))
 
 
 def _check(classifier: OnnxClassifier, order: MeasureOrder) -> None:
@@ -148,11 +153,13 @@ def _decided(
     records = {name: order.study.variant(name) for name in names}
     baseline = order.study.measurements(order.baseline) if order.baseline is not None else None
     asked = Judge(*judge.load(policy), order.study.record, records, baseline, order.no_baseline, order.progress.note)
-    asks_for_others = asked.names(*(f".{suffix}" for suffix in _OTHER_FILES))
+    asks_for_calibrated, asks_for_sibling = asked.names(".calibrated"), asked.names(".sibling")
 
     def decided(evidence: Evidence) -> bool:
         measured = certified.added_to(_assembled(order, evidence, reference, ""))
-        return asked(_with(measured, order.counted, _other_files(order, evidence) if asks_for_others else {}))
+        if asks_for_sibling:
+            measured = _beside_sibling(order, evidence, measured)
+        return asked(_with(measured, order.counted, _calibrated(order, evidence) if asks_for_calibrated else {}))
 
     return decided
 
@@ -185,30 +192,48 @@ def _assembled(
     )
 
 
-def _other_files(order: MeasureOrder, beside: Evidence) -> Metrics:
-    """The clean metrics of the files beside model.onnx, each measured on that file: `accuracy.int8`, `nll.calibrated`.
+def _beside_sibling(order: MeasureOrder, evidence: Evidence, measured: Measurements) -> Measurements:
+    """The measurements with the paired differences to the fp32 sibling's; none where the variant has no sibling.
+
+    Where the corrupted images of either were drawn by the baseline's margins, the clean images alone are compared: the
+    two saw different ones.
+    """
+    if order.sibling is None:
+        return measured
+    other = order.evidence_of(order.sibling)
+    if order.sibling == order.baseline:
+        differences = measured.differences
+    else:
+        pair = (evidence, other)
+        if any(is_drawn(each) for each in pair):
+            pair = (replace(evidence, cells={}), replace(other, cells={}))
+        differences = summary.compare(*pair)
+    metrics = dict(measured.metrics)
+    if "flips" in differences:
+        flips = summary.flips(evidence, other, population=order.bench.population)
+        metrics["flips.sibling"] = flips.model_copy(update={"metric": "flips.sibling"})
+    return measured.model_copy(
+        update={"sibling": order.sibling, "sibling_differences": differences, "metrics": metrics}
+    )
+
+
+def _calibrated(order: MeasureOrder, beside: Evidence) -> Metrics:
+    """The clean metrics of model.calibrated.onnx, measured on that file, such as `nll.calibrated`.
 
     Raises:
         ParityError: temperature scaling changed a prediction.
     """
-    measured: Metrics = {}
-    record = order.study.variant(order.variant)
-    for suffix, file in _OTHER_FILES.items():
-        if record.artefact(file) is None:
-            continue
-        classifier = order.bench.open(order.study.file_bytes(order.variant, file))
-        cell, logits = observe.clean(classifier, order.bench, beside.clean.index)
-        changed = int((logits.argmax(1) != beside.logits.argmax(1)).sum())
-        if suffix == "calibrated" and changed:
-            fix = "this is a defect of edgesafe: please report it"
-            raise ParityError(f"{changed} predictions changed", where=file, fix=fix)
-        beside_it = Evidence(cell, logits, beside.provenance, task=beside.task)
-        metrics = summary.summarise(beside_it, population=order.bench.population)
-        for name in rules_of(beside.task).other_files:
-            if (suffix, name) != ("calibrated", "accuracy"):  # which is model.onnx's, prediction by prediction
-                metric = f"{name}.{suffix}"
-                measured[metric] = metrics[name].model_copy(update={"metric": metric})
-    return measured
+    if order.study.variant(order.variant).artefact(_CALIBRATED) is None:
+        return {}
+    classifier = order.bench.open(order.study.file_bytes(order.variant, _CALIBRATED))
+    cell, logits = observe.clean(classifier, order.bench, beside.clean.index)
+    if changed := int((logits.argmax(1) != beside.logits.argmax(1)).sum()):
+        fix = "this is a defect of edgesafe: please report it"
+        raise ParityError(f"{changed} predictions changed", where=_CALIBRATED, fix=fix)
+    beside_it = Evidence(cell, logits, beside.provenance, task=beside.task)
+    found = summary.summarise(beside_it, population=order.bench.population)
+    wanted = {name: f"{name}.calibrated" for name in rules_of(beside.task).of_calibrated}
+    return {metric: found[name].model_copy(update={"metric": metric}) for name, metric in wanted.items()}
 
 
 def _with(measured: Measurements, *more: Metrics) -> Measurements:

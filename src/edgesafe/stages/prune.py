@@ -12,6 +12,7 @@ from torch import nn
 
 from edgesafe import data, prune
 from edgesafe.deploy import export
+from edgesafe.deploy.template import Templates
 from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.prune.budget import Budget, Resource, prune_to_budget
 from edgesafe.prune.schedule import prune_in_steps
@@ -74,12 +75,15 @@ def gradient_batches(bundle: DataBundle, normalise: Normalisation) -> Iterator[t
         yield normalise(images[start : start + 64]), labels[start : start + 64]
 
 
-def latency_ms(bundle: DataBundle, section: ExportSection, target: TargetSection, model: nn.Module) -> float:
+def latency_ms(
+    bundle: DataBundle, section: ExportSection, target: TargetSection, templates: Templates, model: nn.Module
+) -> float:
     """Median batch-1 latency of a network in ms, measured on its exported file on the target's threads."""
     height, width, channels = bundle.test.images.shape[1:]
     onnx = export.export_onnx(
-        model.eval(), input_shape=(height, width, channels), mean=bundle.mean, std=bundle.std, opset=section.opset
-    )
+        model.eval(), input_shape=(height, width, channels), mean=bundle.mean, std=bundle.std, opset=section.opset,
+        templates=templates,
+    )  # fmt: skip
     protocol = Timing(target.threads, target.provider, _TRIAL_RUNS)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(onnx)

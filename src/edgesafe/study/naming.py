@@ -1,4 +1,4 @@
-"""How variants are called: baseline-s0, filter-r0.50-s0, filter-macs0.6-s0, candidate-s0.
+"""How variants are called: baseline-s0, filter-r0.50-s0, filter-r0.50-int8-s0, filter-macs0.6-s0, candidate-s0.
 
 An id is the name of a group (what was done) and a seed. Ids are made here and nowhere else; nothing reads them, since
 what they say stands in the records.
@@ -7,8 +7,9 @@ what they say stands in the records.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from edgesafe.records import Precision
 from edgesafe.records.names import MAX_LENGTH
 
 __all__ = ["VariantName", "at_budget", "at_ratio", "baseline", "candidate", "cleaned"]
@@ -32,6 +33,12 @@ class VariantName:
     def id(self) -> str:
         """The variant's id, and the name of its directory."""
         return f"{self.group}-s{self.seed}"
+
+    def at(self, precision: Precision) -> VariantName:
+        """The name of the same network's variant in another precision: label "filter int8", "filter-r0.50-int8"."""
+        if precision is Precision.FP32:
+            return self
+        return replace(self, label=f"{self.label} {precision.value}", group=f"{self.group}-{precision.value}")
 
 
 def baseline(seed: int) -> VariantName:

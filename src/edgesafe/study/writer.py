@@ -44,7 +44,6 @@ REPRODUCIBLE = (
     "model.onnx",
     "model.sparse.onnx",
     "model.calibrated.onnx",
-    "model.int8.onnx",
     EVIDENCE,
     CERTIFICATES,
 )

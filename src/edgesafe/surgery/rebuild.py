@@ -106,6 +106,11 @@ def load_variant(variant_dir: Path) -> nn.Module:
 
     directory = Path(variant_dir)
     record = _read_record(directory / _RECORD_FILE)
+    if record.conversion is not None:
+        raise StoreError(
+            f"is {record.precision.value}: its network is that of its fp32 sibling", where=str(directory),
+            fix=f"load {directory.parent / record.conversion.sibling}",
+        )  # fmt: skip
     data = _read(directory / WEIGHTS_FILE)
     artefact = record.artefact(WEIGHTS_FILE)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"

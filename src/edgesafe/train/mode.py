@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesafe.errors import UsageError
-from edgesafe.recipe.sections import Device, ModeSection, Precision
+from edgesafe.recipe.sections import Arithmetic, Device, ModeSection
 from edgesafe.records import TrainingMode
 
 __all__ = ["Mode", "bf16_on_cpu", "choose", "placed"]
@@ -32,7 +32,7 @@ class Mode:
     """
 
     device: str = "cpu"
-    precision: Precision = Precision.FP32
+    precision: Arithmetic = Arithmetic.FP32
     channels_last: bool = True
     compiled: bool = False
 
@@ -58,7 +58,7 @@ class Mode:
 
     def autocast(self) -> AbstractContextManager[None]:
         """bfloat16 where the precision says so. Casts are not cached, so that CUDA graphs see every one."""
-        bf16 = self.precision is Precision.BF16
+        bf16 = self.precision is Arithmetic.BF16
         return torch.autocast("cuda" if self.cuda else "cpu", torch.bfloat16, enabled=bf16, cache_enabled=False)
 
     def lay(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def choose(section: ModeSection) -> Mode:
     if section.device is Device.CUDA and not available:
         raise UsageError("no CUDA device", where="device", fix='use device = "auto" or "cpu"')
     cuda = available and section.device is not Device.CPU
-    if section.precision is Precision.BF16 and not (torch.cuda.is_bf16_supported(False) if cuda else bf16_on_cpu()):
+    if section.precision is Arithmetic.BF16 and not (torch.cuda.is_bf16_supported(False) if cuda else bf16_on_cpu()):
         raise UsageError(
             f"this {'GPU' if cuda else 'CPU'} has no bfloat16 arithmetic", where="precision",
             fix='use precision = "fp32": emulated bfloat16 would only be slower',

@@ -50,7 +50,7 @@ class ClassificationRules(Rules):
     calibrated: ClassVar[bool] = True
     every_answer: ClassVar[bool] = False
     moving: ClassVar[frozenset[str]] = frozenset()
-    other_files: ClassVar[tuple[str, ...]] = ("accuracy", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
+    of_calibrated: ClassVar[tuple[str, ...]] = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
 
     def kind_of(self, outputs: NDArray[np.float32], where: str) -> Literal["logits", "probabilities"]:
         """Logits or probabilities, see `inputs.output_kind`."""

@@ -49,7 +49,7 @@ class KeypointRules(Rules):
     #: They shift what is shown by up to several px, each image otherwise (elastic, glass), or smear it along rays from
     #: the centre (zoom), so that the labels of the untouched image are not those of the corrupted one.
     moving: ClassVar[frozenset[str]] = frozenset({"elastic_transform", "glass_blur", "zoom_blur"})
-    other_files: ClassVar[tuple[str, ...]] = ("accuracy",)
+    of_calibrated: ClassVar[tuple[str, ...]] = ()
 
     @property
     def _tolerance(self) -> float:

@@ -52,7 +52,7 @@ class Rules(ABC):
         calibrated: whether a temperature can be fitted.
         every_answer: certificates need the answer to every image of a set, also after a violation.
         moving: the corruptions under which a label is no longer true, since they move what is in the image.
-        other_files: metrics of a file beside model.onnx, such as the int8 one.
+        of_calibrated: metrics of the file with the temperature folded in: those that it changes.
     """
 
     columns: ClassVar[Mapping[str, tuple[DTypeLike, int]]]
@@ -60,7 +60,7 @@ class Rules(ABC):
     calibrated: ClassVar[bool]
     every_answer: ClassVar[bool]
     moving: ClassVar[frozenset[str]]
-    other_files: ClassVar[tuple[str, ...]]
+    of_calibrated: ClassVar[tuple[str, ...]]
 
     def __init__(self, task: Task) -> None:
         """Take the task whose rules they are."""
