@@ -269,6 +269,18 @@ class Shuffled(nn.Module):
         return self.head(y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w))
 
 
+class Permuted(nn.Module):
+    """Channels picked by positions that are numbers in the forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(4, 8, 3)
+        self.head = Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.conv(F.relu(self.stem(x))[:, [3, 1, 9, 12]])))
+
+
 class OptionA(nn.Module):
     """Zero-padded shortcut in three spellings: "pad", "cat", "pool"."""
 

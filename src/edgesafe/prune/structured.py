@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +11,13 @@ from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext, PruneOutcome
 from edgesafe.prune.layer_table import record_of
 from edgesafe.prune.plan import Plan, make_plan
-from edgesafe.prune.select import Choice
+from edgesafe.prune.repair import differing_groups, failing_groups
 from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import Declined, Engine, EngineReason, Proof, SurgeryRecord
 from edgesafe.surgery.graph import cut
-from edgesafe.surgery.remove import remove
+from edgesafe.surgery.sizes import narrowed
 from edgesafe.surgery.units import ChannelGraph, ChannelGroup, channel_graph, keep_indices
-from edgesafe.surgery.verify import ForwardError, Surgery, evaluate, example_batch, prove_removed, require_runs
+from edgesafe.surgery.verify import ForwardError, Surgery, evaluate, example_batch, prove_removed
 
 __all__ = ["prune_structured"]
 
@@ -31,17 +30,7 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
     rewrites = _rewrite(base, context, inputs) if section.rewrite else ()
     graph = channel_graph(base, inputs) if rewrites else before
     plan = make_plan(base, graph, section, ratio, context, {})
-    try:
-        pruned, proof, declined = _operate(base, plan, inputs, engine=context.engine)
-    except ForwardError as error:
-        broken = _broken_groups(base, graph, plan, inputs)
-        if not broken:
-            raise
-        if len(broken) == len(plan.groups):
-            name = next(iter(broken)).name
-            raise SurgeryError(error.what, where=name, fix=error.fix) from error
-        plan = make_plan(base, graph, section, ratio, context, broken)
-        pruned, proof, declined = _operate(base, plan, inputs, engine=context.engine)
+    plan, (pruned, proof, declined) = _operate_on_what_survives(base, plan, section, ratio, context)
     after = channel_graph(pruned, inputs)
     record = record_of(model, pruned, plan, section, ratio, proof)
     _require_smaller(record, before, after)
@@ -100,37 +89,33 @@ def _operate(
     if engine:
         pruned, declined = cut(model, inputs, plan.graph, removals, keep)
     else:
-        pruned, declined = copy.deepcopy(model), EngineReason(cause=Declined.NOT_ASKED)
-        remove(pruned, keep)
+        pruned, declined = narrowed(model, plan.graph, keep), EngineReason(cause=Declined.NOT_ASKED)
     surgery = Surgery(model, pruned, plan.graph, keep, inputs, plan.widths.min_channels)
     return pruned, prove_removed(surgery), declined
 
 
-def _broken_groups(
-    model: nn.Module, graph: ChannelGraph, plan: Plan, inputs: tuple[Tensor, ...]
-) -> dict[ChannelGroup, str]:
-    """Groups whose removal the forward does not survive, each with the error it causes.
-
-    Halves are tried before single groups: of 100 groups, one that breaks is found in 14 forwards.
-    """
+def _operate_on_what_survives(
+    model: nn.Module, plan: Plan, section: CompressSection, ratio: float, context: PruneContext
+) -> tuple[Plan, tuple[nn.Module, Proof, EngineReason | None]]:
+    """Operate; what the forward does not survive, or what changes the function, is left alone and named in the plan."""
+    inputs = context.inputs()
     broken: dict[ChannelGroup, str] = {}
-
-    def search(choices: Sequence[Choice]) -> None:
-        keep = keep_indices(graph, tuple(unit for choice in choices for unit in choice.units))
-        pruned = copy.deepcopy(model)
-        remove(pruned, keep)
+    while True:
         try:
-            require_runs(pruned, inputs)
+            return plan, _operate(model, plan, inputs, engine=context.engine)
         except ForwardError as error:
-            if len(choices) == 1:
-                broken[choices[0].group] = error.what
-                return
-            middle = len(choices) // 2
-            search(choices[:middle])
-            search(choices[middle:])
-
-    search([choice for choice in plan.choices if choice.removed])
-    return broken
+            raised: SurgeryError = error
+            found = failing_groups(model, plan, inputs)
+        except SurgeryError as error:
+            raised = error
+            found = differing_groups(model, plan, inputs, plan.widths.min_channels)
+        if not found:
+            raise raised
+        if len(found) == len(plan.groups):
+            name = next(iter(found)).name
+            raise SurgeryError(raised.what, where=name, fix=raised.fix) from raised
+        broken |= found
+        plan = make_plan(model, plan.graph, section, ratio, context, broken)
 
 
 def _require_smaller(record: SurgeryRecord, before: ChannelGraph, after: ChannelGraph) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from edgesafe.records import Declined, EngineReason
 from edgesafe.surgery.propagation import DimensionRole, Slot
-from edgesafe.surgery.remove import owners, remove
+from edgesafe.surgery.remove import owners
+from edgesafe.surgery.sizes import narrowed, sizes_of
 from edgesafe.surgery.units import (
     ChannelGraph,
     ChannelGroup,
@@ -66,8 +67,13 @@ def cut(
     Returns:
         The network that torch-pruning cut, and None; or edgesafe's own slices, and why.
     """
-    sliced = copy.deepcopy(model)
-    remove(sliced, keep)
+    sliced = narrowed(model, graph, keep)
+    sizes = sizes_of(sliced)
+    if sizes != sizes_of(model):
+        path, names = next(iter(sizes.items()))
+        where = f"{path}.{next(iter(names))}" if path else next(iter(names))
+        detail = f"it does not set sizes that a forward reads from a module ({where})"
+        return sliced, EngineReason(cause=Declined.NOT_ASKED, layer=path, detail=detail)
     try:
         pruned = _cut_by_engine(model, inputs, graph, removals)
         _require_equal(pruned, sliced)

@@ -1,23 +1,37 @@
 """Channel labels: which removable channel each element of a tensor came from.
 
 A label tensor is int64 and has the shape of the tensor it describes. A positive label is an *atom*: one output channel
-of one layer (or one entry of a parameter). Labels <= 0 cannot be removed: `FIXED` (network inputs, constants) and
-`PADDING` (channels of zeros). Atoms that must be kept or removed together are merged in a union-find forest; an atom
-that must stay is frozen, with the reason.
+of one layer (or one entry of a parameter). Labels <= 0 cannot be removed: `FIXED` (network inputs, constants),
+`PADDING` (channels of zeros) and `SHARED` (one number expanded over channels, which fits any number of them). Atoms
+that must be kept or removed together are merged in a union-find forest; an atom that must stay is frozen, with the
+reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-__all__ = ["FIXED", "PADDING", "Atoms", "Cause", "Flag", "Reason", "squeeze_constant", "varying_dims"]
+__all__ = [
+    "FIXED",
+    "PADDING",
+    "SHARED",
+    "Atoms",
+    "Cause",
+    "Flag",
+    "Reason",
+    "compact",
+    "squeeze_constant",
+    "varying_dims",
+]
 
 FIXED = 0
 PADDING = -1
+SHARED = -2
 
 
 class Cause(StrEnum):
@@ -39,7 +53,7 @@ class Flag(StrEnum):
 
     ADD = "add"  #: an addition of two activations
     CONCAT = "concat"  #: a concatenation of channels
-    NORM = "norm"  #: a LayerNorm over channels
+    NORM = "norm"  #: a LayerNorm over channels, or another operation over all of them
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ class Atoms:
     frozen: dict[int, Reason] = field(default_factory=dict)
     flags: dict[int, set[Flag]] = field(default_factory=dict)
     ties: dict[int, str] = field(default_factory=dict)  #: what joined an atom with others of its own tensor
+    parts: dict[int, set[tuple[int, int]]] = field(default_factory=dict)  #: (cut, part of it) by atom
+    cuts: int = 0  #: tensors that were cut into parts by position
 
     def new(self, count: int) -> Tensor:
         """Add `count` atoms, each in a class of its own; int64 (count,)."""
@@ -112,7 +128,7 @@ class Atoms:
                     if inside:
                         self.ties.setdefault(x, f"{inside} at {place}")
                     self.parent[max(root_x, root_y)] = min(root_x, root_y)
-            elif max(x, y) > 0:
+            elif max(x, y) > 0 and min(x, y) != SHARED:
                 padded = min(x, y) == PADDING
                 what = "zero-padded channels" if padded else "the network input or a constant"
                 reason = Reason(Cause.PADDING if padded else Cause.CONSTANT, f"it meets {what} at {place}")
@@ -124,6 +140,46 @@ class Atoms:
         if rows.shape[1] > 1:
             self.union(rows, rows[:, :1], place, inside="an operation that mixes its channels")
         return rows[:, 0].clone()
+
+    def tie_along(self, labels: Tensor, dims: Iterable[int], place: str, inside: str) -> Tensor:
+        """Merge labels that differ in their index along `dims` only.
+
+        Args:
+            labels: int64, any shape.
+            dims: dimensions along which all must be kept or removed together.
+            place: where, for the reasons.
+            inside: what joins them.
+
+        Returns:
+            Labels of the same shape that do not vary along `dims`.
+        """
+        for dim in dims:
+            first = labels.narrow(dim, 0, 1)
+            self.union(labels, first, place, inside)
+            labels = first.expand(labels.shape)
+        return labels
+
+    def canonical(self, labels: Tensor) -> Tensor:
+        """The same labels with each atom replaced by the root of its class, constant dimensions expanded."""
+        (small,) = squeeze_constant(labels)
+        values, inverse = torch.unique(small, return_inverse=True)
+        roots = torch.tensor([self.root(v) if v > 0 else v for v in values.tolist()], dtype=torch.int64)
+        return compact(roots[inverse].view(small.shape).expand(labels.shape))
+
+    def cut(self, parts: Iterable[Tensor]) -> None:
+        """Remember that a tensor is cut by position into parts, each int64 labels."""
+        self.cuts += 1
+        for number, labels in enumerate(parts):
+            for atom in distinct(labels):
+                if atom > 0:
+                    self.parts.setdefault(atom, set()).add((self.cuts, number))
+
+    def root_parts(self) -> dict[int, frozenset[tuple[int, int]]]:
+        """The parts of cut tensors that each class lies in, by its root."""
+        parts: dict[int, set[tuple[int, int]]] = {}
+        for atom, own in self.parts.items():
+            parts.setdefault(self.root(atom), set()).update(own)
+        return {root: frozenset(own) for root, own in parts.items()}
 
     def frozen_roots(self) -> dict[int, Reason]:
         """Reason by root; where several, that of the smallest atom."""
@@ -168,6 +224,15 @@ def squeeze_others(labels: Tensor, keep: int) -> Tensor:
         if dim != keep % labels.dim() and labels.shape[dim] > 1 and labels.stride(dim) == 0:
             labels = labels.narrow(dim, 0, 1)
     return labels
+
+
+def compact(labels: Tensor) -> Tensor:
+    """The same labels with every dimension expanded (stride 0) along which they do not vary."""
+    shape, varying = labels.shape, varying_dims(labels)
+    for dim in range(labels.dim()):
+        if dim not in varying and labels.shape[dim] > 1:
+            labels = labels.narrow(dim, 0, 1)
+    return labels.expand(shape)
 
 
 def varying_dims(labels: Tensor) -> tuple[int, ...]:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgesafe.surgery.labels import Cause, Flag
-from edgesafe.surgery.propagation import DimensionRole, Tracer, unknown
+from edgesafe.surgery.labels import FIXED, Cause, varying_dims
+from edgesafe.surgery.propagation import DimensionRole, Tracer, fixed, unknown
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
 
 Args = Sequence[Any]
+FEW_GROUPS = 2  #: up to so many groups of a convolution, none is removed, but channels of each
 
 
 def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[str, Any], result: Any) -> None:
@@ -26,8 +27,10 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
         unknown(tracer, "convolution (with a computed weight)", func, args, kwargs, result)
         tracer.count_computed(_conv_macs(weight, x, result, transposed=transposed), result.shape[1], x.shape[1])
         return
-    channels = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (1, 0) if transposed else (0, 1)
+    if _along_channels(tracer, name, x, result, weight, groups):
+        return
+    channels = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     if groups == 1:
         out = tracer.slot(name, out_dim, result.shape[1], DimensionRole.OUT)
         tracer.slot(name, in_dim, len(channels), DimensionRole.IN, channels)
@@ -37,6 +40,8 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
         tracer.slot(name, 0, len(channels), DimensionRole.OUT, channels)
         tracer.groups[name] = groups
         out = rows[:, :1].expand(groups, result.shape[1] // groups).reshape(-1)
+    elif groups <= FEW_GROUPS and groups < min(len(channels), result.shape[1]):
+        out = _within_groups(tracer, name, channels, result.shape[1], groups)
     else:
         out = tracer.slot(name, 0, result.shape[1], DimensionRole.OUT)
         rows = torch.cat((channels.view(groups, -1), out.view(groups, -1)), dim=1)
@@ -44,9 +49,42 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
             rows, rows[:, -1:], tracer.place, inside="a grouped convolution" if groups < len(out) else ""
         )
         tracer.groups[name] = groups
+        tracer.use_size(groups, rows[:, 0], 0)
     _bias(tracer, bias, out)
     tracer.count(name, _conv_macs(weight, x, result, transposed=transposed))
     tracer.put(result, out.view(1, -1, *[1] * (result.dim() - 2)).expand(result.shape))
+
+
+def _within_groups(tracer: Tracer, name: str, channels: Tensor, width: int, groups: int) -> Tensor:
+    """A convolution of few groups: all stay, and each loses the same positions."""
+    rows = channels.view(groups, -1)
+    tracer.atoms.union(rows, rows[:1], tracer.place, inside="a grouped convolution")
+    tracer.slot(name, 1, rows.shape[1], DimensionRole.IN, rows[0])
+    out = tracer.slot(name, 0, width, DimensionRole.OUT)
+    rows = out.view(groups, -1)
+    tracer.atoms.union(rows, rows[:1], tracer.place, inside="a grouped convolution")
+    tracer.kept_groups[name] = groups
+    return out
+
+
+def _along_channels(tracer: Tracer, name: str, x: Tensor, result: Tensor, weight: Tensor, groups: int) -> bool:
+    """A convolution that slides over the channels (efficient channel attention); whether this one is."""
+    labels = tracer.canonical(x)
+    varying = varying_dims(labels)
+    if len(varying) != 1 or varying[0] < 2 or x.shape[1] != 1 or result.shape[1] != 1 or groups != 1:
+        return False
+    dim = varying[0]
+    vector = labels.movedim(dim, 0).flatten(1)[:, 0]
+    if result.shape[dim] == x.shape[dim]:
+        tracer.use_whole("convolution", [(0, dim, vector)], [(dim, vector)])
+    else:
+        tracer.freeze(labels, Cause.REDUCED, "a convolution slides over its channels")
+        labels = fixed(labels)
+    tracer.slot(name, 0, 1, DimensionRole.OUT, torch.full((1,), FIXED))
+    tracer.slot(name, 1, 1, DimensionRole.IN, torch.full((1,), FIXED))
+    tracer.count(name, _conv_macs(weight, x, result, transposed=False))
+    tracer.put(result, labels.narrow(dim, 0, 1).expand(result.shape) if labels.shape[dim] == 1 else labels)
+    return True
 
 
 def _conv_macs(weight: Tensor, x: Tensor, y: Tensor, *, transposed: bool) -> int:
@@ -72,13 +110,28 @@ def matmul(tracer: Tracer, name: str, func: Any, args: Args, kwargs: dict[str, A
         unknown(tracer, f"{name} (with a computed weight)", func, args, kwargs, result)
         tracer.count_computed(result.shape[0] * weight.shape[0] * weight.shape[1], result.shape[1], weight.shape[0])
         return
-    features = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out_dim, in_dim = (0, 1) if alias is not None else (1, 0)
+    tracer.count(parameter, result.shape[0] * weight.shape[0] * weight.shape[1])
+    if 0 in varying_dims(tracer.labels_of(x)) and 0 in varying_dims(rows := tracer.canonical(x)):
+        _row_by_row(tracer, parameter, (out_dim, in_dim), rows, result)
+        return
+    features = tracer.atoms.tie(tracer.labels_of(x), 1, tracer.place)
     out = tracer.slot(parameter, out_dim, result.shape[1], DimensionRole.OUT)
     tracer.slot(parameter, in_dim, len(features), DimensionRole.IN, features)
     _bias(tracer, bias, out)
-    tracer.count(parameter, result.shape[0] * weight.shape[0] * weight.shape[1])
     tracer.put(result, out.view(1, -1).expand(result.shape))
+
+
+def _row_by_row(tracer: Tracer, parameter: str, dims: tuple[int, int], rows: Tensor, result: Tensor) -> None:
+    """A linear layer over something else than channels, such as positions, for each channel or head: its own stay."""
+    if 1 in varying_dims(rows):
+        rows = tracer.atoms.tie_along(rows, [1], tracer.place, "attention heads")
+    for dim, size, role in (
+        (dims[0], result.shape[1], DimensionRole.OUT),
+        (dims[1], rows.shape[1], DimensionRole.IN),
+    ):
+        tracer.slot(parameter, dim, size, role, torch.full((size,), FIXED))
+    tracer.put(result, rows.narrow(1, 0, 1).expand(result.shape))
 
 
 def batch_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict[str, Any], result: Any) -> None:
@@ -118,7 +171,9 @@ def layer_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
         tracer.slot(parameter, 0, len(channels), DimensionRole.NORM, channels)
         if bias is not None:
             tracer.slot(tracer.names[id(bias)], 0, len(channels), DimensionRole.STATE, channels)
-        tracer.atoms.flag(channels, Flag.NORM)
+        last = x.dim() - 1
+        taken = [(0, last, channels), *((at, 0, channels) for at in (2, 3) if args[at] is not None)]
+        tracer.use_whole("native_layer_norm", taken, [(last, channels)])
     tracer.put(result[0], labels)
 
 
@@ -135,7 +190,8 @@ def group_norm(tracer: Tracer, _name: str, _func: Any, args: Args, _kwargs: dict
         if bias is not None:
             tracer.slot(tracer.names[id(bias)], 0, len(channels), DimensionRole.STATE, channels)
         if groups == 1:
-            tracer.atoms.flag(channels, Flag.NORM)
+            taken = [(0, 1, channels), *((at, 0, channels) for at in (1, 2) if args[at] is not None)]
+            tracer.use_whole("native_group_norm", taken, [(1, channels)])
         else:
             rows = channels.view(groups, -1)
             tracer.atoms.union(rows, rows[:, :1], tracer.place, inside="a GroupNorm")

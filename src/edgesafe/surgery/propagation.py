@@ -16,10 +16,26 @@ from edgesafe.surgery.labels import (
     PADDING,
     Atoms,
     Cause,
+    Flag,
     Reason,
+    varying_dims,
 )
 
-__all__ = ["Computed", "DimensionRole", "Slot", "Trace", "Tracer", "fixed", "unknown"]
+__all__ = [
+    "Computed",
+    "DimensionRole",
+    "SizeUse",
+    "Slot",
+    "Spread",
+    "Trace",
+    "Tracer",
+    "WholeCall",
+    "fixed",
+    "unknown",
+]
+
+
+MOST_ENTRIES = 1 << 15  #: of a parameter with several long dimensions whose entries are followed one by one
 
 
 class DimensionRole(StrEnum):
@@ -56,6 +72,57 @@ class Computed:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """A reshape that spreads a dimension of channels over several: only a rectangle of them can be removed.
+
+    Attributes:
+        labels: of the result.
+        dims: the dimensions that one became.
+        place: where.
+    """
+
+    labels: Tensor
+    dims: tuple[int, ...]
+    place: str
+
+
+@dataclass(frozen=True)
+class SizeUse:
+    """A number in the forward that says how many channels there are.
+
+    Attributes:
+        stack: module paths, the outermost first, that were running.
+        number: as given to the operation.
+        labels: of the tensor, or of that part of it, whose size along `dim` the number is.
+        dim: which dimension.
+    """
+
+    stack: tuple[str, ...]
+    number: int
+    labels: Tensor
+    dim: int
+
+
+@dataclass(frozen=True)
+class WholeCall:
+    """One call of an operation over all channels, which gives something else when some of them are gone.
+
+    Attributes:
+        name: of the aten operation.
+        ordinal: which call of that operation, from 0.
+        taken: (argument, dimension, labels (size,)) that the kept channels are picked from.
+        given: (dimension, labels (size,)) of each output that is written back to the kept positions; or empty.
+        place: where.
+    """
+
+    name: str
+    ordinal: int
+    taken: tuple[tuple[int, int, Tensor], ...]
+    given: tuple[tuple[int, Tensor], ...]
+    place: str
+
+
+@dataclass(frozen=True)
 class Trace:
     """What one forward pass showed.
 
@@ -69,6 +136,9 @@ class Trace:
         outputs: shapes of the network's outputs.
         calls: calls by weight.
         computed: layers whose weight is not a parameter but computed, by place.
+        sizes: numbers in the forward that say how many channels there are.
+        whole: calls that give something else when channels are gone.
+        kept_groups: by weight of a grouped convolution that loses channels of each group, its number of groups.
     """
 
     atoms: Atoms
@@ -80,6 +150,9 @@ class Trace:
     outputs: tuple[tuple[int, ...], ...]
     calls: Mapping[str, int]
     computed: Mapping[str, Computed]
+    sizes: tuple[SizeUse, ...] = ()
+    whole: tuple[WholeCall, ...] = ()
+    kept_groups: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def macs_total(self) -> int:
@@ -105,6 +178,12 @@ class Tracer:
     labels: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)  #: id -> (tensor kept alive, its labels)
     transposed: dict[int, tuple[Tensor, str]] = field(default_factory=dict)  #: id -> (kept alive, parameter)
     stack: list[str] = field(default_factory=list)
+    spreads: list[Spread] = field(default_factory=list)
+    sizes: list[SizeUse] = field(default_factory=list)
+    whole: list[WholeCall] = field(default_factory=list)
+    kept_groups: dict[str, int] = field(default_factory=dict)
+    grids: dict[str, Tensor] = field(default_factory=dict)  #: labels of parameters with several long dimensions
+    called: dict[str, int] = field(default_factory=dict)  #: calls of each operation so far
 
     @property
     def place(self) -> str:
@@ -146,6 +225,55 @@ class Tracer:
         """Freeze with a reason that names the running module."""
         self.atoms.freeze(labels, Reason(cause, f"{text} at {self.place}"))
 
+    def canonical(self, tensor: Tensor) -> Tensor:
+        """`labels_of` with one label for each class of atoms."""
+        return self.atoms.canonical(self.labels_of(tensor))
+
+    def use_size(self, number: int, labels: Tensor, dim: int) -> None:
+        """Note that an operation was told `number`, the size of `labels` along `dim`."""
+        if number > 1 and dim in varying_dims(labels):
+            self.sizes.append(SizeUse(tuple(self.stack), number, labels, dim))
+
+    def use_whole(
+        self, name: str, taken: Sequence[tuple[int, int, Tensor]], given: Sequence[tuple[int, Tensor]] = ()
+    ) -> None:
+        """Note that the running call is over all channels; see `WholeCall`."""
+        self.whole.append(WholeCall(name, self.called.get(name, 1) - 1, tuple(taken), tuple(given), self.place))
+        for _, _, labels in taken:
+            self.atoms.flag(labels, Flag.NORM)
+            self.use_size(len(labels), labels, 0)
+
+    def resolve(self) -> None:
+        """Decide for each reshape that spread channels along which of its dimensions they may go: the longest."""
+        waiting = list(self.spreads)
+        while waiting:
+            again = []
+            for spread in waiting:
+                labels = self.atoms.canonical(spread.labels)
+                dims = [dim for dim in varying_dims(labels) if dim in spread.dims]
+                if len(dims) > 1:
+                    narrow = max(dims, key=lambda dim: (labels.shape[dim], dim))
+                    others = [dim for dim in dims if dim != narrow]
+                    self.atoms.tie_along(labels, others, spread.place, "a reshape over several dimensions")
+                else:
+                    again.append(spread)  # what another reshape ties may still change it
+            waiting = again if len(again) < len(waiting) else []
+
+        self._settle_grids()
+
+    def _settle_grids(self) -> None:
+        """Make slots of parameters with several long dimensions, where channels lie along one; else entries stay."""
+        for name, grid in self.grids.items():
+            labels = self.atoms.canonical(grid)
+            dims = varying_dims(labels)
+            if len(dims) == 1 and not any(slot.tensor == name for slot in self.slots):
+                vector = labels.movedim(dims[0], 0).flatten(1)[:, 0]
+                self.slots[Slot(name, dims[0])] = vector.clone()
+                self.roles[Slot(name, dims[0])] = DimensionRole.STATE
+            else:
+                text = f"it is combined with {name}, which spans channels along several dimensions"
+                self.atoms.freeze(grid, Reason(Cause.SPLIT, text))
+
     def mask_of(self, positions: Tensor, channels: int) -> str | None:
         """The running module's vector whose non-zero entries are `positions` (channel selection layers), if any."""
         prefix = f"{self.stack[-1]}." if self.stack and self.stack[-1] else ""
@@ -166,11 +294,19 @@ class Tracer:
         self.calls[weight] = self.calls.get(weight, 0) + 1
 
     def parameter_labels(self, tensor: Tensor) -> Tensor | None:
-        """Labels of a parameter or buffer used in arithmetic: one atom per index of its only long dimension."""
+        """Labels of a parameter or buffer used in arithmetic: one atom per index of its only long dimension.
+
+        Where several are long (tables of position biases), each entry has its own atom until it is known along which of
+        them the channels lie (`resolve`).
+        """
         name = self.names.get(id(tensor))
         long = [dim for dim, size in enumerate(tensor.shape) if size > 1]
         if name is None:
             return None
+        if len(long) > 1 and tensor.numel() <= MOST_ENTRIES:
+            if name not in self.grids:
+                self.grids[name] = self.atoms.new(tensor.numel()).view(tensor.shape)
+            return self.grids[name]
         if len(long) != 1:
             return fixed(tensor)
         atoms = self.slot(name, long[0], tensor.shape[long[0]], DimensionRole.STATE)

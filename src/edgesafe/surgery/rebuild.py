@@ -25,6 +25,7 @@ from edgesafe.errors import (
 from edgesafe.records import VariantRecord
 from edgesafe.surgery.format import decode, encode
 from edgesafe.surgery.remove import owners, set_tensors
+from edgesafe.surgery.sizes import KEY, apply_sizes, decode_sizes, encode_sizes, sizes_of
 from edgesafe.surgery.sparse import pack, unpack
 from edgesafe.surgery.verify import evaluate
 
@@ -48,7 +49,7 @@ def save_bytes(model: nn.Module, *, sparse: bool, metadata: dict[str, str] | Non
     """The network's weights as a safetensors file; equal weights give equal bytes.
 
     Args:
-        model: any module; its structure is not stored.
+        model: any module; of its structure, only sizes that its forward reads from attributes are stored.
         sparse: store tensors with enough zeros as mask and values (`surgery.sparse`).
         metadata: strings to store with them.
 
@@ -59,6 +60,9 @@ def save_bytes(model: nn.Module, *, sparse: bool, metadata: dict[str, str] | Non
     extra: dict[str, str] = {}
     if sparse:
         tensors, extra = pack(tensors)
+    sizes = sizes_of(model)
+    if sizes:
+        extra = {**extra, KEY: encode_sizes(sizes)}
     return encode(tensors, {**(metadata or {}), **extra})
 
 
@@ -86,6 +90,8 @@ def load_bytes(model_skeleton: nn.Module, data: bytes) -> nn.Module:
         set_tensors(model, tensors)
     except SurgeryError as error:
         raise WeightsError(error.what, where=error.where, fix=error.fix) from error
+    if KEY in metadata:
+        apply_sizes(model, decode_sizes(metadata[KEY]), skeleton=model_skeleton)
     _require_layers_whole(model)
     return model
 

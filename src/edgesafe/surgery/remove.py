@@ -57,7 +57,7 @@ def set_tensors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
         for module, attribute in places[name]:
             old = getattr(module, attribute)
             shapes = touched.setdefault(id(module), (module, {}))[1]
-            shapes[attribute] = old.shape
+            shapes.setdefault(attribute, old.shape)  # a module with two names is met twice
             if isinstance(old, nn.Parameter):
                 if replacement is None:
                     replacement = nn.Parameter(tensor.clone(), requires_grad=old.requires_grad)
@@ -103,8 +103,10 @@ def sync_module(module: nn.Module, before: Mapping[str, torch.Size]) -> None:
 def _sync_convolution(module: nn.Module, old: torch.Size, size: tuple[int, ...]) -> None:
     transposed = isinstance(module, _TRANSPOSED)
     groups = int(module.groups)  # type: ignore[arg-type]
-    if groups > 1:
+    if groups > 1 and size[1] == old[1] and groups * size[0] % old[0] == 0:
         groups = _whole(groups * size[0], old[0])
+    elif groups > 1 and size[0] % groups:
+        _whole(groups * size[0], old[0])
     module.groups = groups  # type: ignore[assignment]
     first, second = size[0], size[1] * groups
     module.in_channels = first if transposed else second  # type: ignore[assignment]

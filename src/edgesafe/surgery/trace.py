@@ -36,6 +36,8 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         given = dict(kwargs or {})
         result = func(*args, **given)
+        name = func.overloadpacket.__name__
+        self.tracer.called[name] = self.tracer.called.get(name, 0) + 1
         self.tracer.ran += count.macs_of(func, args, given, result)
         self.apply(self.tracer, func, args, given, result)
         self.views.follow(self.tracer, func, args, given, result)
@@ -72,6 +74,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         labels = tracer.get(output)
         if labels is not None:
             tracer.atoms.freeze(labels, Reason(Cause.OUTPUT, "its channels are the network's outputs"))
+    tracer.resolve()
     traced = Trace(
         atoms=tracer.atoms,
         slots=tracer.slots,
@@ -82,6 +85,9 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         outputs=tuple(tuple(output.shape) for output in outputs),
         calls=tracer.calls,
         computed=tracer.computed,
+        sizes=tuple(tracer.sizes),
+        whole=tuple(tracer.whole),
+        kept_groups=tracer.kept_groups,
     )
     if traced.macs_total != tracer.ran:
         raise SurgeryError(

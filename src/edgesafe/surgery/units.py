@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
-from edgesafe.surgery.labels import Cause, Flag, Reason
+from edgesafe.surgery.labels import Cause, Flag, Reason, squeeze_constant
 from edgesafe.surgery.propagation import DimensionRole, Slot, Trace
 from edgesafe.surgery.trace import trace
 
@@ -25,12 +26,14 @@ class ChannelUnit:
         flags: what its channels take part in.
         reason: why it cannot be removed, or None. All channels that stay for one reason are one unit.
         tie: what joins several channels of one layer in it, or "".
+        parts: parts of tensors cut by position that its channels lie in.
     """
 
     indices: Mapping[Slot, tuple[int, ...]]
     flags: frozenset[Flag]
     reason: Reason | None
     tie: str = ""
+    parts: frozenset[tuple[int, int]] = frozenset()
 
     def width(self, slot: Slot) -> int:
         """How many indices of `slot` it owns."""
@@ -39,7 +42,7 @@ class ChannelUnit:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGroup:
-    """Removable units with the same producing layers.
+    """Removable units with the same producing layers, in the same parts of what is cut by position.
 
     Attributes:
         producers: slots of the convolutions and linear layers whose output channels these are, in call order.
@@ -111,6 +114,29 @@ class ChannelGraph:
             layer.name for layer in self.layers if any(reason.cause is Cause.PADDING for reason in layer.reasons)
         )
 
+    def removed_roots(self, keep: Mapping[Slot, tuple[int, ...]]) -> frozenset[int]:
+        """The classes of atoms that a choice removes.
+
+        Args:
+            keep: indices that stay, by slot.
+        """
+        roots: set[int] = set()
+        for slot, kept in keep.items():
+            labels, stay = self.trace.slots[slot].tolist(), set(kept)
+            roots.update(self.trace.atoms.root(label) for i, label in enumerate(labels) if i not in stay and label > 0)
+        return frozenset(roots)
+
+    def stays(self, labels: Tensor, roots: frozenset[int]) -> Tensor:
+        """Which elements of `labels` stay when these classes go; bool, same shape."""
+        (small,) = squeeze_constant(labels)
+        values, inverse = torch.unique(small, return_inverse=True)
+        kept = torch.tensor([value <= 0 or self.trace.atoms.root(value) not in roots for value in values.tolist()])
+        return kept[inverse].view(small.shape).expand(labels.shape)
+
+    def kept_positions(self, labels: Tensor, roots: frozenset[int]) -> Tensor:
+        """Positions of a vector of labels that stay when these classes go; int64."""
+        return self.stays(labels, roots).nonzero().flatten()
+
     def layer(self, name: str) -> Layer:
         """The layer of that module path.
 
@@ -148,7 +174,7 @@ def build(model: nn.Module, traced: Trace) -> ChannelGraph:
     if not traced.order:
         raise SurgeryError("no convolution and no linear layer ran", where="forward", fix="give a CNN")
     atoms = traced.atoms
-    reasons, flags, ties = atoms.frozen_roots(), atoms.root_flags(), atoms.root_ties()
+    reasons, flags, ties, parts = atoms.frozen_roots(), atoms.root_flags(), atoms.root_ties(), atoms.root_parts()
     indices: dict[int, dict[Slot, list[int]]] = {}
     representative: dict[Reason, int] = {}  # channels that stay for one reason are one unit: there may be millions
     kept_flags: dict[int, frozenset[Flag]] = {}
@@ -169,6 +195,7 @@ def build(model: nn.Module, traced: Trace) -> ChannelGraph:
             kept_flags.get(root, frozenset()) if root in reasons else flags.get(root, frozenset()),
             reasons.get(root),
             ties.get(root, ""),
+            parts.get(root, frozenset()),
         )
         for root, slots in indices.items()
     }
@@ -178,7 +205,7 @@ def build(model: nn.Module, traced: Trace) -> ChannelGraph:
 
 def _groups(traced: Trace, units: Mapping[int, ChannelUnit]) -> tuple[ChannelGroup, ...]:
     rank = {weight: position for position, weight in enumerate(traced.order)}
-    members: dict[tuple[Slot, ...], list[ChannelUnit]] = {}
+    members: dict[tuple[tuple[Slot, ...], frozenset[tuple[int, int]]], list[ChannelUnit]] = {}
     for unit in units.values():
         producers = tuple(
             sorted(
@@ -186,11 +213,13 @@ def _groups(traced: Trace, units: Mapping[int, ChannelUnit]) -> tuple[ChannelGro
             )
         )
         if producers and unit.reason is None:
-            members.setdefault(producers, []).append(unit)
-    ordered = sorted(members.items(), key=lambda item: [rank.get(s.tensor, 0) for s in item[0]])
+            members.setdefault((producers, unit.parts), []).append(unit)
+    ordered = sorted(
+        members.items(), key=lambda item: ([rank.get(s.tensor, 0) for s in item[0][0]], sorted(item[0][1]))
+    )
     return tuple(
         ChannelGroup(producers, tuple(sorted(own, key=lambda u: u.indices[producers[0]][0])))
-        for producers, own in ordered
+        for (producers, _), own in ordered
     )
 
 

@@ -2,8 +2,8 @@
 
 Mask equivalence: the pruned network must equal the original one in which exactly the input columns that were cut are
 zero. That holds for every element-wise activation, so it proves that producers and consumers were cut at matching
-places. Where a LayerNorm runs over narrowed channels, zeroing is not removing; there the reference computes the
-LayerNorm on the kept channels only, and the proof says so.
+places. Where a LayerNorm, or another operation over all channels, runs over narrowed ones, zeroing is not removing;
+there the reference computes it on the kept channels only (`surgery.whole`), and the proof says so.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import NonFiniteError, SurgeryError
@@ -24,6 +22,7 @@ from edgesafe.records import Proof
 from edgesafe.surgery.propagation import DimensionRole, Slot
 from edgesafe.surgery.remove import tensors
 from edgesafe.surgery.units import ChannelGraph, layer_name
+from edgesafe.surgery.whole import KeptOnly, describe, narrowed_calls
 
 __all__ = [
     "BATCH_SIZES",
@@ -96,12 +95,13 @@ def evaluate(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
 
 
-def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
+def prove_removed(surgery: Surgery, seed: int = 0, batches: Sequence[int] = BATCH_SIZES) -> Proof:
     """Prove a structured surgery.
 
     Args:
         surgery: see there.
         seed: of the test inputs.
+        batches: batch sizes to try.
 
     Returns:
         Method "mask-equivalence"; `equivalence` is the largest difference over all outputs and batch sizes, relative to
@@ -113,16 +113,16 @@ def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
         NonFiniteError: an output is not finite.
     """
     _prove_widths(surgery)
-    norms = _kept_norms(surgery)
+    calls = narrowed_calls(surgery.graph, surgery.keep)
     double = _can_double(surgery.original, surgery.inputs)
     pruned, reference = copy.deepcopy(surgery.pruned), _masked(surgery)
     if double:
         pruned, reference = pruned.double(), reference.double()
     worst = 0.0
-    for batch in BATCH_SIZES:
+    for batch in batches:
         inputs = example_batch(surgery.inputs, batch, seed + batch)
         inputs = tuple(t.double() if double and t.is_floating_point() else t for t in inputs)
-        with _PartialNorms(_norm_ids(reference, norms)) if norms else nullcontext():
+        with KeptOnly(calls) if calls else nullcontext():
             expected = evaluate(reference, inputs)
         worst = max(worst, _difference(require_runs(pruned, inputs), expected))
     if worst > TOLERANCE:
@@ -133,19 +133,12 @@ def prove_removed(surgery: Surgery, seed: int = 0) -> Proof:
             where=", ".join(layers[:4]) + (", …" if len(layers) > 4 else ""),
             fix="leave these layers out (scope), and please report the architecture",
         )
-    reason = ""
-    if norms:
-        names = ", ".join(layer_name(name) for name in list(norms)[:3])
-        reason = (
-            f"LayerNorm over narrowed channels ({names}{', …' if len(norms) > 3 else ''}): "
-            "zeroing is not removing there, so the reference normalises over the kept channels"
-        )
     return Proof(
         method="mask-equivalence",
         equivalence=worst,
         tolerance=TOLERANCE,
-        reason=reason,
-        batch_sizes=BATCH_SIZES,
+        reason=describe(calls),
+        batch_sizes=tuple(batches),
         classifier_intact=True,
         min_channels=_narrowest(surgery),
     )
@@ -267,50 +260,3 @@ def _can_double(model: nn.Module, inputs: tuple[Tensor, ...]) -> bool:
     except RuntimeError:
         return False
     return True
-
-
-# ---------------------------------------------------------------------------------------- LayerNorm over channels
-
-
-def _kept_norms(surgery: Surgery) -> dict[str, tuple[int, ...]]:
-    """Kept indices of the LayerNorm weights that were narrowed, by name."""
-    groups = surgery.graph.trace.groups
-    return {
-        slot.tensor: kept
-        for slot, kept in surgery.keep.items()
-        if surgery.graph.trace.roles[slot] == DimensionRole.NORM and slot.tensor not in groups
-    }
-
-
-def _norm_ids(model: nn.Module, norms: Mapping[str, tuple[int, ...]]) -> dict[int, Tensor]:
-    parameters = dict(model.named_parameters())
-    return {id(parameters[name]): torch.tensor(kept) for name, kept in norms.items()}
-
-
-class _PartialNorms(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes the named LayerNorms (and GroupNorms of one group) on the kept channels only; the others become zero."""
-
-    def __init__(self, kept: Mapping[int, Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.kept = kept
-
-    def __torch_dispatch__(
-        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        name = func.overloadpacket.__name__
-        if name == "native_group_norm" and id(args[1]) in self.kept:
-            x, weight, bias, n, _channels, size, groups, eps = args
-            kept = self.kept[id(weight)]
-            own = None if bias is None else bias[kept]
-            part, mean, rstd = func(x[:, kept].contiguous(), weight[kept], own, n, len(kept), size, groups, eps)
-            full = torch.zeros_like(x)
-            full[:, kept] = part
-            return full, mean, rstd
-        if name != "native_layer_norm" or id(args[2]) not in self.kept:
-            return func(*args, **(kwargs or {}))
-        x, _shape, weight, bias, eps = args
-        kept = self.kept[id(weight)]
-        part, mean, rstd = func(x[..., kept], [len(kept)], weight[kept], None if bias is None else bias[kept], eps)
-        full = torch.zeros_like(x)
-        full[..., kept] = part
-        return full, mean, rstd
