@@ -17,7 +17,7 @@ from edgesafe.recipe import parsing, recipe, toml
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = (
-    "init", "compress", "report", "gate", "sign", "evaluate", "certify", "bench", "bundle", "verify",
+    "init", "compress", "search", "report", "gate", "sign", "evaluate", "certify", "bench", "bundle", "verify",
     "fetch", "corrupt", "models", "doctor", "policy init",
     "policy check", "policy pin",
 )  # fmt: skip

@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edgesafe.api import Study, certify, compress, evaluate, gate, load
+    from edgesafe.api import Study, certify, compress, evaluate, gate, load, search
     from edgesafe.errors import (
         DataError,
         EdgesafeError,
@@ -79,10 +79,11 @@ __all__ = [
     "evaluate",
     "gate",
     "load",
+    "search",
 ]
 
 _PLACES = {
-    "edgesafe.api": ("Study", "certify", "compress", "evaluate", "gate", "load"),
+    "edgesafe.api": ("Study", "certify", "compress", "evaluate", "gate", "load", "search"),
     "edgesafe.errors": (
         "DataError", "EdgesafeError", "ExitCode", "IntegrityError", "NonFiniteError", "NothingEvaluated", "ParityError",
         "PolicyError", "RecipeError", "RefusedError", "StoreError", "SurgeryError", "UnknownNameError", "UsageError",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgesafe.recipe.recipe import Recipe
 
-__all__ = ["Study", "certify", "compress", "evaluate", "gate", "load"]
+__all__ = ["Study", "certify", "compress", "evaluate", "gate", "load", "search"]
 
 
 class Study(study.Study):
@@ -161,6 +161,45 @@ def compress(
     target = Path(out) if out is not None else Path("export") / resolved.name
     _set_aside(target, fresh)
     compress.compress(resolved, target, _progress(progress))
+    return Study(target)
+
+
+def search(
+    recipe: str | Path | Mapping[str, Any],
+    policy: str | Path,
+    minimise: str,
+    out: str | Path | None = None,
+    *,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option --set
+    fresh: bool = False,
+    progress: Progress | bool | None = None,
+    **overrides: Any,
+) -> Study:
+    """Find the smallest variant that passes a policy (the command `edgesafe search`; docs/search.md).
+
+    Args:
+        recipe: as in `compress`; its [search] says where to look, and how long.
+        policy: a file, or the name of one that ships.
+        minimise: "latency", "bytes" or "macs".
+        out: study directory; None: export/<name>-<minimise>.
+        set: as in `compress`.
+        fresh: likewise.
+        progress: likewise.
+        **overrides: as in `compress`: `search__trials=12`.
+
+    Returns:
+        The study; `study.search()` says what was tried and which variant was confirmed, if any.
+
+    Raises:
+        EdgesafeError: see `edgesafe.errors`.
+    """
+    from edgesafe.commands import search
+
+    asked = {"search.policy": policy, "search.minimise": minimise, **(set or {})}
+    resolved = _recipe(recipe, _items(asked, overrides))
+    target = Path(out) if out is not None else Path("export") / f"{resolved.name}-{minimise}"
+    _set_aside(target, fresh)
+    search.search(resolved, target, _progress(progress))
     return Study(target)
 
 

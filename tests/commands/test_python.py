@@ -50,7 +50,7 @@ def test_the_public_names_are_exactly_these() -> None:
     errors = set(edgesafe.errors.__all__)
     others = {
         "__version__", "Comparison", "GateResult", "GateStatus", "Measurement", "Study", "Unit", "Variant",
-        "VariantStatus", "Verdict", "certify", "compress", "evaluate", "gate", "load",
+        "VariantStatus", "Verdict", "certify", "compress", "evaluate", "gate", "load", "search",
     }  # fmt: skip
     assert set(edgesafe.__all__) == errors | others
     assert all(hasattr(edgesafe, name) for name in edgesafe.__all__)

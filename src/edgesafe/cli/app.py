@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edgesafe.cli import bundles, machine, policies, studies, tools
+from edgesafe.cli import bundles, machine, policies, searching, studies, tools
 
 __all__ = ["app"]
 
@@ -37,6 +37,7 @@ def _root(
 
 app.command()(machine.init)
 app.command()(studies.compress)
+app.command()(searching.search)
 app.command()(studies.report)
 app.command()(studies.gate)
 app.command()(policies.sign)

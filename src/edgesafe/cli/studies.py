@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgesafe.recipe.recipe import Recipe
     from edgesafe.records import Verdict
 
-__all__ = ["certify", "compress", "evaluate", "gate", "report"]
+__all__ = ["certify", "compress", "evaluate", "gate", "report", "start_over"]
 
 
 def compress(
@@ -57,7 +57,7 @@ def compress(
 
     target = out or Path("export") / resolved.name
     say = progress.for_terminal()
-    _start_over(fresh, target, say)
+    start_over(fresh, target, say)
     study = needs("edgesafe.commands.compress", "compress").compress(resolved, target, say)
     result = results.of_study("compress", study)
     deliver(result, json, partial(printing.print_study, study), (recipe, resolved.model.weights, target))
@@ -68,7 +68,7 @@ def compress(
     return result.exit_code
 
 
-def _start_over(fresh: bool, target: Path, say: Progress) -> None:
+def start_over(fresh: bool, target: Path, say: Progress) -> None:
     """Move a study that is there aside, if that was asked for."""
     from edgesafe.study import writer
 
@@ -208,7 +208,7 @@ def evaluate(
         model, baseline, data, root, statement, policy, budget, no_baseline, tuple(set_ or ())
     )
     say = progress.for_terminal()
-    _start_over(fresh, target, say)
+    start_over(fresh, target, say)
     study = evaluate.evaluate(request, target, say)
     verdict = None
     if policy is not None:
@@ -264,7 +264,7 @@ def certify(
         study = certify.certify_study(request, say)
     else:
         place = out or Path("export") / f"{target.stem}-certificates"
-        _start_over(fresh, place, say)
+        start_over(fresh, place, say)
         study = evaluate.evaluate(certify.evaluation(request), place, say)
     result = results.of_study("certify", study)
     deliver(result, json, partial(printing.print_certificates, study), (target, baseline, study.root))

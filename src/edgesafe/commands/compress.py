@@ -24,7 +24,7 @@ from edgesafe.models import count
 from edgesafe.progress import Progress, Silent
 from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
-from edgesafe.recipe.sections import CompressSection, Method
+from edgesafe.recipe.sections import CompressSection, Method, RecoverSection
 from edgesafe.records import (
     DataBundle,
     Host,
@@ -51,7 +51,18 @@ from edgesafe.study.writer import Files, StudyWriter
 from edgesafe.train.augmentation import Normalisation
 from edgesafe.train.tasks import lesson_of
 
-__all__ = ["compress"]
+__all__ = [
+    "Run",
+    "begin",
+    "begun",
+    "compress",
+    "context_of",
+    "entry_of",
+    "latency_of",
+    "make",
+    "recovery_of",
+    "start_of",
+]
 
 
 def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Study:
@@ -75,11 +86,11 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     bundle = data.load(recipe.data)
     certify.check(recipe.certify, bundle.test.images.shape[1:])
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)
-    with StudyWriter(out, _begun(recipe, bundle, here)) as study:
+    with StudyWriter(out, begun(recipe, bundle, here)) as study:
         for note in study.record.data.notes:
             progress.note(f"data: {note}")
         study.put_samples(observe.samples(bench))
-        run = _run(recipe, bundle, bench, study, progress)
+        run = begin(recipe, bundle, bench, study, progress)
         left = [plan for plan in plans if not study.is_done(plan.id)]
         if left:
             estimate.announce(recipe, bundle, bench, left, progress)
@@ -89,7 +100,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
                 continue
             progress.note(f"[{number}/{len(plans)}] {plan.id}")
             try:
-                _make(run, plan)
+                make(run, plan)
             except RefusedError as refusal:
                 if plan.role is Role.BASELINE:
                     raise
@@ -99,17 +110,25 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
     return read(out)
 
 
-def _begun(recipe: Recipe, bundle: DataBundle, here: Host) -> StudyRecord:
-    """The content of study.json before the first variant: recipe, hashes of inputs, data, machine, variants to make."""
+def begun(recipe: Recipe, bundle: DataBundle, here: Host, policy: Path | None = None) -> StudyRecord:
+    """The content of study.json before the first variant: recipe, hashes of inputs, data, machine, variants to make.
+
+    Args:
+        recipe: what to do.
+        bundle: the data.
+        here: this machine.
+        policy: a file that the study depends on; None: that of evaluate.policy, if there is one.
+    """
+    policy = policy or recipe.policy_file
     return StudyRecord(
         name=recipe.name,
         edgesafe=version(),
         recipe=recipe.resolved(),
         recipe_sha256=recipe.sha256,
-        inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=recipe.policy_file),
+        inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=policy),
         data=data.identity(bundle),
         host=here,
-        variants=tuple(_entry(plan) for plan in variants(recipe)),
+        variants=tuple(entry_of(plan) for plan in variants(recipe)),
     )
 
 
@@ -120,7 +139,7 @@ def _weights(recipe: Recipe) -> dict[str, str]:
     return {"weights" if shared else f"weights s{seed}": file for seed, file in files.items() if file is not None}
 
 
-def _entry(plan: VariantPlan) -> VariantEntry:
+def entry_of(plan: VariantPlan) -> VariantEntry:
     """The line of the index that a variant begins with."""
     return VariantEntry(
         id=plan.id, role=plan.role, label=plan.name.label, group=plan.name.group, method=plan.method,
@@ -130,7 +149,7 @@ def _entry(plan: VariantPlan) -> VariantEntry:
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """What the stages of a study share: recipe, data, bench, the open study, and what trains."""
 
     recipe: Recipe
@@ -143,23 +162,23 @@ class _Run:
     templates: Templates
 
 
-def _run(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> _Run:
+def begin(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> Run:
     """What all variants share; trainings are kept by training images, normalisation and input files."""
     basis = {"train": bundle.train.sha256, "mean": bundle.mean, "std": bundle.std, "inputs": study.record.inputs}
     familiar = recipe.model.weights is not None and recipe.data.validation_from == "train"
     trainer = Trainer(bundle, study, progress, basis, familiar)
     baselines = Baselines(recipe.model, recipe.train, recipe.export, trainer)
-    return _Run(recipe, bundle, bench, study, progress, trainer, baselines, Templates())
+    return Run(recipe, bundle, bench, study, progress, trainer, baselines, Templates())
 
 
-def _make(run: _Run, plan: VariantPlan) -> None:
+def make(run: Run, plan: VariantPlan) -> None:
     """Make a variant's files, write its record, and measure its model.onnx."""
     exported = _pruned_variant(run, plan) if plan.sibling is None else _converted_variant(run, plan, plan.sibling)
     measure.measure(_measuring(run, plan), run.bench.open(exported.onnx))
     run.study.finish(plan.id)
 
 
-def _pruned_variant(run: _Run, plan: VariantPlan) -> Exported:
+def _pruned_variant(run: Run, plan: VariantPlan) -> Exported:
     """An fp32 variant: prune and recover the baseline's network, and export it."""
     model = run.baselines.of(plan.seed)
     pruned, recovery = None, None
@@ -172,7 +191,7 @@ def _pruned_variant(run: _Run, plan: VariantPlan) -> Exported:
     return exported
 
 
-def _converted_variant(run: _Run, plan: VariantPlan, sibling: str) -> Exported:
+def _converted_variant(run: Run, plan: VariantPlan, sibling: str) -> Exported:
     """A variant of another precision: its fp32 sibling's file, converted. Nothing is pruned or trained again."""
     entry = run.study.record.entry(sibling)
     if entry is None or entry.status is not VariantStatus.DONE:
@@ -192,24 +211,10 @@ def _converted_variant(run: _Run, plan: VariantPlan, sibling: str) -> Exported:
 # ------------------------------------------------------------------------------- what the recipe says to each stage
 
 
-def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutcome:
+def _pruned(run: Run, plan: VariantPlan, section: CompressSection) -> PruneOutcome:
     """The seed's network pruned as the block says, with the proof that the rest is what it was."""
-    recipe, bundle, model = run.recipe, run.bundle, run.baselines.of(plan.seed)
-    if section.method is Method.CHANNEL:
-        model = run.baselines.slimmed(section, section.recover or recipe.recover, plan.seed)
-    elif section.tune_first:
-        model = run.baselines.tuned(section.recover or recipe.recover, plan.seed)
-    context = PruneContext(
-        input_shape=run.study.record.data.shape,
-        seed=plan.seed,
-        round_to=section.round_to or recipe.target.round_to,
-        mean=bundle.mean,
-        std=bundle.std,
-        paper_layers=models.paper_layers(recipe.model.arch, model) or (),
-        lighting=lighting.lighting_of(bundle, section, plan.seed) if section.ranks_by_lighting else None,
-        gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
-        loss=lesson_of(bundle.task).total,
-    )
+    recipe, bundle, model = run.recipe, run.bundle, start_of(run, plan.seed, section)
+    context = context_of(run, plan.seed, section)
 
     def recovered(step: nn.Module) -> nn.Module:
         """The network after a step that is not the last, trained on as [recover] says; in place."""
@@ -221,13 +226,44 @@ def _pruned(run: _Run, plan: VariantPlan, section: CompressSection) -> PruneOutc
     return prune.cut(model, section, plan.ratio, context, prune.Between(recovered, latency_ms))
 
 
-def _recovery(run: _Run, plan: VariantPlan, section: CompressSection, name: str = "recover") -> RecoveryPlan:
+def start_of(run: Run, seed: int, section: CompressSection) -> nn.Module:
+    """The network that a block prunes: the seed's, trained on first where the block says so. Nothing may change it."""
+    if section.method is Method.CHANNEL:
+        return run.baselines.slimmed(section, recovery_of(run.recipe, section), seed)
+    if section.tune_first:
+        return run.baselines.tuned(recovery_of(run.recipe, section), seed)
+    return run.baselines.of(seed)
+
+
+def _recovery(run: Run, plan: VariantPlan, section: CompressSection, name: str = "recover") -> RecoveryPlan:
     """BatchNorm re-estimation and fine-tuning as the block says, or else the recipe."""
-    key = f"compress.{run.recipe.compress.index(section)}.recover"
-    return RecoveryPlan(section.recover or run.recipe.recover, key, plan.seed, plan.id, name)
+    blocks = run.recipe.compress
+    key = f"compress.{blocks.index(section)}.recover" if section in blocks else "recover"
+    return RecoveryPlan(recovery_of(run.recipe, section), key, plan.seed, plan.id, name)
 
 
-def _order(run: _Run, plan: VariantPlan) -> ExportOrder:
+def recovery_of(recipe: Recipe, section: CompressSection) -> RecoverSection:
+    """A block's own recovery, or else the recipe's."""
+    return section.recover or recipe.recover
+
+
+def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
+    """What pruning a seed's network as a block says needs besides the block."""
+    recipe, bundle = run.recipe, run.bundle
+    return PruneContext(
+        input_shape=run.study.record.data.shape,
+        seed=seed,
+        round_to=section.round_to or recipe.target.round_to,
+        mean=bundle.mean,
+        std=bundle.std,
+        paper_layers=models.paper_layers(recipe.model.arch, run.baselines.of(seed)) or (),
+        lighting=lighting.lighting_of(bundle, section, seed) if section.ranks_by_lighting else None,
+        gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
+        loss=lesson_of(bundle.task).total,
+    )
+
+
+def _order(run: Run, plan: VariantPlan) -> ExportOrder:
     """The files that are to be exported of the variant, by recipe and method."""
     unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
     provider, cores = run.recipe.target.provider, run.bench.host.cores
@@ -235,7 +271,7 @@ def _order(run: _Run, plan: VariantPlan) -> ExportOrder:
 
 
 def _record(
-    run: _Run, plan: VariantPlan, model: nn.Module, pruned: PruneOutcome | None, recovery: Recovery | None,
+    run: Run, plan: VariantPlan, model: nn.Module, pruned: PruneOutcome | None, recovery: Recovery | None,
     exported: Exported,
 ) -> VariantRecord:  # fmt: skip
     """variant.json. The baseline's files are written before it is described, so that it has a hash of its own, too."""
@@ -268,7 +304,7 @@ def _record(
     )
 
 
-def _measuring(run: _Run, plan: VariantPlan) -> measure.MeasureOrder:
+def _measuring(run: Run, plan: VariantPlan) -> measure.MeasureOrder:
     """What the shipped file is measured on, and what it is compared with."""
     return measure.MeasureOrder(
         bench=run.bench,
@@ -278,19 +314,20 @@ def _measuring(run: _Run, plan: VariantPlan) -> measure.MeasureOrder:
         baseline=plan.baseline,
         sibling=plan.sibling,
         policy=run.recipe.policy_file if plan.baseline is not None else None,
-        counted=counts.sizes(run.study.variant(plan.id)) | _latency(run, plan),
+        counted=counts.sizes(run.study.variant(plan.id)) | latency_of(run, plan.id, plan.baseline, plan.sibling),
         certify=run.recipe.certify,
         is_reference=plan.baseline is None,
     )
 
 
-def _latency(run: _Run, plan: VariantPlan) -> dict[str, Measurement]:
+def latency_of(run: Run, variant: str, baseline: str | None, sibling: str | None = None) -> dict[str, Measurement]:
+    """Latency of a variant's file, in turns with its baseline's if any; nothing with evaluate.latency = false."""
     section, target, study = run.recipe.evaluate, run.recipe.target, run.study
     if not section.latency:
         return {}
-    against = study.path(plan.baseline, MODEL) if plan.baseline is not None else None
-    sibling = study.path(plan.sibling, MODEL) if plan.sibling is not None else None
+    against = study.path(baseline, MODEL) if baseline is not None else None
+    beside_it = study.path(sibling, MODEL) if sibling is not None else None
     protocol = Timing(target.threads, target.provider, section.latency_runs)
-    beside = "the baseline" if plan.sibling in (None, plan.baseline) else "the baseline and the fp32 sibling"
+    beside = "the baseline" if sibling in (None, baseline) else "the baseline and the fp32 sibling"
     run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")
-    return timing.latency(study.path(plan.id, MODEL), against, run.bundle.test.images[0], protocol, sibling=sibling)
+    return timing.latency(study.path(variant, MODEL), against, run.bundle.test.images[0], protocol, sibling=beside_it)

@@ -27,6 +27,7 @@ __all__ = [
     "print_init",
     "print_latency",
     "print_models",
+    "print_search",
     "print_sensitivity",
     "print_study",
 ]
@@ -121,6 +122,38 @@ def _short_row(variant: Variant) -> list[str]:
         _value(m.get("size.params"), thousands),
         _value(m.get("sparsity"), share),
     ]
+
+
+def print_search(study: Study) -> None:
+    """What was tried, what passed, what was confirmed, and what it cost."""
+    console, record = _console(), study.search()
+    if record is None:
+        print_study(study)
+        return
+    _line(console, f"search for the least {record.minimise} on {study.record.data.name}")
+    table = _plain()
+    for name in ("variant", record.minimise, "verdict", "open or failed", "images", "s"):
+        table.add_column(name, justify="left" if name in ("variant", "verdict", "open or failed") else "right")
+    for trial in (*record.trials, *record.finals):
+        cost = _MISSING if trial.objective is None else f"{trial.objective:.3f}x"
+        gates = ", ".join(trial.open[:2]) + (f", {len(trial.open) - 2} more" if len(trial.open) > 2 else "")
+        _add(table, [trial.variant, cost, trial.status.value, gates, f"{trial.inferences:,}", f"{trial.seconds:.0f}"])
+    console.print(table)
+    for series in record.series:
+        if series.left_out:
+            _line(console, f"series {series.label} was left: {series.left_out}")
+    if record.stopped:
+        _line(console, f"stopped before the search was through, the budget is spent: {record.stopped}")
+    _line(
+        console,
+        f"trials are decided on {record.decision_images:,} test images, the winner is confirmed on the "
+        f"{record.untouched_images:,} others; {record.inferences:,} images were run in all",
+    )
+    if record.winner is not None:
+        _line(console, f"confirmed: {record.winner}")
+        _line(console, f"next: edgesafe report {study.root} --policy POLICY")
+    else:
+        _line(console, "no variant was confirmed; a looser policy, another method or more recovery may find one")
 
 
 def print_certificates(study: Study) -> None:

@@ -7,13 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from edgesafe.errors import ExitCode
 from edgesafe.progress import clock
-from edgesafe.records import Estimate, ModelsResult, SensitivityRow, StudyResult, StudyRow, VariantStatus, Verdict
+from edgesafe.records import (
+    Estimate,
+    ModelsResult,
+    SearchResult,
+    SensitivityRow,
+    StudyResult,
+    StudyRow,
+    VariantStatus,
+    Verdict,
+)
 
 if TYPE_CHECKING:
     from edgesafe.prune.schedule import Sensitivity
     from edgesafe.study.study import Study
 
-__all__ = ["in_words", "of_layers", "of_models", "of_study"]
+__all__ = ["in_words", "of_layers", "of_models", "of_search", "of_study"]
 
 
 def of_study(command: str, study: Study, verdict: Verdict | None = None) -> StudyResult:
@@ -32,6 +41,15 @@ def of_study(command: str, study: Study, verdict: Verdict | None = None) -> Stud
     return StudyResult(
         command=command, exit_code=code, study=str(study.root), digest=study.record.digest, variants=rows,
         verdict=verdict,
+    )  # fmt: skip
+
+
+def of_search(study: Study, exit_code: int) -> SearchResult:
+    """What a search tried, and every variant with its metrics."""
+    plain = of_study("search", study)
+    return SearchResult(
+        command="search", exit_code=exit_code, study=plain.study, digest=plain.digest, variants=plain.variants,
+        search=study.search(),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from edgesafe.records import (
     DataIdentity,
     Measurements,
     Precision,
+    Role,
     StudyRecord,
     VariantEntry,
     VariantRecord,
@@ -52,6 +53,8 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
             )
     if asked:
         return [entry for entry in study.variants if entry.id in asked], []
+    if any(entry.role is Role.TRIAL for entry in study.variants):
+        return _of_search(study)
     candidates = [entry for entry in study.variants if not entry.is_baseline]
     if not candidates:
         raise NothingEvaluated(
@@ -67,6 +70,23 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
     chosen = [entry for entry in candidates if any(fnmatchcase(entry.id, pattern) for pattern in policy.variants)]
     others = ", ".join(entry.id for entry in candidates if entry not in chosen)
     return chosen, [f"not judged, not among the policy's variants: {others}"] if others else []
+
+
+def _of_search(study: StudyRecord) -> tuple[list[VariantEntry], list[str]]:
+    """The variant that a search confirmed. Patterns are for variants that a recipe names; here the search chose.
+
+    Raises:
+        NothingEvaluated: none was confirmed.
+    """
+    chosen = [entry for entry in study.variants if entry.role is Role.CANDIDATE]
+    if not chosen:
+        raise NothingEvaluated(
+            "the search confirmed no variant",
+            where=study.name,
+            fix="name a trial with --variant to judge it all the same",
+        )
+    tried = sum(entry.role is Role.TRIAL for entry in study.variants)
+    return chosen, [f"not judged: {tried} trials of the search (name one with --variant)"]
 
 
 def subject_of(

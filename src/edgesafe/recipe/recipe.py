@@ -19,6 +19,7 @@ from edgesafe.recipe.sections import (
     ExportSection,
     ModelSection,
     RecoverSection,
+    SearchSection,
     Section,
     TargetSection,
     TrainSection,
@@ -45,6 +46,7 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     evaluate: EvaluateSection = EvaluateSection()
     certify: CertifySection = CertifySection()
+    search: SearchSection = SearchSection()
     target: TargetSection = TargetSection()
 
     @model_validator(mode="after")
@@ -96,6 +98,16 @@ class Recipe(Section):
         losses = {f"{key}.robust.light": section.light for key, section in robust.items() if section.asked}
         ranked = ((n, block) for n, block in enumerate(self.compress) if block.ranks_by_lighting)
         return losses | {f"compress.{number}.light": block.light for number, block in ranked}
+
+    @property
+    def search_policy(self) -> Path | None:
+        """The file of search.policy, as `policy_file`; None: the recipe does not say what a search must meet.
+
+        Raises:
+            PolicyError: there is no such file.
+        """
+        name = self.search.policy
+        return None if name is None else shipped.find(Kind.POLICY, name)
 
     @property
     def sha256(self) -> str:

@@ -57,10 +57,12 @@ from edgesafe.records.results import (
     InitResult,
     LinesResult,
     ModelsResult,
+    SearchResult,
     SensitivityRow,
     StudyResult,
     StudyRow,
 )
+from edgesafe.records.search import ScreenRecord, SearchRecord, SeriesRecord, TrialRecord
 from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
 from edgesafe.records.surgery import Calibration, Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.records.task import MOST_KEYPOINTS, Task, TaskKind
@@ -139,7 +141,11 @@ __all__ = [
     "Role",
     "Sample",
     "SampleDesign",
+    "ScreenRecord",
+    "SearchRecord",
+    "SearchResult",
     "SensitivityRow",
+    "SeriesRecord",
     "SetCertificates",
     "Standing",
     "StudyRecord",
@@ -151,6 +157,7 @@ __all__ = [
     "TaskKind",
     "Temperature",
     "TrainingMode",
+    "TrialRecord",
     "Unit",
     "VariantEntry",
     "VariantRecord",

@@ -63,6 +63,7 @@ class Sample(Record):
     benchmark: int | None = Field(default=None, ge=1)  #: images that each cell was drawn from; None: no cells
     looks: int = Field(default=1, ge=1, strict=True)  #: how often the growing sample could have been judged
     look: int = Field(default=1, ge=1, strict=True)  #: after which of them it ended
+    rivals: int = Field(default=1, ge=1, strict=True)  #: files that a search could have judged on these images
     frame_sha256: str | None = None  #: design margin: of the units and strata that it was drawn from
     cells: tuple[tuple[str, int], ...] = ()  #: design margin: the cells that could be drawn from
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from edgesafe.records.base import Record
 from edgesafe.records.measurements import Measurement
 from edgesafe.records.precision import Precision
+from edgesafe.records.search import SearchRecord
 from edgesafe.records.study import VariantStatus
 from edgesafe.records.verdict import Verdict
 
@@ -56,6 +57,12 @@ class StudyResult(CommandResult):
     digest: str
     variants: tuple[StudyRow, ...]
     verdict: Verdict | None = None  #: evaluate --policy
+
+
+class SearchResult(StudyResult):
+    """search: the variants that were made, and what was tried, what passed and what it cost."""
+
+    search: SearchRecord | None
 
 
 class FilesResult(CommandResult):

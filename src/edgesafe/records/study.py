@@ -20,6 +20,7 @@ class Role(StrEnum):
 
     BASELINE = "baseline"  #: what others are compared with
     CANDIDATE = "candidate"  #: what is judged
+    TRIAL = "trial"  #: what a search tried and did not confirm; judged only if it is named
 
 
 class VariantStatus(StrEnum):
@@ -77,6 +78,7 @@ class StudyRecord(Record):
     host: Host
     variants: tuple[VariantEntry, ...]
     samples_sha256: str = ""  #: of samples.png, if there is one
+    search_sha256: str = ""  #: of search.json, if a search made this study
     digest: str = ""  #: over all variants' digests, once all are done: the same on every run; no timing is in it
     index_sha256: str = ""  #: over the bytes of study.json itself, without this value
 

@@ -51,11 +51,18 @@ class Bench:
     target: Target
     host: Host
     sample: Sample | None = None  #: how `cells` were drawn; None: nothing was drawn at random
+    shown: NDArray[np.int64] | None = None  #: rising positions of the clean test images that may be seen; None: all
+    rivals: int = 1  #: files that may be judged on these images, one after another, by a search
+
+    @property
+    def clean(self) -> NDArray[np.int64]:
+        """Positions of the clean test images that a file is run on: int64, rising."""
+        return np.arange(len(self.test), dtype=np.int64) if self.shown is None else self.shown
 
     @property
     def inferences(self) -> int:
         """How many images one file is run on: the clean test images, and those of all cells."""
-        return len(self.test) + sum(len(indices) for indices in self.cells.values())
+        return len(self.clean) + sum(len(indices) for indices in self.cells.values())
 
     def open(self, onnx: bytes, spec: InputSpec | None = None) -> OnnxClassifier:
         """A file under onnxruntime, on all cores: logits do not depend on the number of threads.
@@ -149,7 +156,7 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
     if kept is not None:
         evidence = evidence_files.from_bytes(kept)
         return evidence.clean, evidence.logits
-    cell, logits = clean(classifier, bench, np.arange(len(bench.test), dtype=np.int64))
+    cell, logits = clean(classifier, bench, bench.clean)
     origin = provenance(classifier, bench, bench.sample)
     keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, origin, task=bench.test.task)))
     return cell, logits

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from edgesafe.records import Precision
 from edgesafe.records.names import MAX_LENGTH
 
-__all__ = ["VariantName", "at_budget", "at_ratio", "baseline", "candidate", "cleaned"]
+__all__ = ["VariantName", "at_budget", "at_ratio", "baseline", "candidate", "cleaned", "final"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ def at_ratio(label: str, ratio: float, seed: int) -> VariantName:
 def at_budget(label: str, resource: str, value: float, seed: int) -> VariantName:
     """A variant that keeps a share `value` of a resource ("macs", "params", "latency")."""
     return VariantName(label, f"{label}-{resource}{value:g}", seed)
+
+
+def final(name: VariantName) -> VariantName:
+    """The name of a file of a search where it is judged once more, on images that no trial saw."""
+    return VariantName("final", f"final-{name.group}", name.seed)
 
 
 def cleaned(text: str) -> str:

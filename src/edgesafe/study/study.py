@@ -20,6 +20,7 @@ from edgesafe.records import (
     Comparison,
     Measurement,
     Measurements,
+    SearchRecord,
     StudyRecord,
     VariantEntry,
     VariantRecord,
@@ -33,17 +34,20 @@ __all__ = [
     "MEASUREMENTS",
     "MODEL",
     "SAMPLES",
+    "SEARCH",
     "STUDY",
     "VARIANT",
     "Study",
     "Variant",
     "checked_bytes",
     "read",
+    "search_of",
     "variant",
 ]
 
 STUDY, VARIANT, MEASUREMENTS, EVIDENCE = "study.json", "variant.json", "measurements.json", "evidence.npz"
 CERTIFICATES, SAMPLES, MODEL = "certificates.npz", "samples.png", "model.onnx"
+SEARCH = "search.json"
 
 RECORD_LIMIT = 64_000_000  #: bytes of a JSON record: a study of thousands of variants has fewer
 _EVIDENCE_LIMIT = 8_000_000_000  # bytes: 50,000 images, 1,000 classes, 75 cells have 0.4 GB
@@ -252,6 +256,27 @@ class Study(Mapping[str, Variant]):
         """
         expected = self.record.samples_sha256
         return checked_bytes(self.root / SAMPLES, expected, limit=RECORD_LIMIT) if expected else None
+
+    def search(self) -> SearchRecord | None:
+        """What a search tried, what passed and what it cost; None: no search made this study.
+
+        Raises:
+            StoreError: it was made by another version.
+            IntegrityError: the file was changed, or cannot be read.
+        """
+        return search_of(self.root, self.record)
+
+
+def search_of(root: Path, record: StudyRecord) -> SearchRecord | None:
+    """The content of search.json, compared with the hash in the study's index; None: there is none.
+
+    Raises:
+        StoreError, IntegrityError: see `Study.search`.
+    """
+    if not record.search_sha256:
+        return None
+    path = root / SEARCH
+    return from_json(checked_bytes(path, record.search_sha256, limit=RECORD_LIMIT), SearchRecord, path)
 
 
 def read(root: Path) -> Study:

@@ -28,6 +28,8 @@ from edgesafe.records import (
     Artefact,
     Measurements,
     Record,
+    Role,
+    SearchRecord,
     StudyRecord,
     VariantEntry,
     VariantRecord,
@@ -35,7 +37,7 @@ from edgesafe.records import (
 )
 from edgesafe.study import study as studies
 from edgesafe.study.index import bound, to_json
-from edgesafe.study.study import CERTIFICATES, EVIDENCE, MEASUREMENTS, SAMPLES, STUDY, VARIANT, Variant
+from edgesafe.study.study import CERTIFICATES, EVIDENCE, MEASUREMENTS, SAMPLES, SEARCH, STUDY, VARIANT, Variant
 
 __all__ = ["REPRODUCIBLE", "Files", "StudyWriter", "set_aside"]
 
@@ -149,6 +151,28 @@ class StudyWriter:
             return
         atomic_write(self.root / SAMPLES, png)
         self._save(self.record.model_copy(update={"samples_sha256": sha256_bytes(png)}))
+
+    def put_search(self, record: SearchRecord) -> None:
+        """Write what a search has tried so far, and its hash into the index."""
+        content = to_json(record)
+        atomic_write(self.root / SEARCH, content)
+        self._save(self.record.model_copy(update={"search_sha256": sha256_bytes(content)}))
+
+    def search(self) -> SearchRecord | None:
+        """What an earlier run of the search tried; None: nothing yet, or it was killed while it wrote that down."""
+        try:
+            return studies.search_of(self.root, self.record)
+        except IntegrityError:
+            return None
+
+    def add(self, entry: VariantEntry) -> None:
+        """List a further variant at the end, unless it is listed; a variant that is done stays as it is."""
+        if self.record.entry(entry.id) is None:
+            self._save(self.record.model_copy(update={"variants": (*self.record.variants, entry)}))
+
+    def appoint(self, variant_id: str, role: Role) -> None:
+        """Say what a variant is to the others."""
+        self._replace(self._entry(variant_id).model_copy(update={"role": role}))
 
     def keep_previous(self, variant_id: str) -> None:
         """Keep a copy of what will be replaced in a finished variant, until `finish` has replaced all of it.

@@ -14,7 +14,7 @@ from edgesafe.measure.inference.classifier import Classifier
 from edgesafe.measure.tasks import rules_of
 from edgesafe.records import Cell, Task
 
-__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "collect_cell", "draw", "plan_cells"]
+__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "collect_cell", "draw", "draw_within", "plan_cells"]
 
 QUICK_ALONE = 33_000
 """Inferences over all cells that give mPC within ±0.5 pp at 95 %, whatever the accuracy is (decision 053)."""
@@ -81,16 +81,21 @@ def plan_cells(
     count = images_per_cell if images_per_cell is not None else -(-total // len(cells))
     if min(count, n_test) < 2:
         raise UsageError("1 image per cell has no spread", where="evaluate.images_per_cell", fix="give 2 or more")
-    return {cell: _draw(cell, n_test, count, seed, within) for cell in cells}
+    return {cell: draw_within(cell, n_test, count, seed, within) for cell in cells}
 
 
-def _draw(
+def draw_within(
     cell: tuple[str, int],
     n_test: int,
     count: int,
     seed: int,
     within: Mapping[tuple[str, int], NDArray[np.int64]] | None,
 ) -> NDArray[np.int64]:
+    """As `draw`, of the test images that `within` holds for this cell; None: of all.
+
+    Raises:
+        NothingEvaluated, DataError: it holds fewer than 2, or a position that is no test image.
+    """
     if within is None:
         return draw(n_test, count, seed, cell)
     if cell in within and len(within[cell]) >= 2:

@@ -42,7 +42,7 @@ def plan(bench: Bench, reference: Evidence | None, *, escalating: bool) -> tuple
         reference: evidence of the baseline that it is compared with.
         escalating: whether a policy may end it early.
     """
-    section, n_test, units = bench.section, len(bench.test), pool_of(bench, reference).units
+    section, n_test, units = bench.section, len(bench.clean), pool_of(bench, reference).units
     if not escalating:
         default = robustness.QUICK_PAIRED if reference is not None else units
         return (Look(n_test, min(section.budget or default, units)),)
@@ -75,7 +75,7 @@ class ImagePool:
 def pool_of(bench: Bench, reference: Evidence | None) -> ImagePool:
     """The pool of a file that is compared with `reference`, or of one alone."""
     if reference is None:
-        return ImagePool(None, bench.cells, len(bench.test), margin=False)
+        return ImagePool(None, bench.cells, len(bench.clean), margin=False)
     cells = {key: reference.cells[key].index for key in bench.cells}
     largest = max((len(indices) for indices in cells.values()), default=0)
     drawn = reference.provenance.sample

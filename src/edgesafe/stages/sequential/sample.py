@@ -138,16 +138,18 @@ class _Sample:
         self._cells: dict[Key, Cell] = {}
         self._frame = self._draw = None
         if not pool.cells:
-            self._drawn = Sample(seed=self._seed, looks=looks)
+            self._drawn = Sample(seed=self._seed, looks=looks, rivals=bench.rivals)
         elif pool.margin and pool.reference is not None:
             self._frame = draw.frame_of(pool.reference, pool.cells)
             self._draw = draw.MarginDraw(self._frame, self._seed)
             self._drawn = Sample(
                 design=SampleDesign.MARGIN, seed=self._seed, benchmark=pool.benchmark, looks=looks,
-                frame_sha256=self._frame.sha256, cells=self._frame.keys,
+                frame_sha256=self._frame.sha256, cells=self._frame.keys, rivals=bench.rivals,
             )  # fmt: skip
         else:
-            self._drawn = Sample(design=SampleDesign.CELL, seed=self._seed, benchmark=pool.benchmark, looks=looks)
+            self._drawn = Sample(
+                design=SampleDesign.CELL, seed=self._seed, benchmark=pool.benchmark, looks=looks, rivals=bench.rivals
+            )
 
     def restore(self, evidence: Evidence) -> None:
         """Continue from the evidence of an earlier look."""
@@ -162,7 +164,7 @@ class _Sample:
 
     def grow(self, look: Look) -> None:
         """See what the look asks for beyond what was seen."""
-        self._grow_clean(robustness.draw(len(self._bench.test), look.clean, self._seed))
+        self._grow_clean(self._drawn_clean(look.clean))
         if self._draw is not None:
             while len(units := self._draw.ask(look.corrupted)):
                 self._draw.tell(units, self._changed(units))
@@ -175,6 +177,13 @@ class _Sample:
                     "quick", names, severities, len(self._bench.test), per_cell, self._seed, within=self._pool.cells
                 )
             )
+
+    def _drawn_clean(self, count: int) -> NDArray[np.int64]:
+        """The first `count` clean images of the draw, of those that may be seen; a larger draw holds the smaller."""
+        if self._bench.shown is None:
+            return robustness.draw(len(self._bench.test), count, self._seed)
+        within = {("", 0): self._bench.shown}
+        return robustness.draw_within(("", 0), len(self._bench.test), count, self._seed, within)
 
     def _grow_clean(self, indices: NDArray[np.int64]) -> None:
         if self._clean is None or self._logits is None:

@@ -1,0 +1,102 @@
+"""The ways of compressing that a search tries: the recipe's blocks, times what [search] adds to them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgesafe.errors import UsageError
+from edgesafe.recipe.sections import CompressSection, Method, Objective, SearchSection
+
+__all__ = ["Series", "ratios_of", "series_of"]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A way of compressing whose ratio is searched for.
+
+    Attributes:
+        label: names its variants.
+        section: the block without its own ratios.
+    """
+
+    label: str
+    section: CompressSection
+
+    @property
+    def structured(self) -> bool:
+        """Whether channels are removed, so that networks of neighbouring ratios may be the same one."""
+        return self.section.method is not Method.WEIGHT
+
+
+def series_of(blocks: Sequence[CompressSection], section: SearchSection) -> tuple[Series, ...]:
+    """The series that a recipe's blocks and its [search] ask for, in the order of the blocks.
+
+    A block is taken once for each of `search.scopes`, `search.rankings` and `search.round_to`, and named after what
+    differs. `search.methods` chooses blocks, and adds a block with its defaults for a method that has none.
+
+    Raises:
+        UsageError: nothing is left that could make the objective smaller.
+    """
+    made: list[Series] = []
+    for block in _wanted(blocks, section):
+        if block.method is Method.WEIGHT and section.minimise is not Objective.BYTES:
+            continue  # zeros make nothing faster, and MACs count them
+        made += list(_variations(block, section))
+    if not made:
+        what = f"no method that makes the {section.minimise.value} smaller"
+        fix = "add a block of method filter or channel (weight: only with --minimise bytes), or name search.methods"
+        raise UsageError(what, where="search.methods", fix=fix)
+    twice = sorted({s.label for s in made if [other.label for other in made].count(s.label) > 1})
+    if twice:
+        raise UsageError(f"two series are called '{twice[0]}'", where="compress", fix="give one block a label")
+    return tuple(made)
+
+
+def _wanted(blocks: Sequence[CompressSection], section: SearchSection) -> Iterator[CompressSection]:
+    """The blocks to search in, one for each label, with a ratio in place of a budget."""
+    wanted = section.methods or tuple(m for m in Method if m is not Method.RANDOM)
+    taken: dict[str, CompressSection] = {}
+    for block in blocks:
+        taken.setdefault(block.label or block.method.value, block)
+    chosen = [block for block in taken.values() if block.method in wanted]
+    have = {block.method for block in chosen}
+    missing = [method for method in section.methods if method not in have]
+    chosen += [CompressSection(method=method, ratios=(section.lowest,)) for method in missing]
+    for block in chosen:
+        yield block.model_copy(update={"budget": None, "ratios": (section.lowest,)})
+
+
+def _variations(block: CompressSection, section: SearchSection) -> Iterator[Series]:
+    """The block with each combination of the keys that [search] varies."""
+    name = block.label or block.method.value
+    if block.method is Method.WEIGHT:
+        yield Series(name, block)
+        return
+    keys: dict[str, Sequence[Any]] = {
+        "scope": section.scopes or (block.scope,),
+        "ranking": section.rankings or (block.ranking,),
+        "round_to": section.round_to or (block.round_to,),
+    }
+    for values in itertools.product(*keys.values()):
+        changes = dict(zip(keys, values, strict=True))
+        told = [_told(key, changes[key]) for key in keys if len(keys[key]) > 1]
+        yield Series("_".join((name, *told)), block.model_copy(update=changes))
+
+
+def _told(key: str, value: Any) -> str:
+    """A value of a varied key as a part of a label."""
+    return f"round{value}" if key == "round_to" else str(value)
+
+
+def ratios_of(section: SearchSection) -> tuple[float, ...]:
+    """The ratios that may be tried, rising, in whole hundredths, since names have two digits.
+
+    Example:
+        >>> ratios_of(SearchSection(lowest=0.1, highest=0.3, resolution=0.1))
+        (0.1, 0.2, 0.3)
+    """
+    first, last, step = (round(100 * v) for v in (section.lowest, section.highest, section.resolution))
+    return tuple(number / 100 for number in range(max(1, first), min(99, last) + 1, step))

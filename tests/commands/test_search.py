@@ -1,0 +1,246 @@
+"""`edgesafe search`: the smallest variant that passes, confirmed on images that no trial saw, the same after a kill."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import edgesafe
+from edgesafe import cli
+from edgesafe.commands import compress, gate, search
+from edgesafe.errors import ExitCode, NothingEvaluated
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.recipe import parsing
+from edgesafe.records import GateStatus, Role, VariantStatus
+from edgesafe.stages import measure
+from edgesafe.study.study import Study
+from edgesafe.study.study import read as open_study
+
+from .conftest import TINY
+
+POLICY = """
+schema = "edgesafe.policy/1"
+variants = ["weight-*"]
+[stats]
+confidence = 0.9
+[[gate]]
+id = "accuracy-drop"
+metric = "accuracy"
+max_drop = "{limit}"
+[[gate]]
+id = "mpc-drop"
+metric = "mpc"
+max_drop = "{limit}"
+"""
+SMALL = [
+    *TINY,
+    "data.test_images=300",
+    "evaluate.images_per_cell=300",
+    "evaluate.latency=false",
+    "recover.epochs=0",
+    'compress=[{method="filter", ratios=[0.5]}]',
+    "search.resolution=0.25",
+    "search.lowest=0.4",
+    "search.highest=0.9",
+    "search.screen_images=50",
+]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of the tiny network alone, from which every search here starts, so that it is trained once."""
+    root = tmp_path_factory.mktemp("trained") / "s"
+    alone = [*TINY, "compress=[]", "evaluate.corruptions='none'", "evaluate.latency=false", "certify.sets=[]"]
+    compress.compress(parsing.load(None, alone), root)
+    return root
+
+
+def overrides(trained: Path, policy: Path, *more: str) -> list[str]:
+    """A search from the trained network."""
+    weights = trained / "baseline-s0" / "model.safetensors"
+    return [*SMALL, f"model.weights='{weights}'", f"search.policy='{policy}'", *more]
+
+
+def policy(path: Path, limit: str = "30pp") -> Path:
+    path.write_text(POLICY.format(limit=limit))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return policy(tmp_path_factory.mktemp("rules") / "p.toml")
+
+
+@pytest.fixture(scope="module")
+def found(trained: Path, rules: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    root = tmp_path_factory.mktemp("search") / "s"
+    return search.search(parsing.load(None, overrides(trained, rules)), root)
+
+
+def test_it_ends_with_the_best_that_passed(found: Study) -> None:
+    record = found.search()
+    assert record is not None
+    assert record.finished
+    passed = [t for t in record.trials if t.status is GateStatus.PASS]
+    assert passed, "the control: something must pass under 30 pp"
+    assert any(t.status is not GateStatus.PASS for t in record.trials), "the control: something must not"
+    best = min(passed, key=lambda t: t.objective or 1.0)
+    assert record.finals[0].variant == f"final-{best.variant}"
+    tried = {t.ratio: t.status for t in record.trials}
+    assert max(t.ratio for t in passed) < min(r for r, s in tried.items() if s is not GateStatus.PASS)
+    macs = found[best.variant].metrics["macs"].estimate / found["baseline-s0"].metrics["macs"].estimate
+    assert best.objective == pytest.approx(macs)
+
+
+def test_trials_and_the_confirmation_see_different_images(found: Study) -> None:
+    record = found.search()
+    assert record is not None
+    index: dict[str, set[int]] = {}
+    for name in found.measurements():
+        evidence = evidence_files.from_bytes(found[name].evidence_bytes())
+        seen = set(evidence.clean.index.tolist())
+        for cell in evidence.cells.values():
+            seen |= set(cell.index.tolist())
+        index[name] = seen
+    trials = set.union(*(seen for name, seen in index.items() if not name.startswith("final-")))
+    finals = set.union(*(seen for name, seen in index.items() if name.startswith("final-")))
+    assert not trials & finals
+    assert len(trials | finals) == record.decision_images + record.untouched_images == 300
+    whole = sum(len(evidence_files.from_bytes(found[n].evidence_bytes()).clean.index) for n in found.measurements())
+    assert record.inferences > whole  # clean and corrupted ones
+
+
+def test_the_gate_judges_the_confirmed_one_at_the_surer_level(found: Study, rules: Path) -> None:
+    record = found.search()
+    assert record is not None
+    assert record.winner is not None
+    verdict = gate.judge(found, gate.GateRequest(rules))
+    assert verdict.variants == (record.winner,)  # though the policy's pattern names weight-*
+    assert verdict.overall is GateStatus.PASS
+    sample = found[record.winner].measurements.sample
+    assert sample is not None
+    assert sample.rivals == 3
+    chances = 3 * sample.looks
+    assert f"{1 - 0.1 / chances:.2%}" in " ".join(verdict.notes)
+    trial = gate.judge(found, gate.GateRequest(rules, (record.winner.removeprefix("final-"),)))
+    assert f"{1 - 0.1 / chances:.2%}" not in " ".join(trial.notes)
+    assert found[record.winner].entry.role is Role.CANDIDATE
+    first = found[record.winner.removeprefix("final-")]
+    assert first.entry.role is Role.TRIAL
+    assert first.record.artefact("model.onnx") == found[record.winner].record.artefact("model.onnx")
+
+
+@pytest.mark.slow
+def test_killed_anywhere_it_ends_the_same(
+    found: Study, trained: Path, rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = parsing.load(None, overrides(trained, rules))
+    real, left = measure.measure, [0]
+
+    def dying(*args: Any, **kwargs: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(measure, "measure", dying)
+    kills = 0
+    while True:
+        left[0] = 2  # two files are measured, then it is killed before the next
+        try:
+            again = search.search(recipe, tmp_path / "s")
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills >= 2
+    assert again.digest == found.digest
+
+    def path(of: Study) -> Any:
+        record = of.search()
+        assert record is not None
+        return [(t.variant, t.status, t.objective, t.inferences) for t in (*record.trials, *record.finals)]
+
+    assert path(again) == path(found)
+    monkeypatch.setattr(measure, "measure", dying)
+    left[0] = 0
+    assert search.search(recipe, tmp_path / "s").digest == found.digest  # finished: nothing is measured again
+
+
+@pytest.mark.slow
+def test_nothing_passes_an_impossible_policy(trained: Path, tmp_path: Path) -> None:
+    rules = policy(tmp_path / "p.toml", limit="0.01pp")
+    args = ["search", "quickstart", "--policy", str(rules), "--minimise", "macs", "--budget", "trials=1"]
+    sets = [part for item in overrides(trained, rules) for part in ("--set", item)]
+    result = tmp_path / "r.json"
+    code = cli.run([*args, *sets, "--out", str(tmp_path / "s"), "--json", str(result)])
+    assert code in (ExitCode.GATE_FAILED, ExitCode.GATE_INCONCLUSIVE)
+    plain = json.loads(result.read_text())
+    assert plain["search"]["winner"] is None
+    assert plain["search"]["stopped"] == "1 trials"
+    with pytest.raises(NothingEvaluated, match="confirmed no variant"):
+        gate.judge(open_study(tmp_path / "s"), gate.GateRequest(rules))
+
+
+@pytest.mark.slow
+def test_the_report_reads_it(found: Study, rules: Path, tmp_path: Path) -> None:
+    assert cli.run(["report", str(found.root), "--policy", str(rules), "--out", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r" / "index.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--budget", "trials=0"], "'trials=0' is no budget"),
+        (["--budget", "coffee=3"], "trials=12"),
+        (["--budget", "trials=1.5"], "is no budget"),
+        (["--set", "seeds=[0,1]"], "search with one"),
+        (["--minimise", "latency"], "leave it on, or minimise macs"),
+        (["--set", "search.methods=['weight']"], "no method that makes the macs smaller"),
+        (["--set", "search.share=0.01"], "at least 50 must be on each side"),
+        (["--set", "search.lowest=0.99"], "above search.highest"),
+        (["--set", "evaluate.images_per_cell=1"], "give more images per cell"),
+        (["--policy", "nowhere.toml"], "nowhere.toml"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    more: list[str], says: str, trained: Path, rules: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = [part for item in overrides(trained, rules)[:-1] for part in ("--set", item)]
+    base = ["search", "quickstart", "--policy", str(rules), "--minimise", "macs", "--out", str(tmp_path / "s")]
+    assert cli.run([*base, *sets, *more]) == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_gates_on_certificates_are_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = policy(tmp_path / "p.toml")
+    gate_text = '[[gate]]\nid = "c"\nmetric = "certified_accuracy.brightness=2"\nmin = "50%"\n'
+    rules.write_text(rules.read_text() + gate_text)
+    sets = [part for item in overrides(trained, rules) for part in ("--set", item)]
+    out = tmp_path / "s"
+    code = cli.run(["search", "quickstart", "--policy", str(rules), "--minimise", "macs", "--out", str(out), *sets])
+    assert code == ExitCode.USAGE
+    assert "the gate 'c' is about certificates" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_changed_record_is_found(found: Study, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(found.root, copy)
+    file = copy / "search.json"
+    file.write_bytes(file.read_bytes().replace(b'"winner"', b'"Winner"'))
+    with pytest.raises(edgesafe.IntegrityError, match="changed after"):
+        open_study(copy).search()
+
+
+def test_studies_without_a_search_have_none(trained: Path) -> None:
+    assert open_study(trained).search() is None
+    assert all(v.entry.role is not Role.TRIAL for v in open_study(trained).values())
+    assert np.all([v.status is VariantStatus.DONE for v in open_study(trained).values()])
