@@ -1,13 +1,14 @@
 """Which channels to remove, if lighting will change: accuracy and lighting-robust accuracy by criterion, with controls.
 
-    python benchmarks/robust_criteria.py WEIGHTS.th --data data --out FILE.jsonl [--epochs 0] [--robust 0]
+    python benchmarks/robust_criteria.py WEIGHTS.th --data data --out FILE.jsonl [--epochs 1 --lit 1 …]
 
 The third-party CIFAR-10 ResNet-20 with its own normalisation, scope internal, every criterion at the same ratios, pruned,
-BatchNorm re-estimated on 2,000 training images and, with --epochs, fine-tuned alike (--images, --lr, --robust: weight of
-the loss on lit copies). Measured on the exported file under onnxruntime, on the first --test test images. Robust: right on
-the image itself, at brightness -25, -12, +12, +25 levels and at contrast -20 and +20 %. A seed chooses calibration images,
-draws and random scores, and the crops of BatchNorm and fine-tuning. `reversed` is usn with its sign turned round: a control.
-Lines are appended one by one; those that are there are not made again. Without WEIGHTS nothing is run: the table of FILE.
+BatchNorm re-estimated on 2,000 training images and, with --epochs, fine-tuned alike (--images, --lr, and the weights
+--lit, --deviation, --wasserstein). Measured on the exported file under onnxruntime, on the first --test test images.
+Robust: right on the image itself, at brightness -25, -12, +12, +25 levels and at contrast -20 and +20 %. A seed chooses
+calibration images, draws and random scores, and the crops of BatchNorm and fine-tuning. `reversed` is usn with its sign
+turned round: a control. Lines are appended one by one; those that are there are not made again. Without WEIGHTS nothing is
+run: the table of FILE.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from edgesafe.deploy.export import export_onnx
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.prune import PruneContext, criteria, plan, prune
 from edgesafe.prune.deviations import Deviation, deviations, spots
-from edgesafe.recipe.sections import CompressSection, DataSection, RecoverSection
+from edgesafe.recipe.sections import CompressSection, DataSection, Device, RecoverSection, RobustSection
 from edgesafe.records import DataBundle
 from edgesafe.stages.lighting import lighting_of
 from edgesafe.stages.train import fit_plan
@@ -41,6 +42,7 @@ from edgesafe.train.augmentation import Normalisation
 from edgesafe.train.batchnorm import reestimate_batchnorm
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TERMS = ("lit", "deviation", "wasserstein")
 ARMS = ("l1", "random", "usn", "usn_absolute", "usn_l1", "reversed")
 
 
@@ -51,16 +53,15 @@ class Row:
     arm: str
     ratio: float
     seed: int
-    epochs: int
-    robust: float
+    tuning: str
     params: int
     clean: float
-    robust_accuracy: float
+    steady: float
     n: int
 
     @property
     def key(self) -> tuple[object, ...]:
-        return self.arm, self.ratio, self.seed, self.epochs, self.robust, self.n
+        return self.arm, self.ratio, self.seed, self.tuning, self.n
 
 
 def grid() -> Iterator[NDArray[np.uint8]]:
@@ -122,55 +123,52 @@ def pruned(base: nn.Module, bundle: DataBundle, arm: str, ratio: float, seed: in
         plan.score_group = original
 
 
-def rows(arguments: argparse.Namespace, done: set[tuple[object, ...]]) -> Iterator[Row]:
+def tuning(asked: argparse.Namespace) -> str:
+    """In words, how networks are fine-tuned."""
+    if not asked.epochs:
+        return "BatchNorm re-estimated only"
+    terms = "".join(f" + {getattr(asked, name):g} {name}" for name in TERMS if getattr(asked, name))
+    return f"{asked.epochs} epochs of {asked.images:,} images at {asked.lr:g}, cross entropy{terms}"
+
+
+def rows(asked: argparse.Namespace, done: set[tuple[object, ...]]) -> Iterator[Row]:
     """All networks that are not done yet."""
     torch.set_num_threads(1)
-    bundle = data.load(DataSection(name="cifar10", root=arguments.data, mean=MEAN, std=STD))
+    bundle = data.load(DataSection(name="cifar10", root=asked.data, mean=MEAN, std=STD))
     base = models.build("resnet20", 10, {})
-    models.load_weights(base, Path(arguments.weights))
-    normalise, shape = Normalisation(MEAN, STD), arguments
-    section = RecoverSection(
-        epochs=shape.epochs, images=shape.images, lr=shape.lr, robust={"lit": shape.robust}, device="cpu"
-    )
-    todo = [("none", 0.0, 0)] if not shape.epochs else []
-    todo += [(arm, ratio, seed) for ratio in shape.ratios for seed in range(shape.seeds) for arm in shape.arms]
+    models.load_weights(base, Path(asked.weights))
+    base.eval()
+    normalise, how = Normalisation(MEAN, STD), tuning(asked)
+    robust = RobustSection(**{name: getattr(asked, name) for name in TERMS})
+    section = RecoverSection(epochs=asked.epochs, images=asked.images, lr=asked.lr, robust=robust, device=Device.CPU)
+    todo = [] if asked.epochs else [("none", 0.0, 0)]
+    todo += [(arm, ratio, seed) for ratio in asked.ratios for seed in range(asked.seeds) for arm in asked.arms]
     for arm, ratio, seed in todo:
-        if (arm, ratio, seed, shape.epochs, shape.robust, shape.test) in done:
+        if (arm, ratio, seed, how, asked.test) in done:
             continue
-        network = base.eval()
+        network = base
         if arm != "none":
-            network = pruned(base, bundle, arm, ratio, seed)
-            view = fit_plan(section, seed)
+            network, view = pruned(base, bundle, arm, ratio, seed), fit_plan(section, seed)
             reestimate_batchnorm(network, bundle.train, normalise, images=2000, view=view)
-            if shape.epochs:
-                loop.fit(network, data.first(bundle.train, shape.images), normalise, view)
-        clean, robust = judged(network, bundle, shape.test)
-        size = sum(p.numel() for p in network.parameters())
-        yield Row(arm, ratio, seed, shape.epochs, shape.robust, size, clean, robust, shape.test)
+            if asked.epochs:
+                loop.fit(network, data.first(bundle.train, asked.images), normalise, view)
+        clean, steady = judged(network, bundle, asked.test)
+        yield Row(arm, ratio, seed, how, sum(p.numel() for p in network.parameters()), clean, steady, asked.test)
 
 
 def table(found: list[Row]) -> str:
-    """Clean / robust in percent, one cell for each seed."""
+    """Clean / robust accuracy in percent, one cell for each seed."""
     lines = []
-    for how in sorted({(row.epochs, row.robust) for row in found}):
-        mine = [row for row in found if (row.epochs, row.robust) == how]
+    for how in dict.fromkeys(row.tuning for row in found):
+        mine = sorted((row for row in found if row.tuning == how), key=lambda row: row.seed)
         ratios = sorted({row.ratio for row in mine if row.ratio})
-        lines += ["", f"epochs {how[0]}, weight of lit copies {how[1]:g}; clean / robust in %, one per seed", ""]
-        lines += [
-            "| criterion | " + " | ".join(f"{ratio:.0%}" for ratio in ratios) + " |",
-            "|---" * (1 + len(ratios)) + "|",
-        ]
+        lines += ["", how, "", "| criterion | " + " | ".join(f"{ratio:.0%}" for ratio in ratios) + " |"]
+        lines += ["|---" * (1 + len(ratios)) + "|"]
         for arm in ("none", *ARMS):
-            cells = [
-                ", ".join(
-                    f"{100 * row.clean:.1f} / {100 * row.robust_accuracy:.1f}"
-                    for row in sorted(mine, key=lambda row: row.seed)
-                    if row.arm == arm and (row.ratio in (ratio, 0.0))
-                )
-                for ratio in ratios
-            ]
-            if any(cells):
-                lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+            cells = [[row for row in mine if row.arm == arm and row.ratio in (ratio, 0.0)] for ratio in ratios]
+            text = [", ".join(f"{100 * row.clean:.1f} / {100 * row.steady:.1f}" for row in cell) for cell in cells]
+            if any(text):
+                lines.append(f"| {arm} | " + " | ".join(text) + " |")
     return "\n".join(lines)
 
 
@@ -186,7 +184,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=0)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--lr", type=float, default=0.01)
-    parser.add_argument("--robust", type=float, default=0.0)
+    for name in TERMS:
+        parser.add_argument(f"--{name}", type=float, default=0.0)
     arguments = parser.parse_args()
     found = []
     if arguments.out.exists():

@@ -15,7 +15,9 @@ def test_the_quickstart_is_the_embedded_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted([*QUICK.parent.glob("*.toml"), *QUICK.parent.glob("paper/**/*.toml")]), ids=lambda p: p.stem
+    "path",
+    sorted([path for where in ("*", "paper/**/*", "robust/**/*") for path in QUICK.parent.glob(f"{where}.toml")]),
+    ids=lambda p: p.stem,
 )
 def test_every_shipped_recipe_loads(path: Path) -> None:
     assert recipe.variants(parsing.load(path))[0].id == "baseline-s0"
