@@ -148,7 +148,7 @@ def rows(asked: argparse.Namespace, done: set[tuple[object, ...]]) -> Iterator[R
             continue
         network = base
         if arm != "none":
-            network, view = pruned(base, bundle, arm, ratio, seed), fit_plan(section, seed)
+            network, view = pruned(base, bundle, arm, ratio, seed), fit_plan(section, seed, bundle.task)
             reestimate_batchnorm(network, bundle.train, normalise, images=2000, view=view)
             if asked.epochs:
                 loop.fit(network, data.first(bundle.train, asked.images), normalise, view)
