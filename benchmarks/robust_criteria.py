@@ -97,7 +97,9 @@ def moved(base: nn.Module, bundle: DataBundle, seed: int) -> dict[Slot, Deviatio
         graph = channel_graph(base, (torch.zeros(1, 3, 32, 32),))
         where = [slot for group in graph.groups for slot in spots(base, graph, group)]
         section = CompressSection(method="usn", ratios=(0.5,))
-        KNOWN[seed] = deviations(base, where, lighting_of(bundle, section, seed))
+        light = lighting_of(bundle, section, seed)
+        assert light is not None
+        KNOWN[seed] = deviations(base, where, light)
     return KNOWN[seed]
 
 
@@ -107,8 +109,9 @@ def pruned(base: nn.Module, bundle: DataBundle, arm: str, ratio: float, seed: in
     section = CompressSection(
         method=method, ratios=(ratio,), scope="internal", criterion="usn" if arm == "reversed" else arm
     )
-    lighting = lighting_of(bundle, section, seed) if section.ranks_by_lighting else None
-    context = PruneContext((32, 32, 3), seed=seed, round_to=1, engine=False, lighting=lighting)
+    context = PruneContext(
+        (32, 32, 3), seed=seed, round_to=1, engine=False, lighting=lighting_of(bundle, section, seed)
+    )
     plan.deviations = lambda *_: moved(base, bundle, seed)
     original = criteria.score_group
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesafe.commands import compress
+from edgesafe.commands import compress, init
 from edgesafe.errors import RecipeError
 from edgesafe.recipe import parsing
 
@@ -82,3 +82,9 @@ def test_what_a_recipe_cannot_mean_is_refused_before_anything_is_computed(
         compress.compress(parsing.load(None, [*SMALL, override]), tmp_path / "x")
     assert "compress.0" in str(caught.value)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_recipe_is_tried_before_it_is_written(tmp_path: Path) -> None:
+    made = init.init({"model": "smallnet", "data": "digits", "method": "usn"}, tmp_path / "usn.toml")
+    assert made.narrowed > 0
+    assert parsing.load(tmp_path / "usn.toml").compress[0].method == "usn"

@@ -115,6 +115,23 @@ def test_without_batchnorm_the_layers_that_produce_the_channels_are_looked_at() 
         assert found[Slot(f"{index}.weight", 0)].variance.numpy() == pytest.approx(variance, rel=1e-6)
 
 
+def test_a_linear_layer_over_positions_has_its_channels_last() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.linear = nn.Linear(3, 7), nn.Linear(7, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.linear(F.relu(self.inner(x.flatten(2).transpose(1, 2))).mean(1))
+            return out
+
+    torch.manual_seed(0)
+    model = Tokens()
+    found = measured(model)[1][Slot("inner.weight", 0)]
+    wanted = by_hand(lambda x: model.inner(x.flatten(2).transpose(1, 2)).transpose(1, 2), given())
+    assert found.squared.numpy() == pytest.approx(wanted[0], rel=1e-6)
+
+
 def test_a_variance_beside_a_large_mean_is_not_lost() -> None:
     model = chain().double()
     with torch.no_grad():
@@ -310,7 +327,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
 def bundle() -> DataBundle:
     rng = np.random.default_rng(0)
     part = ImageSet(rng.integers(0, 256, (300, 8, 8, 3)).astype(np.uint8), np.arange(300) % 2, "x")
-    return DataBundle("d", ("a", "b"), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), part, part, part)
+    return DataBundle("d", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), part, part, part)
 
 
 def test_images_and_lit_copies_are_drawn_by_the_seed_from_the_stated_range() -> None:

@@ -257,7 +257,7 @@ def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
         mean=bundle.mean,
         std=bundle.std,
         paper_layers=models.paper_layers(recipe.model.arch, run.baselines.of(seed)) or (),
-        lighting=lighting.lighting_of(bundle, section, seed) if section.ranks_by_lighting else None,
+        lighting=lighting.lighting_of(bundle, section, seed),
         gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
         loss=lesson_of(bundle.task).total,
     )

@@ -218,4 +218,6 @@ def _recovery_s(recipe: Recipe, plan: VariantPlan, bundle: DataBundle, speed: _S
     section = plan.section.recover or recipe.recover
     trained = section.epochs * _images(section, len(bundle.train))
     seen = min(section.bn_images, len(bundle.train)) + 3 * len(bundle.validation)
+    if plan.section.ranks_by_lighting:
+        seen += min(plan.section.calibration_images, len(bundle.train)) * (1 + plan.section.draws)
     return plan.section.steps * (trained * speed.training(section) + seen * speed.infer)

@@ -24,6 +24,7 @@ from edgesafe.recipe.recipe import Recipe, variants
 from edgesafe.recipe.sections import Method
 from edgesafe.records import DataBundle, InitResult
 from edgesafe.stages import observe
+from edgesafe.stages.lighting import lighting_of
 from edgesafe.study.host import host
 
 __all__ = ["init", "text"]
@@ -58,7 +59,7 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
     recipe = parsing.from_flags(flags, [f"evaluate.images_per_cell={per_cell}"])
     model = _model(recipe, bundle)
     height, width, channels = bundle.test.images.shape[1:]
-    narrowed = _narrowed(recipe, model, (height, width, channels))
+    narrowed = _narrowed(recipe, model, bundle)
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, host())
     ahead = estimate.estimate(recipe, bundle, bench, variants(recipe))
     result = InitResult(
@@ -89,12 +90,14 @@ def _model(recipe: Recipe, bundle: DataBundle) -> nn.Module:
     return model.eval()
 
 
-def _narrowed(recipe: Recipe, model: nn.Module, shape: tuple[int, int, int]) -> int:
+def _narrowed(recipe: Recipe, model: nn.Module, bundle: DataBundle) -> int:
     """Prune at the highest ratio, proven; how many layers that narrows, or for method weight thins out."""
     block = recipe.compress[0]
+    height, width, channels = bundle.test.images.shape[1:]
     context = PruneContext(
-        input_shape=shape,
+        input_shape=(height, width, channels),
         round_to=block.round_to or recipe.target.round_to,
+        lighting=lighting_of(bundle, block, recipe.seeds[0]),
         paper_layers=models.paper_layers(recipe.model.arch, model) or (),
     )
     record = prune.prune(model, block, max(block.ratios), context).record

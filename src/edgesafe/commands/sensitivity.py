@@ -15,6 +15,7 @@ from edgesafe.prune import PruneContext
 from edgesafe.prune.schedule import Sensitivity, sensitivity
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import Method
+from edgesafe.stages.lighting import lighting_of
 from edgesafe.study.host import cores
 
 __all__ = ["sense"]
@@ -58,6 +59,7 @@ def sense(recipe: Recipe, progress: Progress) -> tuple[Sensitivity, ...]:
     context = PruneContext(
         input_shape=shape,
         round_to=block.round_to or recipe.target.round_to,
+        lighting=lighting_of(bundle, block, recipe.seeds[0]),
         paper_layers=models.paper_layers(recipe.model.arch, model) or (),
     )
     return sensitivity(

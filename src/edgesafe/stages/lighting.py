@@ -54,14 +54,16 @@ def tables(text: str) -> NDArray[np.uint8]:
     return _point_set(text).tables.luts
 
 
-def lighting_of(bundle: DataBundle, section: CompressSection, seed: int) -> Lighting:
-    """Training images and lit copies of them, for the criteria that look at how lighting moves channels.
+def lighting_of(bundle: DataBundle, section: CompressSection, seed: int) -> Lighting | None:
+    """Training images and lit copies of them; None: the block does not rank channels by how lighting moves them.
 
     Args:
         bundle: the data; images are taken from its training part.
         section: `light`, `calibration_images`, `draws`.
         seed: of the choice of images, and of the table of each copy.
     """
+    if not section.ranks_by_lighting:
+        return None
     finite = _point_set(section.light)
     luts, normalise = shared(finite.tables.luts), Normalisation(bundle.mean, bundle.std)
     order = torch.randperm(len(bundle.train), generator=generator(seed, 0, "calibration"))
