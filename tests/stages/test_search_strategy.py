@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgesafe.commands import search
 from edgesafe.errors import DataError, UsageError
 from edgesafe.recipe import parsing
-from edgesafe.recipe.sections import SearchSection
+from edgesafe.recipe.searching import SearchSection
 from edgesafe.records import ImageSet
 from edgesafe.stages.search.series import Series, ratios_of, series_of
 from edgesafe.stages.search.split import halves

@@ -13,7 +13,7 @@ from edgesafe.cli.options import Fresh, Json, Out, Policy, Set
 from edgesafe.cli.streams import deliver
 from edgesafe.cli.studies import start_over
 from edgesafe.errors import ExitCode, UsageError
-from edgesafe.recipe.sections import Objective
+from edgesafe.recipe.searching import Objective
 from edgesafe.records import GateStatus, SearchRecord
 
 __all__ = ["search"]

@@ -239,7 +239,9 @@ def _recovery(run: Run, plan: VariantPlan, section: CompressSection, name: str =
     """BatchNorm re-estimation and fine-tuning as the block says, or else the recipe."""
     blocks = run.recipe.compress
     key = f"compress.{blocks.index(section)}.recover" if section in blocks else "recover"
-    return RecoveryPlan(recovery_of(run.recipe, section), key, plan.seed, plan.id, name)
+    how = recovery_of(run.recipe, section)
+    teacher = run.baselines.of(plan.seed) if how.distill.weight else None
+    return RecoveryPlan(how, key, plan.seed, plan.id, name, teacher)
 
 
 def recovery_of(recipe: Recipe, section: CompressSection) -> RecoverSection:

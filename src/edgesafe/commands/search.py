@@ -24,7 +24,7 @@ from edgesafe.errors import UsageError
 from edgesafe.files import stage_key
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import Objective
+from edgesafe.recipe.searching import Objective
 from edgesafe.records import (
     DataBundle,
     Host,

@@ -13,7 +13,8 @@ from edgesafe.errors import RefusedError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.metrics import FILE_SIZES
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import CertifySection, EvaluateSection, Objective
+from edgesafe.recipe.searching import Objective
+from edgesafe.recipe.sections import CertifySection, EvaluateSection
 from edgesafe.records import (
     GateStatus,
     Measurements,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from edgesafe.recipe import shipped
+from edgesafe.recipe.searching import SearchSection
 from edgesafe.recipe.sections import (
     CORRUPTIONS,
     CertifySection,
@@ -19,7 +20,6 @@ from edgesafe.recipe.sections import (
     ExportSection,
     ModelSection,
     RecoverSection,
-    SearchSection,
     Section,
     TargetSection,
     TrainSection,

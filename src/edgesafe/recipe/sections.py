@@ -22,17 +22,16 @@ __all__ = [
     "Criterion",
     "DataSection",
     "Device",
+    "DistillSection",
     "EvaluateSection",
     "ExportSection",
     "Method",
     "ModeSection",
     "ModelSection",
-    "Objective",
     "Optimiser",
     "RecoverSection",
     "RobustSection",
     "Scope",
-    "SearchSection",
     "Section",
     "TargetSection",
     "TrainSection",
@@ -95,14 +94,6 @@ class Criterion(StrEnum):
 
 USN_CRITERIA = (Criterion.USN, Criterion.USN_ABSOLUTE, Criterion.USN_L1)
 """Those that look at lit copies of images."""
-
-
-class Objective(StrEnum):
-    """What a search makes as small as its policy allows."""
-
-    LATENCY = "latency"  #: median batch-1 latency as a share of the unpruned network's, both timed in turns
-    BYTES = "bytes"  #: of the file that ships: model.onnx, or the sparse one where it is smaller
-    MACS = "macs"  #: multiply-accumulates of one image
 
 
 class Device(StrEnum):
@@ -232,6 +223,13 @@ class TrainingSection(ModeSection):
         return self
 
 
+class DistillSection(Section):
+    """distill = {…} of [recover]: learning from the unpruned network's answers (docs/recovery.md)."""
+
+    weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  #: of that, against the labels; 0: labels only
+    temperature: Positive = 4.0  #: of both networks' logits
+
+
 class RecoverSection(TrainingSection):
     """[recover]: BatchNorm re-estimation, then fine-tuning. epochs = 0 and bn_images = 0: pruned only."""
 
@@ -241,6 +239,8 @@ class RecoverSection(TrainingSection):
     images: int | None = Field(default=None, ge=1)  #: fine-tune on so many training images; None: all
     optimiser: Optimiser = Optimiser.SGD
     lr: Positive = 0.001
+    warmup: int = Field(default=0, ge=0)  #: epochs in which the rate rises to lr
+    schedule: Literal["step", "cosine"] = "step"  #: then it falls at the milestones, or along half a cosine to 0
     milestones: tuple[int, ...] = ()
     gamma: Positive = 0.1
     momentum: NonNegative = 0.9
@@ -248,6 +248,8 @@ class RecoverSection(TrainingSection):
     batch_size: int = Field(default=64, ge=2)
     augment: bool = True
     flip: bool = True
+    distill: DistillSection = DistillSection()
+    average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  #: decay per step of a running mean of the weights; 0: none
 
 
 class CompressSection(Section):
@@ -360,34 +362,6 @@ class CertifySection(Section):
     max_images: int = Field(default=10_000, ge=1)  #: of a set, per test image; larger ones are refused
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=0, ge=0, le=1024)  #: threads, one image batch each; 0: one per core
-
-
-class SearchSection(Section):
-    """[search]: what `edgesafe search` makes small, what it tries, and how long."""
-
-    minimise: Objective = Objective.MACS
-    policy: str | None = None  #: what a variant must pass: a file, or the name of one that ships
-    methods: tuple[Method, ...] = ()  #: none: those of the [[compress]] blocks, without the random control
-    scopes: tuple[Scope, ...] = ()  #: of structured methods; none: the block's own
-    rankings: tuple[Literal["layer", "global"], ...] = ()  #: likewise
-    round_to: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()  #: likewise
-    lowest: Ratio = 0.05  #: ratios that are tried, from
-    highest: Ratio = 0.95  #: to
-    resolution: Annotated[float, Field(ge=0.01, le=0.5)] = 0.02  #: and their distance
-    share: Ratio = 0.5  #: of the test images, chosen by hash, that trials are decided on; the rest confirms the winner
-    confirmations: int = Field(default=3, ge=1, le=10)  #: files that may be judged on the rest, each at a surer level
-    images: int | None = Field(default=None, ge=1000)  #: corrupted images of a trial, at most; None: 19,200
-    screen_images: int = Field(default=500, ge=2)  #: validation images that order the series before any recovery
-    trials: int | None = Field(default=24, ge=1)  #: budget: variants that are made; None: no limit
-    inferences: int | None = Field(default=None, ge=1)  #: budget: images that are run for trials
-    hours: Positive | None = None  #: budget: of trials; the same winner on every machine needs another budget
-    seed: int = Field(default=0, ge=0)  #: of the split of the test images
-
-    @model_validator(mode="after")
-    def _range(self) -> Self:
-        if self.lowest > self.highest:
-            raise ValueError(f"search.lowest = {self.lowest:g} is above search.highest = {self.highest:g}")
-        return self
 
 
 class TargetSection(Section):

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from edgesafe import data
+from edgesafe.errors import UsageError
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import (
@@ -23,7 +24,7 @@ from edgesafe.recipe.sections import (
     RobustSection,
     TrainSection,
 )
-from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task
+from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task, TaskKind
 from edgesafe.stages import lighting
 from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
@@ -32,6 +33,7 @@ from edgesafe.surgery import rebuild
 from edgesafe.train import batchnorm, loop
 from edgesafe.train.augmentation import FitPlan, Normalisation
 from edgesafe.train.checkpoints import Best
+from edgesafe.train.distillation import distilled
 from edgesafe.train.loop import History
 from edgesafe.train.mode import Mode, choose
 from edgesafe.train.objective import Objective
@@ -53,6 +55,7 @@ class RecoveryPlan:
         seed: of order and augmentation.
         owner: the variant that keeps the state.
         name: of the state.
+        teacher: the unpruned network, for a section that distils; it is not changed.
     """
 
     section: RecoverSection
@@ -60,6 +63,7 @@ class RecoveryPlan:
     seed: int
     owner: str
     name: str = "recover"
+    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,9 @@ class Trainer:
             epochs=block.slim_epochs,
             lr=block.slim_lr,
             milestones=(),
+            cosine=False,
+            warmup=0,
+            average=0.0,
             bn_l1=block.slim_l1,
         )
         start = weights_hash(baseline)
@@ -177,6 +184,14 @@ class Trainer:
             fit_plan(how.section, how.seed, self.bundle.task),
         )
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
+        if how.teacher is not None and section.distill.weight:
+            if self.bundle.task.kind is not TaskKind.CLASSIFICATION:
+                what = f"distillation is for classifiers, not for {self.bundle.task.kind.value}"
+                raise UsageError(what, where=f"{how.key}.distill", fix="leave it out")
+            asked["teacher"] = weights_hash(how.teacher)
+            weight, temperature = section.distill.weight, section.distill.temperature
+            learnt = distilled(plan.objective, how.teacher, weight, temperature, plan.mode)
+            plan = replace(plan, objective=learnt)
         key = stage_key(what="recover", start=weights_hash(model), seed=how.seed, **asked, **self.basis)
         kept = Kept(self.study, how.owner, how.name, key)
         score = partial(self._score, mode=plan.mode)
@@ -241,7 +256,9 @@ def fit_plan(section: TrainSection | RecoverSection, seed: int, task: Task) -> F
     Raises:
         UsageError: this machine has not what the section asks for, see `train.mode.choose`.
     """
+    falling = section if isinstance(section, RecoverSection) else RecoverSection()
     return FitPlan(
+        warmup=falling.warmup, cosine=falling.schedule == "cosine", average=falling.average,
         epochs=section.epochs, lr=section.lr, milestones=section.milestones, gamma=section.gamma,
         momentum=section.momentum, optimiser=section.optimiser, weight_decay=section.weight_decay,
         batch_size=section.batch_size, augment=section.augment, flip=section.flip, seed=seed, mode=choose(section),

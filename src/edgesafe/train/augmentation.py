@@ -6,6 +6,7 @@ Random numbers are drawn on the CPU, whatever the device, so that every device s
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ def _constant(values: tuple[float, ...], device: str) -> Tensor:
 
 @dataclass(frozen=True)
 class FitPlan:
-    """SGD with momentum, or AdamW; the rate is multiplied by gamma after each milestone epoch. And the mode."""
+    """SGD with momentum, or AdamW, with the rate of each epoch; what is minimised; and the mode."""
 
     epochs: int
     lr: float
@@ -64,9 +65,17 @@ class FitPlan:
     optimiser: Optimiser = Optimiser.SGD
     bn_l1: float = 0.0  #: weight of the L1 penalty on BatchNorm scales (network slimming, Liu et al. 2017)
     objective: Objective = field(default_factory=Objective)  #: the loss of a batch
+    warmup: int = 0  #: epochs in which the rate rises in equal steps, lr being the one after them
+    cosine: bool = False  #: then it falls along half a cosine to 0, instead of by gamma after each milestone epoch
+    average: float = 0.0  #: decay per step of a running mean of the weights, which is what the training gives; 0: none
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
+        if epoch < self.warmup:
+            return self.lr * (epoch + 1) / (self.warmup + 1)
+        if self.cosine:
+            done = (epoch - self.warmup) / max(1, self.epochs - self.warmup)
+            return self.lr * 0.5 * (1.0 + math.cos(math.pi * done))
         return float(self.lr * self.gamma ** sum(epoch >= milestone for milestone in self.milestones))
 
     def batches(self, n: int) -> tuple[int, ...]:

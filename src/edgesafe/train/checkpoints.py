@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgesafe.files import Keeper
 
-__all__ = ["Best", "Checkpoints", "Parts", "tensors_of", "weights_of"]
+__all__ = ["Best", "Checkpoints", "Parts", "result_of", "tensors_of", "weights_of"]
 
 
 class Checkpoints(Protocol):
@@ -79,7 +79,7 @@ class Best:
         return self._epoch
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
-        self._state, self._epoch = weights_of(tensors), len(tensors["losses"])
+        self._state, self._epoch = result_of(tensors), len(tensors["losses"])
 
 
 def tensors_of(state: bytes) -> dict[str, Tensor]:
@@ -93,3 +93,9 @@ def tensors_of(state: bytes) -> dict[str, Tensor]:
 def weights_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The network's own among the tensors of a state, by their names in its state_dict."""
     return {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
+
+
+def result_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a training that ended with this state would give: its weights, or their running means if it has them."""
+    means = {name[8:]: value for name, value in tensors.items() if name.startswith("average.")}
+    return weights_of(tensors) | means

@@ -114,6 +114,7 @@ def fit(
                     training.step()
                     if progress is not None:
                         progress(size)
+        model.load_state_dict(training.average, strict=False)
     model.eval()
     return training.history
 
@@ -144,10 +145,12 @@ class Training:
             raise RefusedError(f"{len(data)} training image", where="data", fix="BatchNorm needs at least two")
         self.plan, self._model, self._mode, self._checkpoints = plan, model, plan.mode, checkpoints
         self._optimiser = optimiser_of(plan, trained)
-        self._rows = _resume(model, self._optimiser, checkpoints)
+        self._rows, means = _resume(model, self._optimiser, checkpoints)
         self._n = len(data)
         step = Step(model, self._optimiser, _examples(data, plan.mode), normalise, plan, masks)
-        self._total = step.total
+        self._total, self.average = step.total, step.average
+        for name, value in means.items():
+            self.average[name].copy_(value)
         self._step = Replayed(step) if plan.mode.cuda else step
         self._stream = torch.cuda.Stream(plan.mode.device) if plan.mode.cuda else None  # type: ignore[no-untyped-call]
         self._pool = ThreadPoolExecutor(1) if plan.mode.cuda else None
@@ -183,12 +186,27 @@ class Training:
             yield self.plan.batches(self._n)
             self._rows.append(_finite((self._total / self._n).tolist(), number))
         if self._checkpoints is not None:
-            self._checkpoints.save(_state(self._model, self._optimiser, self._rows))
+            state = _state(self._model, self._optimiser, self._rows, self.average)
+            with self._as_given():
+                self._checkpoints.save(state)
 
     def step(self) -> None:
         """Learn from the next batch; on a GPU this only starts it."""
         with self._on_stream():
             self._step(next(self._left))
+
+    @contextmanager
+    def _as_given(self) -> Iterator[None]:
+        """The network as the training would give it now, with running means if there are any, to be scored."""
+        if not self.average:
+            yield
+            return
+        own = {name: value.clone() for name, value in self._model.state_dict().items() if name in self.average}
+        self._model.load_state_dict(self.average, strict=False)
+        try:
+            yield
+        finally:
+            self._model.load_state_dict(own, strict=False)
 
     def _draws(self, number: int) -> Tensor:
         """Those of an epoch; with a GPU, the next epoch's are drawn while it is at work."""
@@ -226,9 +244,12 @@ def _finite(row: list[float], epoch: int) -> list[float]:
     return row
 
 
-def _state(model: nn.Module, optimiser: torch.optim.Optimizer, rows: list[list[float]]) -> bytes:
+def _state(
+    model: nn.Module, optimiser: torch.optim.Optimizer, rows: list[list[float]], average: Mapping[str, Tensor]
+) -> bytes:
     tensors = {f"model.{name}": _stored(value) for name, value in model.state_dict().items()}
     tensors |= {f"optimiser.{name}": _stored(value) for name, value in stored(optimiser).items()}
+    tensors |= {f"average.{name}": _stored(value) for name, value in average.items()}
     tensors["losses"] = torch.tensor(rows, dtype=torch.float64)
     return save_tensors(tensors)
 
@@ -238,13 +259,19 @@ def _stored(value: Tensor) -> Tensor:
     return value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
 
-def _resume(model: nn.Module, optimiser: torch.optim.Optimizer, checkpoints: Checkpoints | None) -> list[list[float]]:
+def _resume(
+    model: nn.Module, optimiser: torch.optim.Optimizer, checkpoints: Checkpoints | None
+) -> tuple[list[list[float]], dict[str, Tensor]]:
+    """Take up a kept state: the rows of the epochs that are done, and the running means, if there are any."""
     data = checkpoints.load() if checkpoints is not None else None
     tensors = tensors_of(data) if data is not None else {}
     if not tensors:
-        return []
+        return [], {}
     model.load_state_dict(weights_of(tensors))
-    prefix = "optimiser."
-    restore(optimiser, {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+    restore(optimiser, _named(tensors, "optimiser."))
     rows: list[list[float]] = tensors["losses"].tolist()
-    return rows
+    return rows, _named(tensors, "average.")
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -42,6 +42,7 @@ class Step:
     Attributes:
         total: sums over all images since they were last set to zero, float64 (1 + terms,) on the device: of the loss,
             and of each term of the objective without its weight.
+        average: running means of weights and BatchNorm statistics by name, if the plan asks for them.
     """
 
     def __init__(
@@ -60,6 +61,12 @@ class Step:
         named = dict(model.named_parameters())
         self._masks = [(named[name], mask.to(named[name])) for name, mask in (masks or {}).items()]
         self._scales = [m.weight for m in model.modules() if isinstance(m, BATCHNORMS) and m.affine]
+        self.average = {
+            name: value.detach().clone()
+            for name, value in (model.state_dict() if plan.average else {}).items()
+            if value.is_floating_point()
+        }
+        self._averaged = [(mean, model.state_dict()[name]) for name, mean in self.average.items()]
         self.total = torch.zeros(1 + len(plan.objective.terms), dtype=torch.float64, device=plan.mode.device)
 
     def __call__(self, draws: Tensor) -> None:
@@ -77,6 +84,8 @@ class Step:
         with torch.no_grad():
             for parameter, mask in self._masks:
                 parameter.mul_(mask)
+            for mean, value in self._averaged:
+                mean.lerp_(value, 1.0 - self.plan.average)
             self.total += torch.cat((loss.detach().float()[None], terms)).double() * draws.shape[1]
 
 

@@ -18,7 +18,8 @@ from edgesafe.files import stage_key
 from edgesafe.models import count
 from edgesafe.prune import PruneContext, prune
 from edgesafe.prune.plan import NothingRemovedError
-from edgesafe.recipe.sections import Objective, RecoverSection
+from edgesafe.recipe.searching import Objective
+from edgesafe.recipe.sections import RecoverSection
 from edgesafe.records import DataBundle, ScreenRecord
 from edgesafe.stages import timing
 from edgesafe.stages.search.series import Series

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesafe.errors import UsageError
-from edgesafe.recipe.sections import CompressSection, Method, Objective, SearchSection
+from edgesafe.recipe.searching import Objective, SearchSection
+from edgesafe.recipe.sections import CompressSection, Method
 
 __all__ = ["Series", "ratios_of", "series_of"]
 
