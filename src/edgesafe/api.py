@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesafe.errors import RecipeError
+from edgesafe.executors.crew import Crew, crew_of
 from edgesafe.progress import Progress
 from edgesafe.records import VariantStatus, Verdict
 from edgesafe.study import naming, study
@@ -136,6 +137,7 @@ def compress(
     *,
     set: Mapping[str, Any] | None = None,  # noqa: A002 - as the option --set
     fresh: bool = False,
+    workers: int | Crew = 1,
     progress: Progress | bool | None = None,
     **overrides: Any,
 ) -> Study:
@@ -146,6 +148,7 @@ def compress(
         out: study directory; None: export/<name>.
         set: recipe keys to override, dotted: `{"recover.epochs": 2, "compress.0.ratios": [0.3]}`.
         fresh: start over; a study that is there is moved aside.
+        workers: processes that work at once, or an `edgesafe.executors.crew.Crew`; the digest does not depend on it.
         progress: told what happens; True: bars or lines on standard error; None: nothing is printed.
         **overrides: as `set`, with "__" for the dot: `recover__epochs=2`.
 
@@ -160,7 +163,7 @@ def compress(
     resolved = _recipe(recipe, _items(set, overrides))
     target = Path(out) if out is not None else Path("export") / resolved.name
     _set_aside(target, fresh)
-    compress.compress(resolved, target, _progress(progress))
+    compress.compress(resolved, target, _progress(progress), crew_of(workers))
     return Study(target)
 
 
@@ -360,9 +363,7 @@ def load(variant: str | Path) -> nn.Module:
 def _recipe(recipe: str | Path | Mapping[str, Any] | None, items: list[str]) -> Recipe:
     from edgesafe.recipe import parsing
 
-    if isinstance(recipe, Mapping):
-        return parsing.from_values(recipe, items)
-    return parsing.load(recipe, items)
+    return parsing.from_values(recipe, items) if isinstance(recipe, Mapping) else parsing.load(recipe, items)
 
 
 def _items(dotted: Mapping[str, Any] | None, underscored: Mapping[str, Any]) -> list[str]:
@@ -388,13 +389,11 @@ def _plain(value: Any) -> Any:
 def _progress(asked: Progress | bool | None) -> Progress | None:
     from edgesafe import progress
 
-    if isinstance(asked, bool):
-        return progress.for_terminal() if asked else None
-    return asked
+    return (progress.for_terminal() if asked else None) if isinstance(asked, bool) else asked
 
 
 def _set_aside(target: Path, fresh: bool) -> None:
-    if fresh:
-        from edgesafe.study import writer
+    from edgesafe.study import writer
 
+    if fresh:
         writer.set_aside(target)

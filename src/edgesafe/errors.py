@@ -13,7 +13,8 @@
     │   ├── ParityError      3   the exported file does not equal the network
     │   ├── NonFiniteError   3   a NaN or an infinity where a number belongs
     │   └── IntegrityError   3   a hash differs from the one that was recorded
-    └── NothingEvaluated     5   no gate, no metric, no image: nothing was compared
+    ├── NothingEvaluated     5   no gate, no metric, no image: nothing was compared
+    └── WorkerError         70   a task failed or was lost in its worker; the others were done
 
 A message is an instruction in one line: *what* is wrong, *where* (layer, key, file), *what to do*.
 Anything else that escapes is a bug and ends with exit code 70.
@@ -21,6 +22,7 @@ Anything else that escapes is a bug and ends with exit code 70.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "WeightsError",
+    "WorkerError",
 ]
 
 
@@ -70,11 +73,19 @@ class EdgesafeError(Exception):
         self.what, self.where, self.fix = what, where, fix
         super().__init__(what, where, fix)
 
+    def __reduce__(self) -> tuple[Callable[..., EdgesafeError], tuple[type[EdgesafeError], str, str, str]]:
+        """How it is sent between processes."""
+        return _remade, (type(self), self.what, self.where, self.fix)
+
     def __str__(self) -> str:
         """The message on one line, in characters that can be written as UTF-8: "?" for a lone surrogate."""
         text = f"{self.where}: {self.what}" if self.where else self.what
         text = f"{text}; {self.fix}" if self.fix else text
         return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def _remade(kind: type[EdgesafeError], what: str, where: str, fix: str) -> EdgesafeError:
+    return kind(what, where=where, fix=fix)
 
 
 class UsageError(EdgesafeError):
@@ -133,3 +144,7 @@ class NothingEvaluated(EdgesafeError):  # noqa: N818
     """No gate, no metric or no image was left to evaluate."""
 
     exit_code = ExitCode.NOTHING_EVALUATED
+
+
+class WorkerError(EdgesafeError):
+    """A task failed in its worker otherwise than by refusing, or was lost with it again and again."""

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import edgesafe
-from edgesafe.commands import compress
+from edgesafe.commands import compress, variants
 from edgesafe.data import sets
 from edgesafe.errors import IntegrityError, StoreError
 from edgesafe.measure import evidence as evidence_files
@@ -181,7 +181,7 @@ def test_a_finished_study_is_not_computed_again(
     def never(*_: Any) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(compress, "_make", never)
+    monkeypatch.setattr(variants, "ship", never)
     before = {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"}
     compress.compress(tiny, study)
     assert {p: p.stat().st_mtime_ns for p in study.rglob("*") if p.is_file() and p.name != ".lock"} == before

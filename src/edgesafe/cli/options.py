@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set", "Study"]
+__all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set", "Study", "Workers"]
 
 Study = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
@@ -22,3 +22,6 @@ Policy = Annotated[Path, typer.Option("--policy", metavar="P", help="TOML file, 
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")]
 Data = Annotated[str, typer.Option("--data", help="Data set: digits, cifar10, imagefolder, npz, module:factory.")]
 Root = Annotated[str, typer.Option("--root", help="Where the data lies.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Tasks at once: processes here, or tasks of a cluster.")
+]

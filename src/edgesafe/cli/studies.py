@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgesafe.cli.needs import needs
-from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Root, Set, Study
+from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Root, Set, Study, Workers
 from edgesafe.cli.streams import TO_STDOUT, deliver
 from edgesafe.display import terminal
 from edgesafe.errors import ExitCode, RecipeError
+from edgesafe.executors.crew import Crew, Kind
 from edgesafe.files import refuse_inputs
 from edgesafe.records import VariantStatus
 from edgesafe.study import naming
@@ -44,6 +45,12 @@ def compress(
     root: Annotated[str | None, typer.Option(help="Where the data lies.")] = None,
     method: Annotated[str | None, typer.Option(help="weight, filter, channel or random.")] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Share to remove; may be repeated.")] = None,
+    workers: Workers = None,
+    executor: Annotated[Kind, typer.Option("--executor", help="Where workers run.")] = Kind.LOCAL,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="A", help="Ray cluster: auto, ray://HOST:10001; none: started here."),
+    ] = None,
     show_recipe: Annotated[bool, typer.Option("--show-recipe", help="Print the resolved recipe and leave.")] = False,
     json: Json = None,
 ) -> int:
@@ -57,8 +64,9 @@ def compress(
 
     target = out or Path("export") / resolved.name
     say = progress.for_terminal()
+    crew = Crew(workers, executor, address)
     start_over(fresh, target, say)
-    study = needs("edgesafe.commands.compress", "compress").compress(resolved, target, say)
+    study = needs("edgesafe.commands.compress", "compress").compress(resolved, target, say, crew)
     result = results.of_study("compress", study)
     deliver(result, json, partial(printing.print_study, study), (recipe, resolved.model.weights, target))
     if refused := [row for row in result.variants if row.status is VariantStatus.REFUSED]:

@@ -8,79 +8,47 @@ not run again; kill the process anywhere, and the next run continues and ends wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from edgesafe import data, models
-from edgesafe.commands import estimate
-from edgesafe.deploy.template import Templates
-from edgesafe.errors import RefusedError
-from edgesafe.files import sha256_file
-from edgesafe.models import count
+from edgesafe import data
+from edgesafe.commands import distribution, estimate, variants
+from edgesafe.executors.crew import Crew
 from edgesafe.progress import Progress, Silent
-from edgesafe.prune import PruneContext, PruneOutcome
-from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
-from edgesafe.recipe.sections import CompressSection, Method, RecoverSection
-from edgesafe.records import (
-    DataBundle,
-    Host,
-    Lineage,
-    Measurement,
-    Recovery,
-    Role,
-    StudyRecord,
-    VariantEntry,
-    VariantRecord,
-    VariantStatus,
-)
-from edgesafe.stages import certify, counts, export, lighting, measure, observe, prune, timing
-from edgesafe.stages.baseline import Baselines
-from edgesafe.stages.export import Exported, ExportOrder, Source
-from edgesafe.stages.observe import Bench
+from edgesafe.recipe import recipe as recipes
+from edgesafe.recipe.recipe import Recipe, VariantPlan
+from edgesafe.records import DataBundle, Host, StudyRecord, VariantEntry, VariantStatus
+from edgesafe.stages import certify, lighting, observe
 from edgesafe.stages.sequential import judge
-from edgesafe.stages.timing import Timing
-from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
 from edgesafe.study.host import host, version
 from edgesafe.study.inputs import input_hashes
-from edgesafe.study.study import MODEL, Study, read
-from edgesafe.study.writer import Files, StudyWriter
-from edgesafe.train.augmentation import Normalisation
-from edgesafe.train.tasks import lesson_of
+from edgesafe.study.study import Study, read
+from edgesafe.study.writer import StudyWriter
 
-__all__ = [
-    "Run",
-    "begin",
-    "begun",
-    "compress",
-    "context_of",
-    "entry_of",
-    "latency_of",
-    "make",
-    "recovery_of",
-    "start_of",
-]
+__all__ = ["begun", "compress", "entry_of"]
+
+ALONE = Crew()
 
 
-def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Study:
+def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: Crew = ALONE) -> Study:
     """Run a study, or go on with it.
 
     Args:
         recipe: what to do.
         out: the study directory.
         progress: told what happens; None: nothing is printed.
+        crew: who works on it; by default this process alone. The study's digest does not depend on it.
 
     Returns:
         The study, read back and checked. Variants that were refused say why in their entry.
 
     Raises:
         EdgesafeError: the recipe, data, weights or directory cannot be used, or the baseline is refused.
+        WorkerError: a variant could not be made for another reason; the others were.
     """
-    progress, here, plans = progress or Silent(), host(), variants(recipe)
-    torch.set_num_threads(here.cores)
+    progress, here, plans = progress or Silent(), host(), recipes.variants(recipe)
+    torch.set_num_threads(recipe.threads or here.cores)
     judge.check(recipe.policy_file)
     lighting.check(recipe.lightings)
     bundle = data.load(recipe.data)
@@ -90,22 +58,10 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None) -> Stu
         for note in study.record.data.notes:
             progress.note(f"data: {note}")
         study.put_samples(observe.samples(bench))
-        run = begin(recipe, bundle, bench, study, progress)
         left = [plan for plan in plans if not study.is_done(plan.id)]
         if left:
             estimate.announce(recipe, bundle, bench, left, progress)
-        for number, plan in enumerate(plans, 1):
-            if plan not in left:
-                progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")
-                continue
-            progress.note(f"[{number}/{len(plans)}] {plan.id}")
-            try:
-                make(run, plan)
-            except RefusedError as refusal:
-                if plan.role is Role.BASELINE:
-                    raise
-                study.refuse(plan.id, str(refusal))
-                progress.note(f"  refused: {refusal}")
+        distribution.make(variants.begin(recipe, bundle, bench, study, progress), plans, left, crew)
         study.close_study()
     return read(out)
 
@@ -128,7 +84,7 @@ def begun(recipe: Recipe, bundle: DataBundle, here: Host, policy: Path | None = 
         inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=policy),
         data=data.identity(bundle),
         host=here,
-        variants=tuple(entry_of(plan) for plan in variants(recipe)),
+        variants=tuple(entry_of(plan) for plan in recipes.variants(recipe)),
     )
 
 
@@ -146,190 +102,3 @@ def entry_of(plan: VariantPlan) -> VariantEntry:
         ratio=plan.ratio, seed=plan.seed, baseline=plan.baseline, precision=plan.precision, sibling=plan.sibling,
         status=VariantStatus.PENDING,
     )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Run:
-    """What the stages of a study share: recipe, data, bench, the open study, and what trains."""
-
-    recipe: Recipe
-    bundle: DataBundle
-    bench: Bench
-    study: StudyWriter
-    progress: Progress
-    trainer: Trainer
-    baselines: Baselines
-    templates: Templates
-
-
-def begin(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> Run:
-    """What all variants share; trainings are kept by training images, normalisation and input files."""
-    basis = {"train": bundle.train.sha256, "mean": bundle.mean, "std": bundle.std, "inputs": study.record.inputs}
-    familiar = recipe.model.weights is not None and recipe.data.validation_from == "train"
-    trainer = Trainer(bundle, study, progress, basis, familiar)
-    baselines = Baselines(recipe.model, recipe.train, recipe.export, trainer)
-    return Run(recipe, bundle, bench, study, progress, trainer, baselines, Templates())
-
-
-def make(run: Run, plan: VariantPlan) -> None:
-    """Make a variant's files, write its record, and measure its model.onnx."""
-    exported = _pruned_variant(run, plan) if plan.sibling is None else _converted_variant(run, plan, plan.sibling)
-    measure.measure(_measuring(run, plan), run.bench.open(exported.onnx))
-    run.study.finish(plan.id)
-
-
-def _pruned_variant(run: Run, plan: VariantPlan) -> Exported:
-    """An fp32 variant: prune and recover the baseline's network, and export it."""
-    model = run.baselines.of(plan.seed)
-    pruned, recovery = None, None
-    if plan.section is not None:
-        pruned = _pruned(run, plan, plan.section)
-        model = pruned.model
-        recovery = run.trainer.recover(model, pruned.masks, _recovery(run, plan, plan.section))
-    exported = export.ship(model, _order(run, plan), Files(run.study, plan.id), plan.id)
-    run.study.put_variant(_record(run, plan, model, pruned, recovery, exported))
-    return exported
-
-
-def _converted_variant(run: Run, plan: VariantPlan, sibling: str) -> Exported:
-    """A variant of another precision: its fp32 sibling's file, converted. Nothing is pruned or trained again."""
-    entry = run.study.record.entry(sibling)
-    if entry is None or entry.status is not VariantStatus.DONE:
-        why = f"{entry.status.value}: {entry.reason}" if entry is not None else "not in the study"
-        raise RefusedError(f"its fp32 sibling '{sibling}' is {why}", where=plan.id, fix="mend that one first")
-    source = Source(sibling, run.study.file_bytes(sibling, MODEL), plan.precision)
-    exported = export.convert(source, _order(run, plan), Files(run.study, plan.id))
-    told = {
-        "id": plan.id, "precision": plan.precision, "conversion": exported.conversion, "surgery": None,
-        "artefacts": exported.artefacts, "parity": exported.parity, "temperature": exported.temperature,
-        "training": None, "recovery": None,
-    }  # fmt: skip
-    run.study.put_variant(run.study.variant(sibling).model_copy(update=told))
-    return exported
-
-
-# ------------------------------------------------------------------------------- what the recipe says to each stage
-
-
-def _pruned(run: Run, plan: VariantPlan, section: CompressSection) -> PruneOutcome:
-    """The seed's network pruned as the block says, with the proof that the rest is what it was."""
-    recipe, bundle, model = run.recipe, run.bundle, start_of(run, plan.seed, section)
-    context = context_of(run, plan.seed, section)
-
-    def recovered(step: nn.Module) -> nn.Module:
-        """The network after a step that is not the last, trained on as [recover] says; in place."""
-        name = f"recover-{weights_hash(step)[7:23]}"
-        run.trainer.recover(step, None, _recovery(run, plan, section, name))
-        return step
-
-    latency_ms = partial(prune.latency_ms, bundle, recipe.export, recipe.target, run.templates)
-    return prune.cut(model, section, plan.ratio, context, prune.Between(recovered, latency_ms))
-
-
-def start_of(run: Run, seed: int, section: CompressSection) -> nn.Module:
-    """The network that a block prunes: the seed's, trained on first where the block says so. Nothing may change it."""
-    if section.method is Method.CHANNEL:
-        return run.baselines.slimmed(section, recovery_of(run.recipe, section), seed)
-    if section.tune_first:
-        return run.baselines.tuned(recovery_of(run.recipe, section), seed)
-    return run.baselines.of(seed)
-
-
-def _recovery(run: Run, plan: VariantPlan, section: CompressSection, name: str = "recover") -> RecoveryPlan:
-    """BatchNorm re-estimation and fine-tuning as the block says, or else the recipe."""
-    blocks = run.recipe.compress
-    key = f"compress.{blocks.index(section)}.recover" if section in blocks else "recover"
-    how = recovery_of(run.recipe, section)
-    teacher = run.baselines.of(plan.seed) if how.distill.weight else None
-    return RecoveryPlan(how, key, plan.seed, plan.id, name, teacher)
-
-
-def recovery_of(recipe: Recipe, section: CompressSection) -> RecoverSection:
-    """A block's own recovery, or else the recipe's."""
-    return section.recover or recipe.recover
-
-
-def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
-    """What pruning a seed's network as a block says needs besides the block."""
-    recipe, bundle = run.recipe, run.bundle
-    return PruneContext(
-        input_shape=run.study.record.data.shape,
-        seed=seed,
-        round_to=section.round_to or recipe.target.round_to,
-        mean=bundle.mean,
-        std=bundle.std,
-        paper_layers=models.paper_layers(recipe.model.arch, run.baselines.of(seed)) or (),
-        lighting=lighting.lighting_of(bundle, section, seed),
-        gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
-        loss=lesson_of(bundle.task).total,
-    )
-
-
-def _order(run: Run, plan: VariantPlan) -> ExportOrder:
-    """The files that are to be exported of the variant, by recipe and method."""
-    unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
-    provider, cores = run.recipe.target.provider, run.bench.host.cores
-    return ExportOrder(run.recipe.export, run.bundle, unstructured, provider, cores, run.templates)
-
-
-def _record(
-    run: Run, plan: VariantPlan, model: nn.Module, pruned: PruneOutcome | None, recovery: Recovery | None,
-    exported: Exported,
-) -> VariantRecord:  # fmt: skip
-    """variant.json. The baseline's files are written before it is described, so that it has a hash of its own, too."""
-    recipe, data_ = run.recipe, run.study.record.data
-    return VariantRecord(
-        id=plan.id,
-        method=plan.method,
-        ratio=plan.ratio,
-        seed=plan.seed,
-        arch=recipe.model.arch,
-        num_classes=run.bundle.task.outputs,
-        input_shape=data_.shape,
-        model_args=recipe.model.args,
-        surgery=pruned.record if pruned is not None else None,
-        artefacts=exported.artefacts,
-        parity=exported.parity,
-        temperature=exported.temperature,
-        opset=recipe.export.opset,
-        params=count.params(model),
-        macs=count.macs(model, data_.shape),
-        sparsity=count.sparsity(model),
-        training=run.baselines.training(plan.seed) if plan.section is None else None,
-        recovery=recovery,
-        lineage=Lineage(
-            recipe_sha256=recipe.sha256,
-            baseline_sha256=sha256_file(run.study.path(plan.baseline or plan.id, "model.safetensors")),
-            data_sha256=data_.train_sha256,
-            seed=plan.seed,
-        ),
-    )
-
-
-def _measuring(run: Run, plan: VariantPlan) -> measure.MeasureOrder:
-    """What the shipped file is measured on, and what it is compared with."""
-    return measure.MeasureOrder(
-        bench=run.bench,
-        study=run.study,
-        progress=run.progress,
-        variant=plan.id,
-        baseline=plan.baseline,
-        sibling=plan.sibling,
-        policy=run.recipe.policy_file if plan.baseline is not None else None,
-        counted=counts.sizes(run.study.variant(plan.id)) | latency_of(run, plan.id, plan.baseline, plan.sibling),
-        certify=run.recipe.certify,
-        is_reference=plan.baseline is None,
-    )
-
-
-def latency_of(run: Run, variant: str, baseline: str | None, sibling: str | None = None) -> dict[str, Measurement]:
-    """Latency of a variant's file, in turns with its baseline's if any; nothing with evaluate.latency = false."""
-    section, target, study = run.recipe.evaluate, run.recipe.target, run.study
-    if not section.latency:
-        return {}
-    against = study.path(baseline, MODEL) if baseline is not None else None
-    beside_it = study.path(sibling, MODEL) if sibling is not None else None
-    protocol = Timing(target.threads, target.provider, section.latency_runs)
-    beside = "the baseline" if sibling in (None, baseline) else "the baseline and the fp32 sibling"
-    run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")
-    return timing.latency(study.path(variant, MODEL), against, run.bundle.test.images[0], protocol, sibling=beside_it)

@@ -83,7 +83,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     Returns:
         None if the network cannot be run or trained on these images: the stage that needs it says why.
     """
-    with torch.random.fork_rng(devices=[]), _one_thread(bench.host.cores):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
         try:
             speed = _speed(model, bundle, bench, _trainings(recipe, plans))
@@ -116,13 +116,14 @@ def announce(
 
 
 @contextmanager
-def _one_thread(cores: int) -> Iterator[None]:
-    """Torch on one thread, then on all cores: threads that wait for one another make a busy machine look hopeless."""
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread: threads that wait for one another make a busy machine look hopeless."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(cores)
+        torch.set_num_threads(before)
 
 
 def _speed(

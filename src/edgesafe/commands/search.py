@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from edgesafe import data
-from edgesafe.commands import compress, estimate
-from edgesafe.commands.compress import Run
+from edgesafe.commands import compress, estimate, variants
 from edgesafe.commands.results import in_words
 from edgesafe.commands.trials import PASSED, Court
+from edgesafe.commands.variants import Run
 from edgesafe.errors import UsageError
 from edgesafe.files import stage_key
 from edgesafe.progress import Progress, Silent
@@ -68,7 +68,7 @@ def search(recipe: Recipe, out: Path, progress: Progress | None = None) -> Study
     """
     progress, here = progress or Silent(), host()
     policy, series = _checked(recipe), series_of(recipe.compress, recipe.search)
-    torch.set_num_threads(here.cores)
+    torch.set_num_threads(recipe.threads or here.cores)
     bundle = data.load(recipe.data)
     if bundle.task.kind is not TaskKind.CLASSIFICATION:
         what, fix = f"a search is for classifiers, not for {bundle.task.kind.value}", "compress, and gate each variant"
@@ -81,7 +81,7 @@ def search(recipe: Recipe, out: Path, progress: Progress | None = None) -> Study
             progress.note("searched before")
             return read(out)
         study.put_samples(observe.samples(bench))
-        work = _Search(compress.begin(recipe, bundle, bench, study, progress), policy, parts, series, record)
+        work = _Search(variants.begin(recipe, bundle, bench, study, progress), policy, parts, series, record)
         work.decide()
         work.confirm()
         study.close_study()
@@ -288,9 +288,9 @@ class _Search:
         seed = recipe.seeds[0]
 
         pruning = Pruning(
-            network=lambda series: compress.start_of(run, seed, series.section),
-            context=lambda series: compress.context_of(run, seed, series.section),
-            recovery=lambda series: compress.recovery_of(recipe, series.section),
+            network=lambda series: variants.start_of(run, seed, series.section),
+            context=lambda series: variants.context_of(run, seed, series.section),
+            recovery=lambda series: variants.recovery_of(recipe, series.section),
         )
         target = recipe.target
         protocol = Timing(target.threads, target.provider, recipe.evaluate.latency_runs)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgesafe.commands import compress
-from edgesafe.commands.compress import Run
+from edgesafe.commands import compress, variants
+from edgesafe.commands.variants import Run
 from edgesafe.errors import RefusedError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.metrics import FILE_SIZES
@@ -56,12 +56,12 @@ class Court:
         """Make the unpruned network, unless it is there, and measure it on all images of the bench."""
         if not self.run.study.is_done(plan.id):
             self.run.progress.note(f"{plan.id}: {self.run.bench.population}")
-            compress.make(replace(self.run, recipe=_plain(self.run.recipe)), plan)
+            variants.make(replace(self.run, recipe=_plain(self.run.recipe)), plan)
 
     def trial(self, plan: VariantPlan, why: str) -> TrialRecord:
         """Make a variant and judge it."""
         entry = compress.entry_of(plan).model_copy(update={"role": Role.TRIAL})
-        return self._judged(entry, why, lambda run: compress.make(run, plan))
+        return self._judged(entry, why, lambda run: variants.make(run, plan))
 
     def baseline_again(self, source: VariantEntry) -> VariantEntry:
         """Measure the unpruned network, which lies in the study, on all images of this bench, unless that is done."""
@@ -165,7 +165,7 @@ def _measure_again(run: Run, source: VariantEntry, entry: VariantEntry) -> None:
     task = measure.MeasureOrder(
         bench=run.bench, study=study, progress=run.progress, variant=entry.id, baseline=entry.baseline,
         policy=run.recipe.policy_file if entry.baseline is not None else None,
-        counted=counts.sizes(study.variant(entry.id)) | compress.latency_of(run, entry.id, entry.baseline),
+        counted=counts.sizes(study.variant(entry.id)) | variants.latency_of(run, entry.id, entry.baseline),
         is_reference=entry.baseline is None,
     )  # fmt: skip
     measure.measure(task, run.bench.open(study.file_bytes(entry.id, MODEL)))

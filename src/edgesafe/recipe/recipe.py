@@ -38,6 +38,7 @@ class Recipe(Section):
     schema_: Literal["edgesafe.recipe/1"] = Field(default="edgesafe.recipe/1", alias="schema")
     name: Name
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    threads: int = Field(default=0, ge=0, le=1024)  #: that prune and train one network; weights depend on it; 0: all
     model: ModelSection
     data: DataSection
     compress: tuple[CompressSection, ...] = ()

@@ -29,7 +29,7 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import MODEL
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["MeasureOrder", "Metrics", "measure"]
+__all__ = ["MeasureOrder", "Metrics", "measure", "observe_part"]
 
 Metrics = dict[str, Measurement]
 
@@ -97,6 +97,17 @@ def measure(order: MeasureOrder, classifier: OnnxClassifier, known: Evidence | N
     order.study.put_measurements(_with(measured, order.counted, _calibrated(order, evidence)))
 
 
+def observe_part(order: MeasureOrder, classifier: OnnxClassifier, part: str) -> None:
+    """Run a file on one part of the bench and keep that, so that `measure` finds it; only where nothing is sampled.
+
+    Args:
+        order: as it will be measured.
+        classifier: the open file.
+        part: "" for the clean images, or a corruption.
+    """
+    observe.collect_part(classifier, order.bench, _kept(order, classifier), part)
+
+
 def _check(classifier: OnnxClassifier, order: MeasureOrder) -> None:
     """Refuse a file that is not a function of one image, or whose scores are not what they are taken for.
 
@@ -130,19 +141,25 @@ def _evidence(
     order: MeasureOrder, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None, certified: Certified
 ) -> Evidence:
     bench, base = order.bench, reference[1] if reference is not None else None
-    cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
-    against = base.provenance.onnx_sha256 if base is not None else ""
-    pixels = bench.corruptions.model_dump(mode="json") if bench.corruptions is not None else None
-    key = stage_key(onnx=classifier.sha256, sample=cells, corruptions=pixels, baseline=against)
-    kept = Kept(order.study, order.variant, "evidence", key)
     if bench.section.mode == "full" or (base is None and order.policy is None):
+        kept = _kept(order, classifier)
         with order.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
             return observe.collect(classifier, bench, kept, advance)
+    kept = _kept(order, classifier, base.provenance.onnx_sha256 if base is not None else "")
     decided = _decided(order, order.policy, reference, certified) if order.policy is not None else None
     looks = sequential.plan(bench, base, escalating=decided is not None)
     with order.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
         runner = sequential.ModelRunner(classifier, bench, advance)
         return sequential.collect(runner, bench, base, kept, decided)
+
+
+def _kept(order: MeasureOrder, classifier: OnnxClassifier, drawn_for: str = "") -> Kept:
+    """Where the parts of a file's evidence are kept; a sample also depends on the baseline that it was drawn for."""
+    bench = order.bench
+    cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
+    pixels = bench.corruptions.model_dump(mode="json") if bench.corruptions is not None else None
+    key = stage_key(onnx=classifier.sha256, sample=cells, corruptions=pixels, baseline=drawn_for)
+    return Kept(order.study, order.variant, "evidence", key)
 
 
 def _decided(

@@ -34,7 +34,7 @@ from edgesafe.records import (
     Target,
 )
 
-__all__ = ["Bench", "clean", "collect", "corrupted", "png", "prepare", "provenance", "samples"]
+__all__ = ["Bench", "clean", "collect", "collect_part", "corrupted", "png", "prepare", "provenance", "samples"]
 
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
 
@@ -51,6 +51,7 @@ class Bench:
     target: Target
     host: Host
     sample: Sample | None = None  #: how `cells` were drawn; None: nothing was drawn at random
+    threads: int = 0  #: that measuring may occupy, however many cores the host has; 0: all of them
     shown: NDArray[np.int64] | None = None  #: rising positions of the clean test images that may be seen; None: all
     rivals: int = 1  #: files that may be judged on these images, one after another, by a search
 
@@ -64,14 +65,24 @@ class Bench:
         """How many images one file is run on: the clean test images, and those of all cells."""
         return len(self.clean) + sum(len(indices) for indices in self.cells.values())
 
+    @property
+    def corrupted(self) -> tuple[str, ...]:
+        """The corruptions, in the order of their cells."""
+        return tuple(dict.fromkeys(name for name, _ in self.cells))
+
+    @property
+    def cores(self) -> int:
+        """How many threads measuring occupies. No number that is measured depends on it."""
+        return self.threads or self.host.cores
+
     def open(self, onnx: bytes, spec: InputSpec | None = None) -> OnnxClassifier:
-        """A file under onnxruntime, on all cores: logits do not depend on the number of threads.
+        """A file under onnxruntime, on its cores: logits do not depend on the number of threads.
 
         Args:
             onnx: the file.
             spec: what a foreign file expects of its input; None: it is edgesafe's own.
         """
-        return OnnxClassifier(onnx, threads=self.host.cores, provider=self.target.provider, input_spec=spec)
+        return OnnxClassifier(onnx, threads=self.cores, provider=self.target.provider, input_spec=spec)
 
     @property
     def corruptions(self) -> CorruptionIdentity | None:
@@ -126,18 +137,41 @@ def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: C
     untouched, logits = _clean(classifier, bench, keeper)
     advance(len(untouched.index))
     seen: dict[tuple[str, int], Cell] = {}
-    for name in dict.fromkeys(corruption for corruption, _ in bench.cells):
-        kept = keeper.get(f"cells-{name}")
-        cells: Mapping[tuple[str, int], Cell]
-        if kept is not None:
-            cells = evidence_files.from_bytes(kept).cells
-            advance(sum(len(cell.index) for cell in cells.values()))
-        else:
-            wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
-            cells = corrupted(classifier, bench, wanted, advance)
-            keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(untouched, logits, origin, cells, task)))
-        seen.update(cells)
+    for name in bench.corrupted:
+        seen.update(_corruption(classifier, bench, keeper, name, advance))
     return Evidence(untouched, logits, origin, seen, task)
+
+
+def collect_part(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, part: str) -> None:
+    """Run one file over one part of the bench, which `collect` then finds with the keeper.
+
+    Args:
+        classifier: the open file.
+        bench: what to run it on.
+        keeper: keeps the part.
+        part: "" for the clean images, or one of `bench.corrupted`.
+    """
+    if part:
+        _corruption(classifier, bench, keeper, part, lambda _: None)
+    else:
+        _clean(classifier, bench, keeper)
+
+
+def _corruption(
+    classifier: OnnxClassifier, bench: Bench, keeper: Keeper, name: str, advance: Callable[[int], None]
+) -> Mapping[tuple[str, int], Cell]:
+    """All cells of one corruption. An evidence has clean images: that of a part has the first of them."""
+    kept = keeper.get(f"cells-{name}")
+    if kept is not None:
+        found = evidence_files.from_bytes(kept).cells
+        advance(sum(len(cell.index) for cell in found.values()))
+        return found
+    wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
+    cells = corrupted(classifier, bench, wanted, advance)
+    first, logits = clean(classifier, bench, np.zeros(1, np.int64))
+    origin = provenance(classifier, bench, bench.sample)
+    keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(first, logits, origin, cells, bench.test.task)))
+    return cells
 
 
 def provenance(classifier: OnnxClassifier, bench: Bench, sample: Sample | None) -> Provenance:

@@ -1,4 +1,4 @@
-"""The study directory being made. Only this module writes into it.
+"""The study directory being made. Only this module, and `outpost` with what workers sent, write into it.
 
 Every file gets its final name by an atomic rename after an fsync, so that a killed process leaves either the old file
 or the new one. Stage results (`.work/`) carry a key over their inputs and a hash over their bytes; one that does not

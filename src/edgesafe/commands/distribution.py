@@ -1,0 +1,287 @@
+"""The variants of a study as tasks: for this process one after the other, or for a crew of workers.
+
+    ship (baseline) ─> prepare (of a block) ─> ship ─> look (clean, each corruption) ─┐
+                                                 └───> time ──────────────────────────┴─> measure
+
+A worker has a copy of what its task needs of the study and sends back what it makes; this process alone writes into the
+study. Latency is timed here, while no worker works. Looking only fills in parts that measuring would make itself.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgesafe.commands import variants
+from edgesafe.commands.variants import Run
+from edgesafe.commands.worker import Order, Shared, Step
+from edgesafe.errors import RefusedError, UsageError, WorkerError
+from edgesafe.executors import schedule
+from edgesafe.executors.crew import Crew, Kind
+from edgesafe.executors.processes import Processes
+from edgesafe.executors.sequential import Sequential
+from edgesafe.executors.tasks import Blob, Executor, Need, Task
+from edgesafe.recipe.recipe import Recipe, VariantPlan
+from edgesafe.recipe.sections import CompressSection, Device, Method
+from edgesafe.records import Role, StudyRecord, VariantStatus
+from edgesafe.stages.measure import Metrics
+from edgesafe.study import naming
+from edgesafe.study.host import cores
+from edgesafe.study.outpost import adopt, stages_of, variant_files
+
+__all__ = ["Work", "make", "works"]
+
+_JOB = "edgesafe.commands.worker:perform"
+_A_GPU = 0.25  # small networks leave most of a GPU idle: four of them share one
+_STARTED = ("model.safetensors", "model.onnx")  # of a baseline: what others begin with, and are compared with
+
+
+@dataclass(frozen=True)
+class Work:
+    """A task and what it is about.
+
+    Attributes:
+        task: for the executor.
+        step: which stages.
+        plan: of the variant; of the first of its block where the step is to prepare.
+        part: of the evidence, where the step is looking.
+    """
+
+    task: Task
+    step: Step
+    plan: VariantPlan
+    part: str = ""
+
+
+def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], crew: Crew) -> None:
+    """Make the variants that are left.
+
+    Args:
+        run: the open study and what its stages share.
+        plans: all variants.
+        left: those that are not done.
+        crew: who works.
+
+    Raises:
+        EdgesafeError: a baseline is refused, or something can be mended only by the user.
+        WorkerError: variants that could not be made for another reason; all others were made.
+    """
+    for number, plan in enumerate(plans, 1):
+        if plan not in left:
+            run.progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")
+    numbers = {plan.id: f"[{number}/{len(plans)}]" for number, plan in enumerate(plans, 1)}
+    if crew.is_alone:
+        work = [Work(Task(plan.id, _after(left, plan.baseline)), Step.ALL, plan) for plan in left]
+        alone = _Driver(run, work, numbers)
+        schedule.run([item.task for item in work], Sequential(alone.here), alone)
+        return
+    threads = run.recipe.threads or run.bench.host.cores
+    work = works(run.recipe, run.bench.corrupted, left, threads)
+    with_others = _Crew(run, work, numbers, _executor(crew))
+    try:
+        schedule.run([item.task for item in work], with_others.executor, with_others)
+    finally:
+        with_others.executor.close()
+    with_others.tell()
+
+
+def _executor(crew: Crew) -> Executor:
+    if crew.kind is Kind.LOCAL:
+        return Processes(_JOB, crew.workers or 1)
+    try:
+        from edgesafe.executors.ray_cluster import RayCluster
+    except ModuleNotFoundError:
+        raise UsageError("ray is not installed", where="--executor ray", fix="pip install 'edgesafe[ray]'") from None
+    return RayCluster(_JOB, crew.workers, crew.address, cores())
+
+
+def works(recipe: Recipe, corruptions: Sequence[str], left: Sequence[VariantPlan], threads: int = 1) -> list[Work]:
+    """The tasks for a crew: what others wait for first, timings when all networks are made, then the numbers."""
+    looked = ("", *corruptions) if recipe.evaluate.mode == "full" else ()
+    on_gpu = Device.CUDA in (recipe.train.device, recipe.recover.device)
+    trained = Need(cpus=threads, gpus=_A_GPU if on_gpu else 0.0)
+    first: list[Work] = []
+    timings: list[Work] = []
+    last: list[Work] = []
+    for plan in sorted(left, key=lambda plan: plan.role is Role.CANDIDATE):
+        after = [f"ship {name}" for name in _after(left, plan.baseline)]
+        after += [f"measure {name}" for name in _after(left, plan.sibling)]
+        if plan.section is not None and plan.sibling is None and _is_prepared(plan.section):
+            name = f"prepare {recipe.compress.index(plan.section)} s{plan.seed}"
+            if all(work.task.id != name for work in first):
+                first.append(Work(Task(name, tuple(after), need=trained), Step.PREPARE, plan))
+            after.append(name)
+        by_latency = (
+            plan.section is not None and plan.section.budget is not None and "latency" in plan.section.budget.resource
+        )
+        shipping = Task(f"ship {plan.id}", tuple(after), alone=by_latency, need=trained)
+        first.append(Work(shipping, Step.SHIP, plan))
+        before = [Work(Task(f"look {plan.id} {part}", (shipping.id,)), Step.LOOK, plan, part) for part in looked]
+        first += before
+        ends = [work.task.id for work in before] or [shipping.id]
+        if recipe.evaluate.latency:
+            timings.append(Work(Task(f"time {plan.id}", (shipping.id, *after), alone=True), Step.TIME, plan))
+            ends.append(timings[-1].task.id)
+        ends += [f"measure {name}" for name in _after(left, plan.baseline, plan.sibling)]
+        last.append(Work(Task(f"measure {plan.id}", tuple(ends)), Step.MEASURE, plan))
+    return [*first, *timings, *last]
+
+
+def _is_prepared(section: CompressSection) -> bool:
+    """Whether the network is trained before it is cut."""
+    return bool(section.slim_epochs) if section.method is Method.CHANNEL else section.tune_first
+
+
+def _after(left: Sequence[VariantPlan], *names: str | None) -> tuple[str, ...]:
+    """Those of the variants that have still to be made."""
+    return tuple(plan.id for plan in left if plan.id in names)
+
+
+@dataclass
+class _Driver:
+    """Makes variants in this process; see `schedule.Driver`."""
+
+    run: Run
+    work: Sequence[Work]
+    numbers: dict[str, str]
+    given_up: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.by_task = {item.task.id: item for item in self.work}
+
+    def order(self, task: Task) -> Any:  # noqa: ARG002 - nothing is sent within a process
+        """Nothing: see `here`."""
+        return None
+
+    def here(self, task: Task) -> None:
+        """The whole variant: made, timed, measured."""
+        run, plan = self.run, self.by_task[task.id].plan
+        run.progress.note(f"{self.numbers[plan.id]} {plan.id}")
+        variants.make(run, plan)
+
+    def take(self, task: Task, message: Any) -> None:
+        """Keep files that a worker made; say what it says."""
+
+    def done(self, task: Task) -> None:
+        """A task is done."""
+
+    def lost(self, task: Task, reason: str) -> None:
+        """Say that a task is tried again."""
+        self.run.progress.note(f"{task.id}: its worker is gone ({reason}); trying it again")
+
+    def failed(self, task: Task, error: Exception) -> None:
+        """Refuse a variant or give it up; what no other variant survives either is raised."""
+        plan, run = self.by_task[task.id].plan, self.run
+        if plan.id in self.given_up:
+            return
+        if isinstance(error, RefusedError) and plan.role is Role.CANDIDATE:
+            run.study.refuse(plan.id, str(error))
+            run.progress.note(f"  refused: {error}" if task.id == plan.id else f"{plan.id}: refused: {error}")
+        elif isinstance(error, WorkerError):
+            run.progress.note(f"{plan.id}: given up: {error}")
+        else:
+            raise error
+        self.given_up[plan.id] = "" if isinstance(error, RefusedError) else str(error)
+
+    def tell(self) -> None:
+        """Refuse the siblings of what was refused, and raise if variants were given up.
+
+        Raises:
+            WorkerError: they were; it names them.
+        """
+        for item in self.work:
+            plan, record = item.plan, self.run.study.record
+            if plan.sibling in self.given_up and item.step is Step.SHIP and not self.given_up[plan.sibling]:
+                self.run.study.refuse(plan.id, str(variants.sibling_missing(plan, record.entry(plan.sibling))))
+        failed = {name: why for name, why in self.given_up.items() if why}
+        if failed:
+            name, why = next(iter(failed.items()))
+            more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+            what = f"{name}{more} could not be made ({why})"
+            raise WorkerError(what, fix="the others are done; the same command tries these again")
+
+
+class _Crew(_Driver):
+    """Has variants made by workers, and keeps what they send."""
+
+    def __init__(self, run: Run, work: Sequence[Work], numbers: dict[str, str], executor: Executor) -> None:
+        super().__init__(run, work, numbers)
+        self.executor = executor
+        self._latency: dict[str, Metrics] = {}
+        self._shared = executor.share(pickle.dumps(Shared(run.recipe, run.bundle, run.bench.host)))
+
+    def order(self, task: Task) -> Order:
+        """What a worker needs of the study for the task."""
+        item, study = self.by_task[task.id], self.run.study
+        plan, root = item.plan, study.root
+        if item.step is Step.SHIP:
+            self.run.progress.note(f"{self.numbers[plan.id]} {plan.id}")
+        files = stages_of(root, plan.id)
+        common: dict[str, bytes] = {}
+        if item.step in (Step.PREPARE, Step.SHIP):
+            common |= stages_of(root, f"{naming.baseline(plan.seed).id}.train")
+            if plan.sibling is not None:
+                common |= variant_files(root, plan.sibling)
+            if plan.role is Role.CANDIDATE:
+                common |= stages_of(root, f"slim-s{plan.seed}") | stages_of(root, f"tune-s{plan.seed}")
+                common |= variant_files(root, str(plan.baseline), *_STARTED)
+        elif item.step is Step.LOOK:
+            files = variant_files(root, plan.id, "model.onnx", "variant.json")
+        else:
+            files |= variant_files(root, plan.id)
+            for name in {plan.baseline, plan.sibling} - {None}:
+                common |= variant_files(root, str(name))
+        return Order(
+            shared=self._shared,
+            step=item.step,
+            variant=plan.id,
+            part=item.part,
+            record=_unfinished(study.record, plan.id),
+            files=files,
+            common={name: self.executor.share(content) for name, content in common.items()},
+            latency=self._latency.get(plan.id, {}),
+            threads=max(1, self.run.bench.host.cores // self.executor.slots),
+            weights=self._weights(plan) if item.step in (Step.PREPARE, Step.SHIP) else None,
+        )
+
+    def _weights(self, plan: VariantPlan) -> tuple[str, Blob] | None:
+        """The weights that the recipe gives for the seed, and what of the file's name its reading depends on."""
+        said = self.run.recipe.model.weights_of(plan.seed)
+        if said is None:
+            return None
+        path, key = (said, "") if Path(said).is_file() else said.partition("#")[::2]
+        return Path(path).name + (f"#{key}" if key else ""), self.executor.share(Path(path).read_bytes())
+
+    def here(self, task: Task) -> None:
+        """Time a file, or prune by latency: nothing else runs."""
+        plan = self.by_task[task.id].plan
+        if self.by_task[task.id].step is Step.SHIP:
+            self.run.progress.note(f"{self.numbers[plan.id]} {plan.id}")
+            variants.ship(self.run, plan)
+        else:
+            self.run.progress.note(f"{plan.id}: timing")
+            self._latency[plan.id] = variants.latency_of(self.run, plan.id, plan.baseline, plan.sibling)
+
+    def take(self, task: Task, message: Any) -> None:
+        """Keep files that a worker made; say what it says."""
+        if isinstance(message, str):
+            self.run.progress.note(f"{task.id}: {message.strip()}")
+        else:
+            adopt(self.run.study, message)
+
+    def done(self, task: Task) -> None:
+        """A measured variant is done."""
+        item = self.by_task[task.id]
+        if item.step is Step.MEASURE:
+            self.run.study.finish(item.plan.id)
+            self.run.progress.note(f"{self.numbers[item.plan.id]} {item.plan.id}: done")
+
+
+def _unfinished(record: StudyRecord, variant: str) -> StudyRecord:
+    """The index with that variant as not yet made: it may have been once, and its files may be gone."""
+    fresh = {"status": VariantStatus.PENDING, "digest": "", "reason": "", "records": {}}
+    entries = tuple(entry.model_copy(update=fresh) if entry.id == variant else entry for entry in record.variants)
+    return record.model_copy(update={"variants": entries})

@@ -1,0 +1,53 @@
+"""Who works on a study: this process alone, processes beside it, or a Ray cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from edgesafe.errors import UsageError
+
+__all__ = ["Crew", "Kind", "crew_of"]
+
+
+class Kind(StrEnum):
+    """Where workers run."""
+
+    LOCAL = "local"  #: as processes of this machine
+    RAY = "ray"  #: on a Ray cluster, or on one that is started for the purpose
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who works on a study.
+
+    Attributes:
+        workers: how many tasks at once; None: one, in this process, or all that a Ray cluster has CPUs for.
+        kind: where.
+        address: of a Ray cluster ("auto", "ray://host:10001"); None: one is started here, and stopped.
+    """
+
+    workers: int | None = None
+    kind: Kind = Kind.LOCAL
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            UsageError: no workers, or an address without Ray.
+        """
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"{self.workers} workers", where="--workers", fix="give 1 or more")
+        if self.address is not None and self.kind is not Kind.RAY:
+            raise UsageError("an address goes with Ray", where="--address", fix="add --executor ray")
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process does all work itself."""
+        return self.kind is Kind.LOCAL and self.workers in (None, 1)
+
+
+def crew_of(workers: int | Crew) -> Crew:
+    """So many processes of this machine, or the crew itself."""
+    return workers if isinstance(workers, Crew) else Crew(workers)
