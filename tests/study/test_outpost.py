@@ -9,7 +9,6 @@ from edgesafe.errors import IntegrityError
 from edgesafe.study.outpost import Outpost, adopt, stages_of, variant_files
 from edgesafe.study.writer import StudyWriter
 
-
 KEY, OTHER = "a" * 64, "b" * 64  # of stages
 
 
