@@ -210,8 +210,10 @@ def test_computed_weights_name_the_layer_and_a_remedy_that_works(
     check(model)
 
 
-def test_parametrisations_that_can_be_copied_are_no_matter() -> None:
-    require_plain_weights(parametrizations.weight_norm(nn.Conv2d(3, 3, 1)))
+def test_parametrisations_are_refused_too() -> None:
+    """Their weight is no parameter, so nothing could be cut from it after hours of training."""
+    with pytest.raises(RefusedError, match="remove_parametrizations"):
+        require_plain_weights(parametrizations.weight_norm(nn.Conv2d(3, 3, 1)))
 
 
 def test_errors_are_one_line() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from edgesafe import data
+from edgesafe import data, models
 from edgesafe.commands import distribution, estimate, variants
 from edgesafe.executors.crew import Crew
 from edgesafe.progress import Progress, Silent
@@ -90,7 +90,10 @@ def begun(recipe: Recipe, bundle: DataBundle, here: Host, policy: Path | None = 
 
 def _weights(recipe: Recipe) -> dict[str, str]:
     """Weights files by what the record calls them: one for all seeds, or one for each."""
-    files = {seed: recipe.model.weights_of(seed) for seed in recipe.seeds}
+    said = {seed: recipe.model.weights_of(seed) for seed in recipe.seeds}
+    files = {
+        seed: None if file is None else str(models.find_weights(file, recipe.model.arch)) for seed, file in said.items()
+    }
     shared = len(set(files.values())) == 1
     return {"weights" if shared else f"weights s{seed}": file for seed, file in files.items() if file is not None}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import nn
 
 from edgesafe import data, models
@@ -46,7 +44,7 @@ def sense(recipe: Recipe, progress: Progress) -> tuple[Sensitivity, ...]:
         raise UsageError("the network has no weights", where="model.weights", fix=fix)
     bundle = data.load(recipe.data)
     model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
-    models.load_weights(model, Path(weights))
+    models.load_weights(model, models.find_weights(weights, recipe.model.arch))
     height, width, channels = bundle.validation.images.shape[1:]
     shape = (height, width, channels)
     threads = cores()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -41,8 +42,8 @@ def require_plain_weights(model: nn.Module) -> None:
     """Every weight is a parameter or a buffer of its module, not something that a hook computes before each call.
 
     Raises:
-        RefusedError: `torch.nn.utils.weight_norm`, `spectral_norm` or `prune` is still on a layer; it names the layer
-            and the call that removes it.
+        RefusedError: `torch.nn.utils.weight_norm`, `spectral_norm`, `prune` or a parametrisation is still on a layer;
+            it names the layer and the call that removes it.
     """
     for name, module in model.named_modules():
         for hook in module._forward_pre_hooks.values():
@@ -54,6 +55,14 @@ def require_plain_weights(model: nn.Module) -> None:
                         where=name or "model",
                         fix=f"call {call}(layer, {tensor!r}) first: it makes the computed {tensor} a parameter",
                     )
+        if parametrize.is_parametrized(module):
+            tensor = next(iter(module.parametrizations))
+            raise RefusedError(
+                f"its {tensor} is computed from a parametrisation",
+                where=name or "model",
+                fix=f"call torch.nn.utils.parametrize.remove_parametrizations(layer, {tensor!r}) first: it makes the "
+                f"computed {tensor} a parameter",
+            )
         computed = next((k for k, v in vars(module).items() if isinstance(v, Tensor) and not v.is_leaf), None)
         if computed is not None:
             raise RefusedError(

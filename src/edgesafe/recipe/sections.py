@@ -156,7 +156,7 @@ class ModelSection(Section):
     """[model]: the architecture, its arguments, and the file of trained weights if there is one."""
 
     arch: str = Field(min_length=1)
-    weights: str | None = None  #: a file; "{seed}" in its name stands for the seed: one file for each
+    weights: str | None = None  #: a file ("{seed}" in its name: one for each), a folder, "torchvision" or "timm"
     args: dict[str, Any] = Field(default_factory=dict)
 
     def weights_of(self, seed: int) -> str | None:

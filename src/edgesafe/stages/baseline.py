@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from edgesafe import models
 from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection, RecoverSection, TrainSection
-from edgesafe.records import BaselineTraining
+from edgesafe.records import BaselineTraining, TaskKind
 from edgesafe.stages import contract
 from edgesafe.stages.train import Trainer
 
@@ -67,5 +66,7 @@ class Baselines:
         weights = self._model.weights_of(seed)
         if weights is None:
             return network, self._trainer.baseline(network, self._model, self._train, seed)
-        models.load_weights(network, Path(weights))
+        task = self._trainer.bundle.task
+        names = task.names if task.kind is TaskKind.CLASSIFICATION else ()
+        models.load_weights(network, models.find_weights(weights, self._model.arch, names))
         return network.eval(), None
