@@ -22,7 +22,7 @@ from edgesafe.data import (
 )
 from edgesafe.errors import DataError, ExitCode
 from edgesafe.recipe.sections import DataSection
-from edgesafe.records import Task
+from edgesafe.records import ImageSet
 
 
 def test_digits_are_scikit_learns() -> None:
@@ -171,7 +171,7 @@ def test_limits_and_unknown_names(tmp_path: Path) -> None:
 
 def test_the_first_n_are_spread_over_classes_that_lie_in_order() -> None:
     images = np.zeros((100, 8, 8, 3), np.uint8)
-    ordered = arrays.image_set(images, np.repeat(np.arange(10), 10), task=Task.classes("0123456789"), where="x")
+    ordered = ImageSet(images, np.repeat(np.arange(10), 10), "sha256:x")
     assert len(set(data.first(ordered, 40).labels)) >= 8
     assert data.first(ordered, 200) is ordered
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesafe import records
 from edgesafe.certificates.sets import FiniteSet, Members
 from edgesafe.errors import IntegrityError, RefusedError
 from edgesafe.measure.inference.classifier import Classifier
@@ -31,13 +32,13 @@ class Images:
     """What is certified: images, labels, and their positions in the test set.
 
     Attributes:
-        pixels: uint8 (n, H, W, C).
+        pixels: uint8 (n, H, W, C), an array, or a set that gives rows when it is asked.
         labels: of the task, one for each image.
         index: int64 (n,), rising.
         task: what is asked of the file.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: records.Images
     labels: NDArray[Any]
     index: NDArray[np.int64]
     task: Task = field(default_factory=Task)

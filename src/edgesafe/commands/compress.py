@@ -51,7 +51,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
     torch.set_num_threads(recipe.threads or here.cores)
     judge.check(recipe.policy_file)
     lighting.check(recipe.lightings)
-    bundle = data.load(recipe.data)
+    bundle = data.load(recipe.data, progress)
     certify.check(recipe.certify, bundle.test.images.shape[1:])
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)
     with StudyWriter(out, begun(recipe, bundle, here)) as study:
@@ -79,7 +79,7 @@ def begun(recipe: Recipe, bundle: DataBundle, here: Host, policy: Path | None = 
     return StudyRecord(
         name=recipe.name,
         edgesafe=version(),
-        recipe=recipe.resolved(),
+        recipe=recipe.recorded(),
         recipe_sha256=recipe.sha256,
         inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=policy),
         data=data.identity(bundle),

@@ -136,7 +136,7 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
     progress = progress or Silent()
     resolved = request.recipe()
     judge.check(resolved.policy_file, compared=request.baseline is not None or request.no_baseline)
-    bundle = data.load(resolved.data)
+    bundle = data.load(resolved.data, progress)
     certify.check(resolved.certify, bundle.test.images.shape[1:])
     here = host()
     known = _known(request.baseline)
@@ -153,7 +153,7 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
     record = StudyRecord(
         name=resolved.name,
         edgesafe=version(),
-        recipe=resolved.resolved(),
+        recipe=resolved.recorded(),
         recipe_sha256=resolved.sha256,
         inputs=inputs | input_hashes(weights={}, arch="onnx", policy=resolved.policy_file),
         data=data.identity(bundle),

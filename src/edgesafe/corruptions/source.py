@@ -22,7 +22,7 @@ from edgesafe.corruptions.manifest import GENERATOR, Manifest
 from edgesafe.corruptions.spec import FieldSpec, check_images, check_indices
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError, NothingEvaluated
-from edgesafe.records import CorruptionIdentity, DirectoryCorruptions, GeneratedCorruptions
+from edgesafe.records import CorruptionIdentity, DirectoryCorruptions, GeneratedCorruptions, Images
 
 __all__ = [
     "CorruptionSource",
@@ -58,9 +58,9 @@ class CorruptionSource(Protocol):
         ...
 
 
-def pixel_sha256(images: NDArray[np.uint8]) -> str:
+def pixel_sha256(images: Images) -> str:
     """Hash of shape and pixels; identifies a test set where the caller has no hash of its own."""
-    digest = hashlib.sha256(repr(images.shape).encode())
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
     for image in images:
         digest.update(np.ascontiguousarray(image).data)
     return f"sha256:{digest.hexdigest()}"
@@ -106,7 +106,7 @@ class GeneratedSource:
 
     def __init__(
         self,
-        images: NDArray[np.uint8],
+        images: Images,
         names: tuple[str, ...],
         spec: FieldSpec,
         data_sha256: str,
@@ -175,7 +175,7 @@ class DirectorySource:
         DataError: something is missing, misshapen, damaged, or belongs to another test set.
     """
 
-    def __init__(self, directory: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    def __init__(self, directory: Path, images: Images, labels: NDArray[np.int64]) -> None:
         if not directory.is_dir():
             raise DataError("no such directory", where=str(directory), fix="give a CIFAR-10-C directory")
         manifest = Manifest.read(directory)
@@ -194,7 +194,7 @@ class DirectorySource:
         self._cells = {name: _map(directory / f"{name}.npy") for name in self._names}
         for name, cells in self._cells.items():
             file = str(directory / f"{name}.npy")
-            if cells.dtype != np.uint8 or cells.shape[1:] != images.shape[1:] or len(cells) % blocks:
+            if cells.dtype != np.uint8 or cells.shape[1:] != tuple(images.shape[1:]) or len(cells) % blocks:
                 expected = f"uint8 ({blocks} N, {', '.join(map(str, images.shape[1:]))})"
                 raise DataError(f"holds {cells.dtype} {cells.shape}, not {expected}", where=file)
             if len(cells) // blocks < len(images):
@@ -270,7 +270,7 @@ def _map(file: Path) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", array)
 
 
-def _check_manifest(manifest: Manifest, directory: Path, images: NDArray[np.uint8]) -> None:
+def _check_manifest(manifest: Manifest, directory: Path, images: Images) -> None:
     if not manifest.complete or not manifest.files:
         raise DataError("is not finished", where=str(directory), fix="run edgesafe corrupt again to finish it")
     if manifest.images == len(images) and manifest.data_sha256 != pixel_sha256(images):
@@ -298,7 +298,7 @@ def _check_labels(file: Path, labels: NDArray[np.int64], rows: int, blocks: int)
 
 
 def open_source(
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[np.int64],
     *,
     corruptions: str | Sequence[str],

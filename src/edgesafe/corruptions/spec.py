@@ -13,6 +13,7 @@ from edgesafe.corruptions import tables
 from edgesafe.corruptions.frost import FrostBank
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError
+from edgesafe.records import Images
 
 __all__ = ["FieldSpec", "Fields", "Setting", "check_images", "check_indices"]
 
@@ -110,14 +111,14 @@ class Fields:
         return name in self.arrays
 
 
-def check_images(images: NDArray[np.uint8], where: str = "images") -> tuple[int, int, int]:
+def check_images(images: Images, where: str = "images") -> tuple[int, int, int]:
     """(H, W, C) of a batch that can be corrupted.
 
     Raises:
         DataError: not uint8 (n, H, W, C) with C = 1 or 3, or below 8 px.
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+    if not hasattr(images, "dtype") or images.dtype != np.uint8 or images.ndim != 4:
+        got = f"{images.dtype} {images.shape}" if hasattr(images, "dtype") else type(images).__name__
         raise DataError(
             f"images are {got}, not uint8 (n, H, W, C)", where=where, fix="give bytes 0..255, channels last"
         )

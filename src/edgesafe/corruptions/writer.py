@@ -25,6 +25,7 @@ from edgesafe.corruptions.source import frost_bank, pixel_sha256
 from edgesafe.corruptions.spec import FieldSpec, check_images
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError, NothingEvaluated, StoreError
+from edgesafe.records import Images
 
 __all__ = ["Progress", "write_directory"]
 
@@ -35,7 +36,7 @@ _PIECE = 1024  #: images made at once
 
 
 def write_directory(  # noqa: PLR0913
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[np.int64],
     out_dir: Path,
     *,
@@ -101,7 +102,7 @@ def write_directory(  # noqa: PLR0913
     return replace(manifest, labels=f"sha256:{digest}", complete=True).write(out_dir)
 
 
-def _new_manifest(images: NDArray[np.uint8], spec: FieldSpec, levels: tuple[int, ...]) -> Manifest:
+def _new_manifest(images: Images, spec: FieldSpec, levels: tuple[int, ...]) -> Manifest:
     return Manifest(
         seed=spec.seed,
         profile=str(spec.profile),
@@ -152,7 +153,7 @@ def _intact(file: Path, digest: str | None) -> bool:
 
 
 def _pieces(
-    images: NDArray[np.uint8], name: str, levels: tuple[int, ...], spec: FieldSpec, progress: Progress | None
+    images: Images, name: str, levels: tuple[int, ...], spec: FieldSpec, progress: Progress | None
 ) -> Iterator[bytes]:
     """All images of one corruption, severity after severity, piece by piece."""
     done, total, frost = 0, len(images) * len(levels), spec.textures

@@ -11,26 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.data import labels as labels_
+from edgesafe.data.cache import Cache
+from edgesafe.data.rows import LazyImages, blocks, pixel_digest
 from edgesafe.errors import DataError
-from edgesafe.records import ImageSet, Task
+from edgesafe.records import Images, ImageSet, Task
 
-__all__ = ["Repeats", "image_set", "repeats", "shuffled", "split"]
+__all__ = ["Repeats", "checked", "image_set", "repeats", "shuffled", "split"]
 
 
-def image_set(images: object, labels: object, *, task: Task, where: str) -> ImageSet:
-    """Check arrays and hash them.
+def checked(images: object, labels: object, *, task: Task, where: str) -> tuple[Images, NDArray[Any]]:
+    """Images and labels of a set, checked.
 
     Args:
-        images: uint8 (N, H, W, C) or (N, H, W); C = 1 or 3.
+        images: uint8 (N, H, W, C) or (N, H, W), C = 1 or 3; an array, or a set that is not in memory.
         labels: of the task: integers (N,) or (N, 1), 0 <= label < K; or numbers (N, P, 2) or (N, 2 P), px.
         task: what is asked of a network.
         where: the file or split that messages name.
 
+    Returns:
+        Images (N, H, W, C), an array of them C-contiguous, and labels int64 (N,) or float32 (N, P, 2).
+
     Raises:
         DataError: anything else, or N = 0.
     """
-    x = np.asarray(images)
-    if x.ndim == 3:
+    x: Images = images if isinstance(images, LazyImages) else np.asarray(images)
+    if isinstance(x, np.ndarray) and x.ndim == 3:
         x = x[..., None]
     if x.dtype != np.uint8:
         raise DataError(f"images are {x.dtype}, not uint8", where=where, fix="store pixels as 0..255")
@@ -46,16 +51,19 @@ def image_set(images: object, labels: object, *, task: Task, where: str) -> Imag
         raise DataError(
             f"images of {x.shape[1]}x{x.shape[2]} pixels", where=where, fix="the least that makes sense is 8x8"
         )
-    x = np.ascontiguousarray(x)
-    return ImageSet(images=x, labels=y, sha256=_sha256(x, y), task=task)
+    return x if isinstance(x, LazyImages) else np.ascontiguousarray(x), y
 
 
-def _sha256(images: NDArray[np.uint8], labels: NDArray[Any]) -> str:
-    """Hash of shape, pixels and labels (little-endian)."""
-    digest = hashlib.sha256(repr(images.shape).encode())
-    digest.update(images.data)
-    digest.update(labels_.hashed(labels))
-    return "sha256:" + digest.hexdigest()
+def image_set(images: Images, labels: NDArray[Any], task: Task, cache: Cache | None = None) -> ImageSet:
+    """Checked images and labels with their hash: of shape, pixels and labels (little-endian), kept by the cache."""
+    head, tail = repr(tuple(images.shape)).encode(), labels_.hashed(labels)
+    if isinstance(images, LazyImages) and cache is not None:
+        return ImageSet(images, labels, cache.sha256(images, head, tail), task)
+    digest = hashlib.sha256(head)
+    for rows in blocks(images):
+        digest.update(np.ascontiguousarray(images[rows]).data)
+    digest.update(tail)
+    return ImageSet(images, labels, "sha256:" + digest.hexdigest(), task)
 
 
 @dataclass(frozen=True)
@@ -73,13 +81,15 @@ class Repeats:
 
 def repeats(train: ImageSet, validation: ImageSet, test: ImageSet) -> Repeats:
     """Copies among the test images, and test images that were trained on, by hash of the pixels."""
-    seen = {_pixels(image) for part in (train, validation) for image in part.images}
-    tested = [_pixels(image) for image in test.images]
+    seen = {key for part in (train, validation) for key in _hashes(part.images)}
+    tested = _hashes(test.images)
     return Repeats(len(set(tested)), sum(key in seen for key in tested))
 
 
-def _pixels(image: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(image.data, digest_size=16).digest()
+def _hashes(images: Images) -> list[bytes]:
+    """The hash of each image: as it is known, or worked out."""
+    known = images.digests() if isinstance(images, LazyImages) else None
+    return [pixel_digest(image) for image in images] if known is None else [row.tobytes() for row in known]
 
 
 def shuffled(n: int) -> NDArray[np.int64]:

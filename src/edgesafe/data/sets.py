@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.data import arrays, files, folders
+from edgesafe.data import arrays, files, folders, npy
+from edgesafe.data.cache import Cache
+from edgesafe.data.rows import blocks, part
 from edgesafe.errors import DataError, EdgesafeError
+from edgesafe.progress import Progress
 from edgesafe.recipe.sections import DataSection
-from edgesafe.records import DataBundle, DataIdentity, ImageSet, Task, TaskKind
+from edgesafe.records import DataBundle, DataIdentity, Images, ImageSet, Task, TaskKind
 
 __all__ = ["first", "identity", "load"]
 
@@ -39,50 +42,71 @@ class RawData:
     notes: tuple[str, ...] = ()
 
 
-def load(section: DataSection) -> DataBundle:
+def load(section: DataSection, progress: Progress | None = None) -> DataBundle:
     """Load, check, split and hash the data set of a recipe.
 
     The validation images are chosen by a fixed permutation that depends only on the size of the set that they are held
     out of, so that they are the same for every seed and every run. Held out of test, they are no test images any more:
     the bundle's name says so, since numbers on the rest are not those of the whole test set. `mean` and `std` default
-    to the data set's own figures.
+    to the data set's own figures. Parts that are too large for memory stay on disk and are read by rows.
+
+    Args:
+        section: the recipe's [data].
+        progress: told while a large set is hashed or decoded for the first time.
 
     Raises:
         DataError: unknown name, missing or damaged files, no images, wrong shapes or labels.
     """
-    raw = _loader(section.name)(section)
+    cache = Cache.of(section, progress)
+    raw = _loader(section.name)(section, cache)
     where = f"data '{section.name}'"
     task = raw.task
     if task.outputs < 2:
         raise DataError(f"{task.outputs} class", where=where, fix="a classifier needs at least two")
     if task.outputs > _MOST_CLASSES:
         raise DataError(f"{task.outputs:,} classes", where=where, fix=f"evidence holds at most {_MOST_CLASSES:,}")
-    train = arrays.image_set(*raw.train, task=task, where=f"{where}, train")
-    test = arrays.image_set(*raw.test, task=task, where=f"{where}, test")
+    train = _Part(*arrays.checked(*raw.train, task=task, where=f"{where}, train"), task)
+    test = _Part(*arrays.checked(*raw.test, task=task, where=f"{where}, test"), task)
     name = section.name
     if raw.validation is not None:
         if section.validation_from == "test":
             raise DataError(
                 "the data set brings its own validation images", where="data.validation_from", fix="leave the key out"
             )
-        validation = arrays.image_set(*raw.validation, task=task, where=f"{where}, validation")
+        validation = _Part(*arrays.checked(*raw.validation, task=task, where=f"{where}, validation"), task)
     elif section.validation_from == "test":
-        whole = len(test)
+        whole = len(test.labels)
         test, validation = _held_out(test, section, raw)
-        name = f"{name} ({len(validation):,} of {whole:,} test images held out)"
+        name = f"{name} ({len(validation.labels):,} of {whole:,} test images held out)"
     else:
         train, validation = _held_out(train, section, raw)
     if section.train_images is not None:
         train = _first(train, section.train_images, "data.train_images")
     if section.test_images is not None:
         test = _first(test, section.test_images, "data.test_images")
-    shapes = {part.images.shape[1:] for part in (train, validation, test)}
+    shapes = {tuple(piece.images.shape[1:]) for piece in (train, validation, test)}
     if len(shapes) != 1:
         raise DataError(
             f"train, validation and test have different shapes: {sorted(shapes)}", where=where, fix="resize them"
         )
-    mean, std = _normalisation(section, raw, train)
-    return DataBundle(name, mean, std, train, validation, test, raw.licence, raw.notes)
+    mean, std = _normalisation(section, raw, train.images)
+    hashed = (train.hashed(cache), validation.hashed(cache), test.hashed(cache))
+    return DataBundle(name, mean, std, hashed[0], hashed[1], hashed[2], raw.licence, raw.notes)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Checked images and labels that have no hash yet."""
+
+    images: Images
+    labels: NDArray[Any]
+    task: Task
+
+    def take(self, rows: NDArray[np.int64] | slice) -> _Part:
+        return _Part(part(self.images, rows), self.labels[rows], self.task)
+
+    def hashed(self, cache: Cache) -> ImageSet:
+        return arrays.image_set(self.images, self.labels, self.task, cache)
 
 
 def identity(bundle: DataBundle) -> DataIdentity:
@@ -104,19 +128,14 @@ def identity(bundle: DataBundle) -> DataIdentity:
     )  # fmt: skip
 
 
-def _held_out(images: ImageSet, section: DataSection, raw: RawData) -> tuple[ImageSet, ImageSet]:
+def _held_out(whole: _Part, section: DataSection, raw: RawData) -> tuple[_Part, _Part]:
     """A set without its validation images, and those; each in the set's order."""
     held = raw.hold_out if section.validation is None else section.validation
     if held == 0:
         fix = f"hold out some of {section.validation_from}, for example 500"
         raise DataError("no validation images", where="data.validation", fix=fix)
-    rest, out = arrays.split(len(images), [held], where="data.validation")
-    where = f"data '{section.name}'"
-    return _take(images, rest, where), _take(images, out, where)
-
-
-def _take(images: ImageSet, index: NDArray[np.int64], where: str) -> ImageSet:
-    return arrays.image_set(images.images[index], images.labels[index], task=images.task, where=where)
+    rest, out = arrays.split(len(whole.labels), [held], where="data.validation")
+    return whole.take(rest), whole.take(out)
 
 
 def first(images: ImageSet, n: int) -> ImageSet:
@@ -127,27 +146,27 @@ def first(images: ImageSet, n: int) -> ImageSet:
     if n >= len(images):
         return images
     index = np.sort(arrays.shuffled(len(images))[:n])
-    return _take(images, index, "recover.images")
+    return arrays.image_set(part(images.images, index), images.labels[index], images.task)
 
 
-def _first(images: ImageSet, n: int, where: str) -> ImageSet:
-    if n > len(images):
-        raise DataError(f"{n} images asked for, {len(images)} there", where=where, fix=f"ask for at most {len(images)}")
-    return _take(images, np.arange(n), where)
+def _first(whole: _Part, n: int, where: str) -> _Part:
+    there = len(whole.labels)
+    if n > there:
+        raise DataError(f"{n} images asked for, {there} there", where=where, fix=f"ask for at most {there}")
+    return whole.take(slice(n))
 
 
-def _normalisation(section: DataSection, raw: RawData, train: ImageSet) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    channels = train.images.shape[3]
+def _normalisation(section: DataSection, raw: RawData, train: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = train.shape[3]
     mean, std = section.mean or raw.mean, section.std or raw.std
     if mean is None or std is None:
-        pixels = train.images.reshape(-1, channels)
-        sums, squares = np.zeros(channels), np.zeros(channels)
-        for start in range(0, len(pixels), 1 << 22):  # float64 copies of 4 M pixels at a time
-            part = pixels[start : start + (1 << 22)].astype(np.float64) / 255.0
-            sums += part.sum(0)
-            squares += (part * part).sum(0)
-        average = sums / len(pixels)
-        spread = np.sqrt(np.maximum(squares / len(pixels) - average**2, 1e-12))
+        counts = np.zeros((channels, 256), np.int64)  # of each value: exact, whatever the blocks
+        for rows in blocks(train):
+            pixels = train[rows]
+            counts += [np.bincount(pixels[..., c].reshape(-1), minlength=256) for c in range(channels)]
+        shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255.0
+        average = shares @ values
+        spread = np.sqrt(np.maximum(shares @ values**2 - average**2, 1e-12))
         mean = mean or tuple(round(float(v), 4) for v in average)
         std = std or tuple(max(round(float(v), 4), 1e-4) for v in spread)
     if len(mean) != channels or len(std) != channels:
@@ -162,7 +181,7 @@ def _normalisation(section: DataSection, raw: RawData, train: ImageSet) -> tuple
 # ------------------------------------------------------------------------------------------------------- loaders
 
 
-def _digits(_: DataSection) -> RawData:
+def _digits(_: DataSection, _cache: Cache) -> RawData:
     """Handwritten digits of the UCI repository (as in scikit-learn): 1,797 images of 8x8, shown as 32x32x3."""
     with (
         resources.files("edgesafe.data").joinpath("digits.npz").open("rb") as handle,
@@ -193,7 +212,7 @@ def _upscale(small: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     return np.repeat(grey[..., None], 3, axis=3)
 
 
-def _cifar10(section: DataSection) -> RawData:
+def _cifar10(section: DataSection, _cache: Cache) -> RawData:
     path = Path(section.root) / "cifar10.npz"
     if not path.is_file():
         raise DataError(
@@ -208,11 +227,15 @@ def _cifar10(section: DataSection) -> RawData:
     )  # fmt: skip
 
 
-def _npz(section: DataSection) -> RawData:
+def _npz(section: DataSection, _cache: Cache) -> RawData:
     return _from_mapping(files.read_npz(Path(section.root), ("x_train", "y_train", "x_test", "y_test")), section.root)
 
 
-def _imagefolder(section: DataSection) -> RawData:
+def _npy(section: DataSection, cache: Cache) -> RawData:
+    return _from_mapping(npy.read_folder(Path(section.root), cache), section.root)
+
+
+def _imagefolder(section: DataSection, _cache: Cache) -> RawData:
     root, args = Path(section.root), section.args
     options = folders.FolderOptions.of(args)
     places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}
@@ -221,9 +244,9 @@ def _imagefolder(section: DataSection) -> RawData:
         places["validation"] = others
     parts = {name: folders.read_folder(place, options) for name, place in places.items()}
     classes = parts["train"].classes
-    for name, part in parts.items():
-        if part.classes != classes:
-            odd = sorted(set(part.classes) ^ set(classes))
+    for name, folder in parts.items():
+        if folder.classes != classes:
+            odd = sorted(set(folder.classes) ^ set(classes))
             raise DataError(
                 f"classes differ from train's: {odd[:5]}", where=str(places[name]), fix="use the same class folders"
             )
@@ -239,7 +262,7 @@ def _imagefolder(section: DataSection) -> RawData:
     )
 
 
-def _factory(section: DataSection) -> RawData:
+def _factory(section: DataSection, _cache: Cache) -> RawData:
     module_name, _, attribute = section.name.partition(":")
     where = f"data.name = '{section.name}'"
     try:
@@ -305,15 +328,16 @@ def _numbered(labels: NDArray[Any], where: str) -> tuple[str, ...]:
     return tuple(str(number) for number in range(k))
 
 
-_LOADERS: Mapping[str, Callable[[DataSection], RawData]] = {
+_LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
     "digits": _digits,
     "cifar10": _cifar10,
     "imagefolder": _imagefolder,
+    "npy": _npy,
     "npz": _npz,
 }
 
 
-def _loader(name: str) -> Callable[[DataSection], RawData]:
+def _loader(name: str) -> Callable[[DataSection, Cache], RawData]:
     if name in _LOADERS:
         return _LOADERS[name]
     if ":" in name:

@@ -79,6 +79,13 @@ class Recipe(Section):
         """Plain JSON values with every default filled in, in the order of the sections."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def recorded(self) -> dict[str, Any]:
+        """As `resolved`, for the study's record: without where pixels are held, which no result depends on."""
+        plain = self.resolved()
+        for key in DataSection.places():
+            plain["data"].pop(key)
+        return plain
+
     @property
     def policy_file(self) -> Path | None:
         """The file of evaluate.policy, which may be the name of one that ships; None: no policy.
@@ -113,7 +120,7 @@ class Recipe(Section):
     @property
     def sha256(self) -> str:
         """Identity of what will be computed: the name, the cache directory and the number of threads do not count."""
-        plain = self.resolved()
+        plain = self.recorded()
         plain.pop("name")
         plain["evaluate"].pop("cache_dir")
         plain["certify"].pop("workers")

@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from edgesafe.recipe.sections import Method, Positive, Ratio, Scope, Section
+from edgesafe.recipe.sections import Method, Scope
+from edgesafe.recipe.sections.base import Positive, Ratio, Section
 
 __all__ = ["Objective", "SearchSection"]
 

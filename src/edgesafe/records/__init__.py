@@ -24,7 +24,7 @@ from edgesafe.records.certificates import (
     Standing,
     Witnesses,
 )
-from edgesafe.records.data import DataBundle, DataIdentity, ImageSet
+from edgesafe.records.data import DataBundle, DataIdentity, Images, ImageSet
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.inputs import InputRecord
 from edgesafe.records.measurements import (
@@ -119,6 +119,7 @@ __all__ = [
     "GeneratedCorruptions",
     "Host",
     "ImageSet",
+    "Images",
     "InitResult",
     "InputRecord",
     "IntervalMethod",

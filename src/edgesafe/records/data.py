@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field
 
@@ -14,21 +15,51 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["DataBundle", "DataIdentity", "ImageSet"]
+__all__ = ["DataBundle", "DataIdentity", "ImageSet", "Images"]
+
+
+class Images(Protocol):
+    """Images that are given by rows: a NumPy array, or a set that is read, decoded or made when rows are asked for.
+
+    Stages take rows, a block at a time, and never the whole, so that memory is bounded whatever the size of the set.
+    """
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """(N, H, W, C), whole numbers."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """A row as uint8 (H, W, C); a slice, or int64 (n,), as uint8 (n, H, W, C), in memory."""
+        ...
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in memory.
+    """Labelled images, in memory or given by rows.
 
     Attributes:
-        images: uint8 (N, H, W, C), C = 3 (RGB) or 1; C-contiguous.
+        images: uint8 (N, H, W, C), C = 3 (RGB) or 1; a C-contiguous array, or see `Images`.
         labels: of the task: int64 (N,), 0 <= label < number of classes; or float32 (N, P, 2), px.
         sha256: hash of images and labels (see `data.identity`).
         task: what is asked of a network.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[Any]
     sha256: str
     task: Task = field(default_factory=Task)

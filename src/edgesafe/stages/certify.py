@@ -19,6 +19,7 @@ from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import PREFIX, certify_line, segment_of
 from edgesafe.certificates.operators import Network
 from edgesafe.certificates.sets import FiniteSet, require_room
+from edgesafe.data.rows import part
 from edgesafe.errors import UsageError
 from edgesafe.files import stage_key
 from edgesafe.measure.inference.inputs import OURS
@@ -133,7 +134,7 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
     complete = order.complete or rules_of(test.task).every_answer
     sets = check(section, test.images.shape[1:])
     n = len(test) if section.images is None else min(section.images, len(test))
-    images = Images(test.images[:n], test.labels[:n], np.arange(n, dtype=np.int64), test.task)
+    images = Images(part(test.images, slice(n)), test.labels[:n], np.arange(n, dtype=np.int64), test.task)
     origin = CertificateProvenance(
         onnx_sha256=file.sha256,
         test_sha256=test.sha256,

@@ -129,7 +129,7 @@ def convert(source: Source, order: ExportOrder, write: Files) -> Exported:
     bundle, told = order.bundle, {}
     if source.precision is Precision.INT8:
         ranged = data.first(bundle.train, order.section.calibration_images)
-        made = int8.quantise(source.onnx, ranged.images)
+        made = int8.quantise(source.onnx, ranged.images[:])
         onnx = made.onnx
         told = {
             "images": len(ranged), "images_sha256": ranged.sha256, "ranges": RangeMethod.MIN_MAX,

@@ -15,7 +15,8 @@ from PIL import Image
 
 from edgesafe import corruptions as corruption_package
 from edgesafe.corruptions import CorruptionSource
-from edgesafe.files import Keeper
+from edgesafe.data.rows import LazyImages, part
+from edgesafe.files import Keeper, sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.inputs import InputSpec
@@ -36,6 +37,7 @@ from edgesafe.records import (
 
 __all__ = ["Bench", "clean", "collect", "collect_part", "corrupted", "png", "prepare", "provenance", "samples"]
 
+_MADE_BYTES = 32 << 20  # of corrupted images that are made at once
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
 
 
@@ -198,9 +200,7 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
 
 def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
     """Some of the clean test images, and the logits."""
-    images, labels = bench.test.images, bench.test.labels
-    if len(indices) < len(labels):
-        images, labels = images[indices], labels[indices]
+    images, labels = part(bench.test.images, indices), bench.test.labels[indices]
     return robustness.collect_cell(
         classifier, images, labels, indices, batch_size=bench.section.batch_size, task=bench.test.task
     )
@@ -209,12 +209,12 @@ def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) 
 def corrupted(
     classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
 ) -> dict[tuple[str, int], Cell]:
-    """Make and run the images of some corrupted cells, holding the images of one cell at a time."""
+    """Make and run the images of some corrupted cells, some tens of megabytes of them at a time."""
     if bench.source is None:
         raise ValueError("a bench with cells has a source")
     cells: dict[tuple[str, int], Cell] = {}
     for (corruption, severity), indices in wanted.items():
-        images = bench.source.cell(corruption, severity, indices)
+        images = _Corrupted(bench, bench.source, (corruption, severity), indices)
         labels = bench.test.labels[indices]
         cells[corruption, severity], _ = robustness.collect_cell(
             classifier, images, labels, indices, (corruption, severity),
@@ -222,6 +222,43 @@ def corrupted(
         )  # fmt: skip
         advance(len(indices))
     return cells
+
+
+class _Corrupted(LazyImages):
+    """The images of a cell, made when they are asked for: some whole batches at once, for which they are kept.
+
+    Args:
+        bench: says how large a batch is.
+        source: makes the images.
+        cell: corruption and severity.
+        indices: int64 (n,), positions in the test set.
+    """
+
+    def __init__(
+        self, bench: Bench, source: CorruptionSource, cell: tuple[str, int], indices: NDArray[np.int64]
+    ) -> None:
+        super().__init__((len(indices), *bench.test.images.shape[1:]))
+        self._source, self._cell, self._indices = source, cell, indices
+        batch = bench.section.batch_size
+        self._step = batch * max(1, _MADE_BYTES // (batch * int(np.prod(self.shape[1:]))))
+        self._made: tuple[int, NDArray[np.uint8]] | None = None
+
+    @property
+    def key(self) -> str:
+        """Of the source, the cell and the positions."""
+        origin = self._source.identity.model_dump(mode="json")
+        return stage_key(source=origin, cell=list(self._cell), rows=sha256_bytes(self._indices.tobytes()))
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Make the images of rows; neighbours of the one block that is kept are not made again."""
+        if not len(rows) or int(rows.max()) - int(rows.min()) != len(rows) - 1:
+            return self._source.cell(*self._cell, self._indices[rows])
+        start = int(rows[0]) // self._step * self._step
+        if int(rows[-1]) >= start + self._step:
+            return self._source.cell(*self._cell, self._indices[rows])
+        if self._made is None or self._made[0] != start:
+            self._made = start, self._source.cell(*self._cell, self._indices[start : start + self._step])
+        return self._made[1][rows - start]
 
 
 def samples(bench: Bench) -> bytes | None:

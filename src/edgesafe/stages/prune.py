@@ -70,7 +70,7 @@ def cut(
 def gradient_batches(bundle: DataBundle, normalise: Normalisation) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """A few normalised training batches: images float32 (n, C, H, W), labels int64 (n,)."""
     train = data.first(bundle.train, _GRADIENT_IMAGES)
-    images, labels = shared(train.images), shared(train.labels)
+    images, labels = shared(train.images[:]), shared(train.labels)
     for start in range(0, len(train), 64):
         yield normalise(images[start : start + 64]), labels[start : start + 64]
 

@@ -51,9 +51,8 @@ def reestimate_batchnorm(
         layer.train()
     mode = view.mode if view is not None else Mode()
     with placed(model, mode), torch.no_grad():
-        x = shared(data.images[:images]).to(mode.device)
-        for start in range(0, len(x), batch_size):
-            part = x[start : start + batch_size]
+        for start in range(0, min(images, len(data)), batch_size):
+            part = shared(data.images[start : min(start + batch_size, images)]).to(mode.device)
             if view is not None and view.augment:
                 draws = draw(view, len(part), generator(view.seed, 0, f"statistics{start}"))
                 part = crop(part, draws.to(mode.device))

@@ -21,9 +21,10 @@ from edgesafe.errors import NonFiniteError, RefusedError
 from edgesafe.records import ImageSet
 from edgesafe.train.augmentation import FitPlan, Normalisation, epoch_draws, epoch_seed, shared
 from edgesafe.train.checkpoints import Checkpoints, tensors_of, weights_of
+from edgesafe.train.examples import Examples
 from edgesafe.train.mode import Mode, placed
 from edgesafe.train.optimiser import optimiser_of, restore, stored
-from edgesafe.train.steps import Examples, Replayed, Step
+from edgesafe.train.steps import Replayed, Step
 from edgesafe.train.tasks import lesson_of
 
 __all__ = ["History", "Training", "accuracy", "fit", "right"]
@@ -51,14 +52,13 @@ def right(model: nn.Module, data: ImageSet, normalise: Normalisation, mode: Mode
     mode = mode or Mode()
     model.eval()
     with placed(model, mode), _reproducible(mode), torch.no_grad():
-        examples = _examples(data, mode)
-        hits = []
-        for images, labels in zip(
-            *(torch.split(part, _JUDGED) for part in (examples.images, examples.labels)), strict=True
-        ):
+        hits, lesson = [], lesson_of(data.task)
+        for start in range(0, len(data), _JUDGED):
+            images = shared(data.images[start : start + _JUDGED]).to(mode.device)
+            labels = shared(data.labels[start : start + _JUDGED]).to(mode.device)
             with mode.autocast():
                 outputs = model(mode.lay(normalise(images)))
-            hits.append(examples.lesson.right(outputs, labels))
+            hits.append(lesson.right(outputs, labels))
         return torch.cat(hits).cpu()
 
 
@@ -147,11 +147,12 @@ class Training:
         self._optimiser = optimiser_of(plan, trained)
         self._rows, means = _resume(model, self._optimiser, checkpoints)
         self._n = len(data)
-        step = Step(model, self._optimiser, _examples(data, plan.mode), normalise, plan, masks)
+        self._examples = Examples(data, plan.mode)
+        step = Step(model, self._optimiser, self._examples, normalise, plan, masks)
         self._total, self.average = step.total, step.average
         for name, value in means.items():
             self.average[name].copy_(value)
-        self._step = Replayed(step) if plan.mode.cuda else step
+        self._step = Replayed(step) if plan.mode.cuda and self._examples.resident else step
         self._stream = torch.cuda.Stream(plan.mode.device) if plan.mode.cuda else None  # type: ignore[no-untyped-call]
         self._pool = ThreadPoolExecutor(1) if plan.mode.cuda else None
         self._ahead: Future[Tensor] | None = None
@@ -182,7 +183,9 @@ class Training:
         with self._on_stream(), _reproducible(self._mode), torch.random.fork_rng(devices=devices):
             torch.manual_seed(epoch_seed(self.plan.seed, number, "net"))  # dropout and the like
             self._total.zero_()
-            self._left = iter(torch.split(self._draws(number), self.plan.batch_size, dim=1))
+            batches = torch.split(self._draws(number), self.plan.batch_size, dim=1)
+            self._examples.begin(batch[0] for batch in batches)
+            self._left = iter(batches)
             yield self.plan.batches(self._n)
             self._rows.append(_finite((self._total / self._n).tolist(), number))
         if self._checkpoints is not None:
@@ -220,11 +223,6 @@ class Training:
 
 
 # ------------------------------------------------------------------------------------------------------- details
-
-
-def _examples(data: ImageSet, mode: Mode) -> Examples:
-    images, labels = shared(data.images).to(mode.device), shared(data.labels).to(mode.device)
-    return Examples(images, labels, lesson_of(data.task))
 
 
 def _reproducible(mode: Mode) -> AbstractContextManager[None]:

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from edgesafe.train.augmentation import FitPlan, Normalisation, crop, shifts
 from edgesafe.train.batchnorm import BATCHNORMS
+from edgesafe.train.examples import Examples
 from edgesafe.train.losses import BatchLoss
-from edgesafe.train.tasks import Lesson
 
-__all__ = ["Examples", "Replayed", "Step", "penalise"]
+__all__ = ["Replayed", "Step", "penalise"]
 
 _WARM = 3  # steps before a graph is captured: libraries choose their kernels and workspaces in the first ones
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Training images where they are needed: uint8 (N, H, W, C) and their labels, on the mode's device."""
-
-    images: Tensor
-    labels: Tensor
-    lesson: Lesson
 
 
 class Step:
@@ -34,7 +24,7 @@ class Step:
     Args:
         model: on the mode's device, in training mode when called.
         optimiser: of its parameters.
-        examples: all training images.
+        examples: the training images, which an epoch has begun to give.
         normalise: as the exported file will do it.
         plan: objective, penalty, batch size, mode.
         masks: parameter name -> bool tensor, True = kept.
@@ -72,7 +62,7 @@ class Step:
     def __call__(self, draws: Tensor) -> None:
         """Learn from one batch: int64 (5, n) of `epoch_draws`, on the device."""
         examples = self._examples
-        x, labels = examples.images[draws[0]], examples.labels[draws[0]]
+        x, labels = examples.images(draws[0]), examples.labels[draws[0]]
         if self.plan.augment:
             x, labels = crop(x, draws[1:4]), examples.lesson.moved(labels, shifts(draws[1:4]), draws[3].bool())
         forward = self._forward if draws.shape[1] == self.plan.batch_size else self.model

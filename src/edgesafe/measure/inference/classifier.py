@@ -7,17 +7,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesafe.records import Images
+
 __all__ = ["Classifier"]
 
 
 class Classifier(Protocol):
     """A network that gives logits: `session.OnnxClassifier`, or anything like it."""
 
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+    def logits(self, images: Images, batch_size: int = 32) -> NDArray[np.float32]:
         """Logits of images, `batch_size` of them at a time.
 
         Args:
-            images: uint8 (n, H, W, C).
+            images: uint8 (n, H, W, C), asked for batch by batch.
             batch_size: images per run, >= 1.
 
         Returns:

@@ -19,7 +19,7 @@ from edgesafe.errors import DataError, NonFiniteError, RefusedError, UsageError
 from edgesafe.measure.inference.inputs import InputSpec, output_kind, to_logits
 from edgesafe.measure.inference.session import OnnxClassifier, input_of
 from edgesafe.measure.probabilities import cell_from_logits
-from edgesafe.records import InputRecord
+from edgesafe.records import Images, InputRecord
 
 __all__ = ["Detection", "Statement", "confirm", "detect"]
 
@@ -161,7 +161,7 @@ def confirm(classifier: _Scorer, images: NDArray[np.uint8], labels: NDArray[Any]
 
 def detect(
     content: bytes,
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[Any],
     *,
     statement: Statement | None = None,

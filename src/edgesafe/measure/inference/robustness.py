@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
 from edgesafe.measure.inference.classifier import Classifier
 from edgesafe.measure.tasks import rules_of
-from edgesafe.records import Cell, Task
+from edgesafe.records import Cell, Images, Task
 
 __all__ = ["QUICK_ALONE", "QUICK_PAIRED", "collect_cell", "draw", "draw_within", "plan_cells"]
 
@@ -129,7 +129,7 @@ def _keys(n_test: int, seed: int, cell: tuple[str, int]) -> NDArray[np.float64]:
 
 def collect_cell(
     classifier: Classifier,
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[Any],
     indices: NDArray[np.int64],
     cell: tuple[str, int] = ("", 0),
@@ -141,7 +141,7 @@ def collect_cell(
 
     Args:
         classifier: the open file.
-        images: uint8 (n, H, W, C), already corrupted.
+        images: uint8 (n, H, W, C), already corrupted, or corrupted when a batch is asked for.
         labels: of these images, as the task has them.
         indices: int64 (n,), their positions in the test set.
         cell: corruption and severity, ("", 0) for clean.

@@ -24,6 +24,7 @@ from edgesafe.errors import (
 from edgesafe.measure.inference import foreign, protos
 from edgesafe.measure.inference.independence import require_fixed_operators
 from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare, to_logits
+from edgesafe.records import Images
 
 __all__ = ["OnnxClassifier", "input_of", "open_session"]
 
@@ -184,11 +185,11 @@ class OnnxClassifier:
             )
         return int(k)
 
-    def scores(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+    def scores(self, images: Images, batch_size: int = 32) -> NDArray[np.float32]:
         """What the file puts out, logits or probabilities.
 
         Args:
-            images: uint8 (n, H, W, C), n >= 1.
+            images: uint8 (n, H, W, C), n >= 1; asked for batch by batch, so they need not be in memory.
             batch_size: images per run; a file with a fixed batch size is run with that one.
 
         Returns:
@@ -204,7 +205,7 @@ class OnnxClassifier:
             raise DataError(f"images are {images.dtype} {images.shape}", where=self.name, fix="give uint8 (n, H, W, C)")
         if len(images) == 0:
             raise NothingEvaluated("no images", where=self.name, fix="give at least one")
-        if self.input_shape is not None and images.shape[1:] != self.input_shape:
+        if self.input_shape is not None and tuple(images.shape[1:]) != self.input_shape:
             raise DataError(
                 f"images are {images.shape[1:]}, the file takes {self.input_shape}",
                 where=self.name,
@@ -256,11 +257,11 @@ class OnnxClassifier:
         short = (self.batch or 0) - len(x)
         return np.concatenate([x, np.repeat(x[-1:], short, axis=0)]) if short > 0 else x
 
-    def logits(self, images: NDArray[np.uint8], batch_size: int = 32) -> NDArray[np.float32]:
+    def logits(self, images: Images, batch_size: int = 32) -> NDArray[np.float32]:
         """Logits of images (of probabilities: their logarithms).
 
         Args:
-            images: uint8 (n, H, W, C), n >= 1.
+            images: uint8 (n, H, W, C), n >= 1; asked for batch by batch.
             batch_size: images per run.
 
         Returns:

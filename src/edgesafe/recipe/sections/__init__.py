@@ -8,8 +8,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from edgesafe.recipe.sections.base import NonNegative, Positive, Ratio, Section, Severity
+from edgesafe.recipe.sections.data import DataSection
 from edgesafe.records import Precision
 
 __all__ = [
@@ -45,17 +47,6 @@ CORRUPTIONS: tuple[str, ...] = (
     "contrast", "elastic_transform", "pixelate", "jpeg_compression",
 )  # fmt: skip
 """The 15 benchmark corruptions of CIFAR-10-C in the order of the paper (Hendrycks & Dietterich, arXiv 1903.12261)."""
-
-Ratio = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Severity = Annotated[int, Field(ge=1, le=5)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys are errors, no infinities."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Method(StrEnum):
@@ -162,20 +153,6 @@ class ModelSection(Section):
     def weights_of(self, seed: int) -> str | None:
         """The weights file of a seed's baseline; None: it is trained."""
         return None if self.weights is None else self.weights.replace("{seed}", str(seed))
-
-
-class DataSection(Section):
-    """[data]: the data set, by name or as a directory, how it is read, and how it is split."""
-
-    name: str = Field(min_length=1)
-    root: str = "data"
-    mean: tuple[float, ...] | None = None  #: per channel, of pixels in [0, 1]; default: the data set's own
-    std: tuple[Positive, ...] | None = None
-    validation: int | None = Field(default=None, ge=0)  #: images held out; default: the data set's own
-    validation_from: Literal["train", "test"] = "train"  #: "test": for given weights, which may know all of train
-    train_images: int | None = Field(default=None, ge=1)  #: use only the first so many (after the split); None: all
-    test_images: int | None = Field(default=None, ge=1)
-    args: dict[str, Any] = Field(default_factory=dict)  #: for `module:factory` data sets
 
 
 class ModeSection(Section):

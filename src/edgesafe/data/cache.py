@@ -1,0 +1,136 @@
+"""What is kept between runs of image sets that are too large for memory: hashes, and decoded pixels.
+
+A set is hashed once. Its hashes are found again by what identifies its pixels, and each image that is read later is
+compared with its own hash, so that evidence never names pixels that were not measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgesafe.data.rows import DIGEST_BYTES, FileImages, LazyImages, blocks, pixel_digest
+from edgesafe.errors import DataError, StoreError
+from edgesafe.files import atomic_write, is_file, read_bounded, sha256_bytes, stage_key
+from edgesafe.progress import Progress, Silent
+from edgesafe.recipe.sections import DataSection
+
+__all__ = ["Cache", "default_directory"]
+
+_GB = 1 << 30
+_MOST_KEPT = 1 << 30  # bytes of a kept file of hashes: those of 64 million images
+
+
+def default_directory() -> Path:
+    """Where caches lie by the XDG convention: $XDG_CACHE_HOME/edgesafe, or ~/.cache/edgesafe."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "edgesafe"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Hashes and decoded pixels on disk; without it everything is worked out anew.
+
+    Attributes:
+        directory: made when something is kept.
+        memory_bytes: a part of a data set that is larger is not held in memory.
+        disk_bytes: decoded pixels of a part that would be larger are refused.
+        workers: threads that decode.
+        progress: told of long work.
+    """
+
+    directory: Path
+    memory_bytes: int
+    disk_bytes: int
+    workers: int
+    progress: Progress = field(default_factory=Silent)
+
+    @classmethod
+    def of(cls, section: DataSection, progress: Progress | None = None) -> Cache:
+        """As a recipe's [data] says."""
+        limit = {"memory": 1 << 62, "disk": 0, "auto": int(section.memory_gb * _GB)}[section.store]
+        return cls(
+            directory=default_directory() if section.cache_dir is None else Path(section.cache_dir).expanduser(),
+            memory_bytes=limit,
+            disk_bytes=int(section.cache_gb * _GB),
+            workers=section.workers or len(os.sched_getaffinity(0)),
+            progress=progress or Silent(),
+        )
+
+    def sha256(self, images: LazyImages, head: bytes, tail: bytes) -> str:
+        """SHA-256 over a head, the pixels and a tail, worked out once for the same three.
+
+        Args:
+            images: uint8 (n, H, W, C).
+            head: what stands before the pixels: the shape.
+            tail: what stands behind them: the labels.
+        """
+        key = stage_key(what="set", pixels=images.key, head=head.decode(), tail=sha256_bytes(tail))
+        kept = self._kept(f"{key}.json")
+        if kept is not None:
+            return _text_of(kept, self.directory / f"{key}.json")
+        digest = hashlib.sha256(head)
+        with self.progress.stage(f"hashing {len(images):,} images", len(images)) as advance:
+            for rows in blocks(images):
+                digest.update(images[rows].data)
+                advance(rows.stop - rows.start)
+        digest.update(tail)
+        named = f"sha256:{digest.hexdigest()}"
+        self._keep(f"{key}.json", json.dumps({"sha256": named}).encode())
+        return named
+
+    def checked(self, images: FileImages) -> FileImages:
+        """The same images, each compared with its hash whenever it is read; the hashes are worked out once."""
+        name = f"{stage_key(what='images', pixels=images.key)}.npy"
+        kept = self._kept(name)
+        known = None if kept is None else _digests_of(kept, len(images))
+        if known is None:
+            known = np.empty((len(images), DIGEST_BYTES), np.uint8)
+            with self.progress.stage(f"hashing {len(images):,} images of {images.path.name}", len(images)) as advance:
+                for rows in blocks(images):
+                    hashes = b"".join(pixel_digest(image) for image in images[rows])
+                    known[rows] = np.frombuffer(hashes, np.uint8).reshape(-1, DIGEST_BYTES)
+                    advance(rows.stop - rows.start)
+            buffer = io.BytesIO()
+            np.save(buffer, known)
+            self._keep(name, buffer.getvalue())
+        return images.with_digests(known)
+
+    def _kept(self, name: str) -> bytes | None:
+        file = self.directory / "hashes" / name
+        return read_bounded(file, _MOST_KEPT, "kept hashes", DataError) if is_file(file) else None
+
+    def _keep(self, name: str, content: bytes) -> None:
+        """Keep a file; a directory that cannot be written costs the next run its time, not this one its result."""
+        folder = self.directory / "hashes"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(folder / name, content)
+        except (OSError, StoreError) as error:
+            self.progress.note(f"data: hashes cannot be kept in {folder} ({' '.join(str(error).split())})")
+
+
+def _text_of(kept: bytes, file: Path) -> str:
+    try:
+        named = json.loads(kept)["sha256"]
+    except (ValueError, KeyError, TypeError):
+        named = None
+    if not isinstance(named, str) or not named.startswith("sha256:"):
+        raise DataError("is damaged", where=str(file), fix="remove it; the set is then hashed anew")
+    return named
+
+
+def _digests_of(kept: bytes, n: int) -> NDArray[np.uint8] | None:
+    """Hashes as they were kept; None: they are damaged, and are worked out anew."""
+    try:
+        known = np.load(io.BytesIO(kept), allow_pickle=False)
+    except (ValueError, OSError, EOFError):
+        return None
+    return known if known.dtype == np.uint8 and known.shape == (n, DIGEST_BYTES) else None

@@ -1,0 +1,20 @@
+"""What all sections of a recipe share: the base class, and numbers within ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["NonNegative", "Positive", "Ratio", "Section", "Severity"]
+
+Ratio = Annotated[float, Field(gt=0.0, lt=1.0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Severity = Annotated[int, Field(ge=1, le=5)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors, no infinities."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
