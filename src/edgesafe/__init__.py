@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edgesafe.api import Study, certify, compress, evaluate, gate, load, search
     from edgesafe.errors import (
         DataError,
+        DeviceDropped,
+        DeviceError,
         EdgesafeError,
         ExitCode,
         IntegrityError,
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "DataError",
+    "DeviceDropped",
+    "DeviceError",
     "EdgesafeError",
     "ExitCode",
     "GateResult",
@@ -85,9 +89,9 @@ __all__ = [
 _PLACES = {
     "edgesafe.api": ("Study", "certify", "compress", "evaluate", "gate", "load", "search"),
     "edgesafe.errors": (
-        "DataError", "EdgesafeError", "ExitCode", "IntegrityError", "NonFiniteError", "NothingEvaluated", "ParityError",
-        "PolicyError", "RecipeError", "RefusedError", "StoreError", "SurgeryError", "UnknownNameError", "UsageError",
-        "WeightsError",
+        "DataError", "DeviceDropped", "DeviceError", "EdgesafeError", "ExitCode", "IntegrityError", "NonFiniteError",
+        "NothingEvaluated", "ParityError", "PolicyError", "RecipeError", "RefusedError", "StoreError", "SurgeryError",
+        "UnknownNameError", "UsageError", "WeightsError",
     ),
     "edgesafe.records": (
         "Comparison", "GateResult", "GateStatus", "Measurement", "Unit", "VariantStatus", "Verdict",

@@ -7,6 +7,8 @@
     │   ├── DataError        4   a data set is missing, damaged, empty or of the wrong shape
     │   ├── WeightsError     4   a weights file does not fit, is not tensors only, or is damaged
     │   ├── StoreError       4   the study directory cannot be used (read-only, full, another recipe, newer schema)
+    │   ├── DeviceError      4   the device of a target cannot be reached or used
+    │   │   └── DeviceDropped 4  the connection to it broke: the same command goes on
     │   └── UnknownNameError 4   a name that a study does not hold; also a KeyError
     ├── RefusedError         3   the result would be invalid: edgesafe will not produce or judge it
     │   ├── SurgeryError     3   a pruning step cannot be proven correct
@@ -27,6 +29,8 @@ from enum import IntEnum
 
 __all__ = [
     "DataError",
+    "DeviceDropped",
+    "DeviceError",
     "EdgesafeError",
     "ExitCode",
     "IntegrityError",
@@ -112,6 +116,14 @@ class WeightsError(UsageError):
 
 class StoreError(UsageError):
     """The study directory cannot be used."""
+
+
+class DeviceError(UsageError):
+    """The device of a target cannot be reached or used."""
+
+
+class DeviceDropped(DeviceError):  # noqa: N818
+    """The connection to a device broke; the same command goes on where it was."""
 
 
 class UnknownNameError(UsageError, KeyError):

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgesafe.bundle import layout
 from edgesafe.data import sets
+from edgesafe.deploy.bundle import layout
 from edgesafe.files import sha256_bytes
 from edgesafe.recipe.sections import DataSection
 

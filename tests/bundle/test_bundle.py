@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesafe import cli
-from edgesafe.bundle import archive, clean, layout
-from edgesafe.bundle.examples import cpp_literal
 from edgesafe.commands import evaluate
 from edgesafe.commands.bundle import BundleRequest, bundle
 from edgesafe.data import sets
+from edgesafe.deploy.bundle import archive, clean, layout
+from edgesafe.deploy.bundle.examples import cpp_literal
 from edgesafe.errors import DataError, ExitCode, IntegrityError, ParityError, StoreError, UsageError
 from edgesafe.recipe.sections import DataSection
 from edgesafe.records import BundleManifest
@@ -200,7 +200,7 @@ def test_without_the_test_images_one_asks_for_noise(
 def test_a_host_that_answers_otherwise_is_refused(
     audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgesafe.bundle import outputs
+    from edgesafe.deploy.bundle import outputs
 
     real = outputs.outputs_of
     monkeypatch.setattr(outputs, "outputs_of", lambda *given: -real(*given))

@@ -14,8 +14,8 @@ import pytest
 from bundle_fixtures import edit_json, rehashed, rezipped
 
 from edgesafe import cli
-from edgesafe.bundle import archive, layout
 from edgesafe.commands.verify import verify
+from edgesafe.deploy.bundle import archive, layout
 from edgesafe.errors import ExitCode, StoreError
 from edgesafe.files import sha256_file
 from edgesafe.records import BundleCheck

@@ -21,7 +21,9 @@ __all__ = ["bench", "corrupt", "fetch", "models"]
 def bench(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
     against: Annotated[Path | None, typer.Option(metavar="OTHER.onnx", help="Interleave with this file.")] = None,
-    target: Annotated[str, typer.Option(help="TOML file, or the name of one that ships.")] = "host-1t",
+    target: Annotated[
+        str, typer.Option(help="TOML file, or the name of one that ships; with [ssh], that device.")
+    ] = "host-1t",
     runs: Annotated[int, typer.Option(min=64, help="Timed runs.")] = 1024,
     json: Json = None,
 ) -> int:
@@ -30,9 +32,9 @@ def bench(
     from edgesafe.commands import printing
     from edgesafe.records import BenchResult
 
-    timed = benches.bench(model, against, target, runs)
-    result = BenchResult(command="bench", files={name: dict(metrics) for name, metrics in timed.items()})
-    deliver(result, json, partial(printing.print_latency, timed), (model, against))
+    timed, device = benches.bench(model, against, target, runs)
+    result = BenchResult(command="bench", files={name: dict(metrics) for name, metrics in timed.items()}, device=device)
+    deliver(result, json, partial(printing.print_latency, timed, device), (model, against))
     return ExitCode.DONE
 
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe import files
-from edgesafe.bundle import archive, card, check, layout, materials, outputs
-from edgesafe.bundle.archive import Found
-from edgesafe.bundle.examples import examples
-from edgesafe.bundle.layout import Contents
-from edgesafe.bundle.licence import apache
 from edgesafe.commands import gate
 from edgesafe.commands.gate import GateRequest
 from edgesafe.data import sets
+from edgesafe.deploy.bundle import archive, card, check, layout, materials, outputs
+from edgesafe.deploy.bundle.archive import Found
+from edgesafe.deploy.bundle.examples import examples
+from edgesafe.deploy.bundle.layout import Contents
+from edgesafe.deploy.bundle.licence import apache
 from edgesafe.errors import DataError, IntegrityError, ParityError, RefusedError, UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare
@@ -38,6 +38,7 @@ from edgesafe.records import (
     VariantRecord,
     Verdict,
 )
+from edgesafe.stages.timing import FLOAT_TOLERANCE, STEP_TOLERANCE
 from edgesafe.study import signature
 from edgesafe.study.host import version
 from edgesafe.study.index import to_json
@@ -208,7 +209,7 @@ def _facts(study: Study, variant: Variant, request: BundleRequest, target: Targe
     )
     samples = BundleSamples(
         source="generated" if request.generated else "test", index=(), labels=(), batch=1, sha256=_SCRATCH,
-        answers_sha256=_SCRATCH, tolerance=outputs.FLOAT_TOLERANCE, runtime="",
+        answers_sha256=_SCRATCH, tolerance=FLOAT_TOLERANCE, runtime="",
     )  # fmt: skip
     return BundleFacts(
         name=f"{study.name}-{variant.id}"[:100],
@@ -276,7 +277,7 @@ def _with_outputs(
             "index": packed.index,
             "labels": packed.labels,
             "batch": (given.batch if given is not None else None) or 1,
-            "tolerance": outputs.STEP_TOLERANCE if rounds else outputs.FLOAT_TOLERANCE,
+            "tolerance": STEP_TOLERANCE if rounds else FLOAT_TOLERANCE,
             "runtime": outputs.runtime(),
         }
     )

@@ -41,7 +41,7 @@ from edgesafe.records import (
 )
 from edgesafe.stages import certify, counts, measure, observe, timing
 from edgesafe.stages.sequential import judge
-from edgesafe.stages.timing import Timing
+from edgesafe.stages.timing import Timed, Timing
 from edgesafe.study import naming, writer
 from edgesafe.study.host import host, version
 from edgesafe.study.inputs import input_hashes
@@ -268,12 +268,13 @@ class _Audit:
         artefact = self.study.put_file(variant, MODEL, content)
         held = weights.count(foreign.require_whole(content, variant))
         self.study.put_variant(self._describe(entry, artefact, held, detected.record(classifier.batch)))
+        timed = self._timed(entry, detected, classifier.batch)
         order = measure.MeasureOrder(
             bench=self.bench, study=self.study, progress=self.progress, variant=variant,
             baseline=entry.baseline,
             policy=None if entry.is_baseline else self.recipe.policy_file,
             no_baseline=self.request.no_baseline,
-            counted=self._counted(artefact, held) | self._latency(entry, detected, classifier.batch),
+            counted=self._counted(artefact, held) | timed.candidate, device=timed.device,
             certify=self.recipe.certify, is_reference=entry.is_baseline,
         )  # fmt: skip
         known = None
@@ -309,10 +310,10 @@ class _Audit:
             provider=self.recipe.target.provider,
         )
 
-    def _latency(self, entry: VariantEntry, detected: Detection, batch: int | None) -> dict[str, Measurement]:
+    def _timed(self, entry: VariantEntry, detected: Detection, batch: int | None) -> Timed:
         """Timed beside the baseline, if there is one of the same batch size; nothing with evaluate.latency = false."""
         if not self.recipe.evaluate.latency:
-            return {}
+            return Timed({})
         target, specs, against = self.recipe.target, {"candidate": detected.spec}, None
         if entry.baseline is not None:
             content = self.study.file_bytes(entry.baseline, MODEL)
@@ -321,8 +322,8 @@ class _Audit:
                 against, specs["baseline"] = self.study.path(entry.baseline, MODEL), baseline
             else:
                 self.progress.note("  the files fix different batch sizes: no latency ratio")
-        protocol = Timing(target.threads, target.provider, self.recipe.evaluate.latency_runs, specs)
-        return timing.latency(self.study.path(entry.id, MODEL), against, self.bundle.test.images[0], protocol)
+        protocol = Timing(target, self.recipe.evaluate.latency_runs, specs)
+        return timing.timed(self.study.path(entry.id, MODEL), against, self.bundle.test.images, protocol)
 
     def _describe(
         self, entry: VariantEntry, artefact: Artefact, held: weights.Weights, expects: InputRecord

@@ -12,7 +12,7 @@ from rich.table import Table
 from edgesafe.commands.results import in_words
 from edgesafe.display import number, plus_minus, share, slower, terminal, thousands
 from edgesafe.recipe import shipped
-from edgesafe.records import Comparison, Fact, InitResult, Measurement, Measurements, PopulationKind, Unit
+from edgesafe.records import Comparison, DeviceReport, Fact, InitResult, Measurement, Measurements, PopulationKind, Unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -217,7 +217,7 @@ def _explanation(measured: Measurements) -> list[str]:
     return [
         "± is half the 95 % interval. ECE: 10 equal-mass bins. mPC: mean accuracy under corruption. "
         "ratio: latency against the baseline, below 1 is faster.",
-        f"latency: batch 1, {target.threads} thread(s), {target.provider}, {measured.host.cpu}",
+        f"latency: batch 1, {target.threads} thread(s), {target.provider}, {measured.timed_on.cpu}",
     ]
 
 
@@ -253,8 +253,8 @@ def _value(value: Measurement | None, written: Callable[[float], str]) -> str:
     return _MISSING if value is None else written(value.estimate)
 
 
-def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
-    """Latency of one file, or of two that were interleaved."""
+def print_latency(results: Mapping[str, Mapping[str, Measurement]], device: DeviceReport | None = None) -> None:
+    """Latency of one file, or of two that were interleaved; and what the device said, if they were timed on one."""
     console = _console()
     table = _plain()
     for name in ("file", "median", "p90", "minimum", "ratio (95 %)"):
@@ -265,6 +265,25 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]]) -> None:
         cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms".format) for key in ("p50", "p90", "min")]
         _add(table, [name, *cells, text])
     console.print(table)
+    if device is not None:
+        _print_device(console, tuple(results), device)
+
+
+def _print_device(console: Console, names: Sequence[str], device: DeviceReport) -> None:
+    """The machine, and each file's memory, opening time and agreement with this host."""
+    host = device.host
+    versions = ", ".join(f"{name} {version}" for name, version in host.versions.items())
+    _line(
+        console,
+        f"on {device.target}: {host.cpu}, {host.cores} core(s), {host.system}, Python {host.python}, {versions}",
+    )
+    for name, file in zip(names, device.files, strict=True):
+        peak = "" if file.peak_bytes is None else f", peak {file.peak_bytes / 1e6:.1f} MB"
+        agreed = ""
+        if file.parity is not None:
+            same = "bit for bit" if file.parity.bit_equal else f"to {file.parity.max_abs:.1e}"
+            agreed = f"; outputs equal this host's {same} ({file.parity.answers_equal} of {file.parity.images} answers)"
+        _line(console, f"{name}: opens in {file.open_ms:.1f} ms{peak}{agreed}")
 
 
 def print_sensitivity(rows: Sequence[Any]) -> None:

@@ -293,7 +293,7 @@ class _Search:
             recovery=lambda series: variants.recovery_of(recipe, series.section),
         )
         target = recipe.target
-        protocol = Timing(target.threads, target.provider, recipe.evaluate.latency_runs)
+        protocol = Timing(target, recipe.evaluate.latency_runs)
         model = run.study.path(baseline, MODEL)
         costing = Costing(recipe.search.minimise, run.bundle, model, protocol, recipe.export.opset)
         basis = stage_key(what="survey", start=weights_hash(run.baselines.of(seed)), target=target.model_dump())

@@ -162,10 +162,11 @@ def _measure_again(run: Run, source: VariantEntry, entry: VariantEntry) -> None:
     for artefact in record.artefacts:
         study.put_file(entry.id, artefact.file, study.file_bytes(source.id, artefact.file))
     study.put_variant(record.model_copy(update={"id": entry.id}))
+    timed = variants.timed_of(run, entry.id, entry.baseline)
     task = measure.MeasureOrder(
         bench=run.bench, study=study, progress=run.progress, variant=entry.id, baseline=entry.baseline,
         policy=run.recipe.policy_file if entry.baseline is not None else None,
-        counted=counts.sizes(study.variant(entry.id)) | variants.latency_of(run, entry.id, entry.baseline),
+        counted=counts.sizes(study.variant(entry.id)) | timed.candidate, device=timed.device,
         is_reference=entry.baseline is None,
     )  # fmt: skip
     measure.measure(task, run.bench.open(study.file_bytes(entry.id, MODEL)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesafe.bundle import archive, check, clean
+from edgesafe.deploy.bundle import archive, check, clean
 from edgesafe.errors import ExitCode, IntegrityError
 from edgesafe.records import BundleCheck, CheckLine, VerifyResult
 from edgesafe.study import signature

@@ -173,6 +173,8 @@ def _resolve_target(section: object) -> dict[str, Any]:
         raise RecipeError(
             "must be a string", where="target.name", fix=f"one of: {', '.join(shipped.available(Kind.TARGET))}"
         )
+    if {"threads", "round_to", "provider"} <= set(section) and name not in shipped.available(Kind.TARGET):
+        return dict(section)  # whole by itself, as a study keeps it: the file that it came from may be gone
     path = shipped.find(Kind.TARGET, name)
     file, _ = files.read_toml(path, "a target", RecipeError)
     if file.pop("schema", None) != "edgesafe.target/1":

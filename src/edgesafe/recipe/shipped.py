@@ -12,7 +12,7 @@ from pathlib import Path
 from edgesafe.errors import PolicyError, RecipeError, UsageError
 from edgesafe.files import is_file
 
-__all__ = ["Kind", "available", "find", "support_table"]
+__all__ = ["Kind", "available", "device_script", "find", "support_table"]
 
 _HERE = Path(__file__).resolve().parents[1]
 _ROOTS = (_HERE / "configs", _HERE.parents[1] / "configs")
@@ -64,6 +64,18 @@ def _exists(path: Path) -> bool:
 def available(kind: Kind) -> tuple[str, ...]:
     """The names of the files of this kind that ship with edgesafe, sorted."""
     return tuple(sorted({path.stem for root in _ROOTS for path in (root / _FOLDERS[kind]).glob("*.toml")}))
+
+
+def device_script() -> Path:
+    """The stand-alone script that times ONNX files on a device.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    for path in (_HERE / "bench_target.py", _HERE.parents[1] / "export" / "bench_target.py"):
+        if path.is_file():
+            return path
+    raise UsageError("the script for devices is not installed", fix="install edgesafe again")
 
 
 def support_table() -> Path:

@@ -25,6 +25,7 @@ from edgesafe.records.certificates import (
     Witnesses,
 )
 from edgesafe.records.data import DataBundle, DataIdentity, Images, ImageSet
+from edgesafe.records.device import DeviceAddress, DeviceFile, DeviceParity, DeviceReport
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.inputs import InputRecord
 from edgesafe.records.measurements import (
@@ -105,6 +106,10 @@ __all__ = [
     "DataBundle",
     "DataIdentity",
     "Declined",
+    "DeviceAddress",
+    "DeviceFile",
+    "DeviceParity",
+    "DeviceReport",
     "DirectoryCorruptions",
     "DoctorResult",
     "Engine",

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.device import DeviceReport
 from edgesafe.records.names import Name
 from edgesafe.records.provenance import CorruptionIdentity, Sample, Target
 from edgesafe.records.study import Host
@@ -130,7 +131,13 @@ class Measurements(Record):
     sample: Sample | None = None  #: None: no image was drawn at random
     target: Target
     host: Host
+    device: DeviceReport | None = None  #: where it was timed, if not on `host`
     metrics: dict[str, Measurement]
     differences: dict[str, Comparison] = Field(default_factory=dict)
     sibling: Name | None = None  #: not fp32: id of the fp32 variant with the same weights
     sibling_differences: dict[str, Comparison] = Field(default_factory=dict)  #: candidate minus sibling
+
+    @property
+    def timed_on(self) -> Host:
+        """The machine that latency was measured on."""
+        return self.device.host if self.device is not None else self.host

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.device import DeviceReport
 from edgesafe.records.measurements import Measurement
 from edgesafe.records.precision import Precision
 from edgesafe.records.search import SearchRecord
@@ -82,6 +83,7 @@ class BenchResult(CommandResult):
     """bench: metrics by file, in the order of the command line."""
 
     files: dict[str, dict[str, Measurement]]
+    device: DeviceReport | None = None  #: where they were timed; None: here
 
 
 class SensitivityRow(Record):

@@ -52,7 +52,8 @@ def lead(view: View, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
     images = {m.metrics["accuracy"].n for m in view.measurements.values() if "accuracy" in m.metrics}
     measured = f"{min(images):,}" if images else ABSENT
     target = next((m.target for m in view.measurements.values()), None)
-    runs = clean(host.cpu)
+    timed = next((m.timed_on for m in view.measurements.values()), host)
+    runs = clean(timed.cpu)
     if target is not None:
         runs += f", {target.threads} thread{'' if target.threads == 1 else 's'}"
     provider = clean(target.provider) if target is not None else ""
@@ -226,11 +227,25 @@ def provenance_facts(view: View) -> tuple[tuple[str, str], ...]:
         ("Validation images", f"{data.validation_n:,}; {clean(data.validation_sha256)}"),
         ("Test images", f"{data.test_n:,}; {clean(data.test_sha256)}"),
     ]
+    facts += _about_the_device(view)
     facts += _about_the_data(data) + [fact for variant in view.variants for fact in _about_the_input(variant)]
     if view.verdict is not None:
         facts.append(("Policy", clean(view.verdict.policy_sha256)))
     facts += [(f"Measured with: {k.replace('_', ' ')}", ", ".join(sorted(v)[:4])) for k, v in sorted(seen.items())]
     return tuple(facts)
+
+
+def _about_the_device(view: View) -> list[tuple[str, str]]:
+    """Where latency was measured, if not on the study's host."""
+    devices = {measured.device.target: measured.device for measured in view.measurements.values() if measured.device}
+    return [
+        (
+            f"Latency timed on {clean(name)}",
+            f"{clean(one.host.cpu)}, {one.host.cores} core(s), {clean(one.host.system)}, "
+            + ", ".join(f"{clean(package)} {clean(version)}" for package, version in sorted(one.host.versions.items())),
+        )
+        for name, one in sorted(devices.items())
+    ]
 
 
 def _about_the_data(data: DataIdentity) -> list[tuple[str, str]]:
@@ -268,7 +283,7 @@ def limits(view: View) -> tuple[str, ...]:
         "No standard sets limits for these metrics; those of the gate are the policy's.",
         f"All rates hold for {clean(view.study.record.data.name)} and images like it; "
         "other conditions need their own data.",
-        "Latency holds for the host named above, batch 1. It says nothing about another processor or a board; "
+        "Latency holds for the machine named above, batch 1. It says nothing about another processor or a board; "
         "measure there with the benchmark script in export/.",
         "Compare latency by the ratio: variant and baseline were timed in turns. Medians come from different sessions. "
         "A variant is called faster only where the whole interval of its ratio is below 1.",

@@ -19,7 +19,7 @@ from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.measure.tasks import rules_of
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import CertifySection
-from edgesafe.records import Evidence, Measurement, Measurements
+from edgesafe.records import DeviceReport, Evidence, Measurement, Measurements
 from edgesafe.stages import certify, observe, sequential
 from edgesafe.stages.certify import Certified
 from edgesafe.stages.observe import Bench
@@ -52,6 +52,7 @@ class MeasureOrder:
         counted: metrics that do not come from images: sizes, latency.
         certify: sets whose every image is run, too.
         is_reference: other files will be compared with this one.
+        device: what the device said that timed it; None: it was timed here.
     """
 
     bench: Bench
@@ -65,6 +66,7 @@ class MeasureOrder:
     counted: Metrics = field(default_factory=dict)
     certify: CertifySection = field(default_factory=CertifySection)
     is_reference: bool = False
+    device: DeviceReport | None = None
 
     def reference(self) -> tuple[str, Evidence] | None:
         """Id and evidence of what the variant is compared with."""
@@ -204,6 +206,7 @@ def _assembled(
         sample=provenance.sample,
         target=order.bench.target,
         host=order.bench.host,
+        device=order.device,
         metrics=own,
         differences=differences,
     )

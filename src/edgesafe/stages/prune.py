@@ -84,9 +84,9 @@ def latency_ms(
         model.eval(), input_shape=(height, width, channels), mean=bundle.mean, std=bundle.std, opset=section.opset,
         templates=templates,
     )  # fmt: skip
-    protocol = Timing(target.threads, target.provider, _TRIAL_RUNS)
+    protocol = Timing(target, _TRIAL_RUNS)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(onnx)
         file.flush()
-        metrics = timing.latency(Path(file.name), None, bundle.test.images[0], protocol)
+        metrics = timing.timed(Path(file.name), None, bundle.test.images, protocol).candidate
     return metrics["latency.p50_ms"].estimate

@@ -44,12 +44,14 @@ class LatencySamples:
         threads: intra-op threads.
         provider: execution provider.
         batch: images of each run: 1, or what the file fixes.
+        host: where it was timed, in words.
     """
 
     milliseconds: NDArray[np.float64]
     threads: int
     provider: str
     batch: int = 1
+    host: str = "this host"
 
 
 def interleaved(
@@ -158,7 +160,7 @@ def summarise(
         DataError: times that are not positive, or a baseline with another number of rounds.
     """
     t = _checked(samples)
-    where = f"this host, {samples.provider}, {samples.threads} thread(s), batch {samples.batch}"
+    where = f"{samples.host}, {samples.provider}, {samples.threads} thread(s), batch {samples.batch}"
     population = Population(kind=PopulationKind.HOST, description=where)
     out: dict[str, Measurement] = {}
 

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgesafe.recipe.sections.base import NonNegative, Positive, Ratio, Section, Severity
 from edgesafe.recipe.sections.data import DataSection
-from edgesafe.records import Precision
+from edgesafe.records import DeviceAddress, Precision
 
 __all__ = [
     "CORRUPTIONS",
@@ -348,3 +348,5 @@ class TargetSection(Section):
     threads: int = Field(default=1, ge=1, le=1024)
     round_to: int = Field(default=8, ge=1)
     provider: str = "CPUExecutionProvider"
+    memory_mb: int | None = Field(default=None, ge=16)  #: what it gives one process; a file that needs more is refused
+    ssh: DeviceAddress | None = Field(default=None, exclude=True)  #: None: this host; never stored with a study

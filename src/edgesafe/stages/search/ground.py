@@ -104,7 +104,7 @@ class Costing:
             file.write(onnx)
             file.flush()
             timed = replace(self.protocol, runs=_TIMED_RUNS)
-            metrics = timing.latency(Path(file.name), self.baseline, self.bundle.test.images[0], timed)
+            metrics = timing.timed(Path(file.name), self.baseline, self.bundle.test.images, timed).candidate
         return metrics["latency.ratio"].estimate
 
 

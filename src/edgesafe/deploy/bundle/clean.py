@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from importlib import metadata, util
 from pathlib import Path
 
-from edgesafe.bundle.layout import EXAMPLES, PYTHON_EXAMPLE
+from edgesafe.deploy.bundle.layout import EXAMPLES, PYTHON_EXAMPLE
 from edgesafe.errors import IntegrityError
 from edgesafe.files import atomic_write
 

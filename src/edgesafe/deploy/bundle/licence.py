@@ -20,7 +20,7 @@ def apache() -> bytes:
         text = metadata.distribution("edgesafe").read_text("licenses/LICENSE")
     except metadata.PackageNotFoundError:
         text = None
-    checkout = Path(__file__).resolve().parents[3] / "LICENSE"
+    checkout = Path(__file__).resolve().parents[4] / "LICENSE"
     if text is None and checkout.is_file():
         text = checkout.read_text(encoding="utf-8")
     if text is None:

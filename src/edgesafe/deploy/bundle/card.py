@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from edgesafe.bundle.layout import CARD, CONFIG, LICENCE_TEXT, LICENCES, Contents
+from edgesafe.deploy.bundle.layout import CARD, CONFIG, LICENCE_TEXT, LICENCES, Contents
 from edgesafe.display import STATUS, amount, clean, interval, markdown, markdown_code, rule
 from edgesafe.metrics import EXTRA_CORRUPTIONS, info
 from edgesafe.recipe.sections import CORRUPTIONS
@@ -174,7 +174,7 @@ def _evidence(contents: Contents) -> list[str]:
             f"| {markdown(_title(name))} | {amount(one.estimate, one.unit)} | {interval(one.low, one.high, one.unit)} "
             f"| {one.n:,} | {own} | {apart} |"
         )
-    target, host = measured.target, measured.host
+    target, host = measured.target, measured.timed_on
     lines += [
         "",
         f"Latencies are those of {markdown(host.cpu)} ({target.threads} thread(s), {target.provider}), target "

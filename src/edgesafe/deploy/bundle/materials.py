@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from edgesafe.bundle.layout import Contents
+from edgesafe.deploy.bundle.layout import Contents
 from edgesafe.errors import UsageError
 
 __all__ = ["Part", "differences", "expected_parts", "invalid", "require", "to_json"]

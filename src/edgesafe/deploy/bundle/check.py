@@ -14,10 +14,10 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from edgesafe.bundle import card, materials, outputs
-from edgesafe.bundle.archive import Found
-from edgesafe.bundle.examples import examples
-from edgesafe.bundle.layout import (
+from edgesafe.deploy.bundle import card, materials, outputs
+from edgesafe.deploy.bundle.archive import Found
+from edgesafe.deploy.bundle.examples import examples
+from edgesafe.deploy.bundle.layout import (
     CARD,
     CONFIG,
     IMAGES,
@@ -34,7 +34,7 @@ from edgesafe.bundle.layout import (
     Contents,
     record_path,
 )
-from edgesafe.bundle.licence import apache
+from edgesafe.deploy.bundle.licence import apache
 from edgesafe.errors import EdgesafeError, IntegrityError
 from edgesafe.files import sha256_bytes
 from edgesafe.policy import lock as locks

@@ -9,18 +9,13 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgesafe.bundle.layout import IMAGES, OUTPUTS
+from edgesafe.deploy.bundle.layout import IMAGES, OUTPUTS
 from edgesafe.errors import IntegrityError
 from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference.session import open_session
 from edgesafe.records import BundleFacts, BundleTensors
 
-__all__ = ["FLOAT_TOLERANCE", "STEP_TOLERANCE", "answers_sha256", "compare", "outputs_of", "outputs_sha256", "runtime"]
-
-#: Largest difference of an output between processors: logits of float networks agree to 2e-5 on x86 and aarch64.
-FLOAT_TOLERANCE = 1e-3
-#: The same where a file rounds to integers on the way: one step of an int8 file moved a logit by 0.2.
-STEP_TOLERANCE = 0.5
+__all__ = ["answers_sha256", "compare", "outputs_of", "outputs_sha256", "runtime"]
 
 
 def runtime() -> str:

@@ -6,7 +6,7 @@ import re
 import string
 from importlib import resources
 
-from edgesafe.bundle.layout import EXAMPLES
+from edgesafe.deploy.bundle.layout import EXAMPLES
 from edgesafe.records import BundleFacts, StudyRecord
 
 __all__ = ["cpp_literal", "examples"]
@@ -57,7 +57,7 @@ def cpp_literal(text: str) -> str:
 
 
 def _template(name: str) -> str:
-    return resources.files("edgesafe.bundle").joinpath("templates", name).read_text(encoding="utf-8")
+    return resources.files("edgesafe.deploy.bundle").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _filled(name: str, values: dict[str, str]) -> str:

@@ -1,0 +1,234 @@
+"""ONNX files timed on a device: the stand-alone script of `export/` is copied there with them, and run."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from edgesafe.deploy.device.connection import Connection, persist
+from edgesafe.deploy.device.transfer import name_of, put
+from edgesafe.errors import DeviceDropped, DeviceError
+from edgesafe.files import is_file, sha256_bytes
+from edgesafe.recipe.sections import TargetSection
+from edgesafe.recipe.shipped import device_script
+from edgesafe.records import DeviceFile, DeviceParity, DeviceReport, Host, Record
+
+__all__ = ["DeviceOrder", "DeviceTimes", "measure_on_device"]
+
+_SECONDS = 3600.0  # that the script may take on a slow device
+_FIXES = {
+    "package": "pip install numpy onnxruntime there, or name another ssh.python",
+    "provider": "name a provider that it has in the target, or install an onnxruntime that has it",
+    "model": "check that its onnxruntime is not older than the file's opset",
+    "memory": "use a smaller network, or a device with more memory",
+    "disk": "free some space there; what was copied is kept",
+    "file": "look at what it says",
+}
+
+
+@dataclass(frozen=True)
+class DeviceOrder:
+    """What is measured on a device.
+
+    Attributes:
+        target: with its [ssh] table; threads and provider.
+        models: the files, the first being what the others are compared with.
+        runs: timed runs of each, over all sessions.
+        images: for each model the images whose outputs are compared, as that file takes them; empty: none are.
+        outputs: for each model what the host got on them, float32 (n, K).
+    """
+
+    target: TargetSection
+    models: tuple[bytes, ...]
+    runs: int
+    images: tuple[NDArray[Any], ...] = ()
+    outputs: tuple[NDArray[np.float32], ...] = ()
+
+
+@dataclass(frozen=True)
+class DeviceTimes:
+    """What came back: the report, and ms of every run of each file, float64 (sessions, runs); outputs by file."""
+
+    report: DeviceReport
+    milliseconds: tuple[NDArray[np.float64], ...]
+    outputs: tuple[NDArray[np.float32], ...]
+
+
+class _Outputs(Record):
+    sha256: str
+    shape: tuple[int, int]
+    float32: str
+
+
+class _Result(Record):
+    file: str
+    sha256: str
+    p50_ms: float
+    p90_ms: float
+    min_ms: float
+    ratio_to_first: float
+    open_ms: float
+    peak_bytes: int | None
+    before_bytes: int | None
+    ms: tuple[tuple[float, ...], ...]
+    outputs: _Outputs | None = None
+
+
+class _Machine(Record):
+    cpu: str
+    cores: int
+    machine: str
+    system: str
+    python: str
+    versions: dict[str, str]
+
+
+class _Answer(Record):
+    host: _Machine
+    setting: dict[str, Any]
+    results: tuple[_Result, ...] = Field(min_length=1)
+
+
+def measure_on_device(order: DeviceOrder, connection: Connection | None = None) -> DeviceTimes:
+    """Copy what is not there yet, run the protocol of DESIGN section 6, bring back what it found.
+
+    A broken connection is taken up again: files that are there are not copied again, sessions that were finished are
+    not run again, and a run that goes on without its connection is waited for.
+
+    Args:
+        order: what is measured.
+        connection: of the target's [ssh]; None: it is made.
+
+    Raises:
+        DeviceError: the device is not reached, drops out for good, is full, lacks Python, a package or the provider, or
+            what it answers cannot be used.
+    """
+    if order.target.ssh is None:
+        raise DeviceError("is reached by no [ssh]", where=order.target.name, fix="add [ssh] host = … to the target")
+    identity = order.target.ssh.identity
+    if identity is not None and not is_file(Path(identity).expanduser()):
+        raise DeviceError("no such key", where=f"ssh.identity, {identity}", fix="name the file of a private key")
+    connection = connection or Connection(order.target.ssh)
+    folder = order.target.ssh.workdir
+    script = device_script().read_bytes()
+    packed = [_npy(images) for images in order.images]
+    names = [name_of(model, ".onnx") for model in order.models]
+    image_names = [name_of(content, ".npy") for content in packed]
+    program = name_of(script, ".py")
+    files = [(program, script), *zip(names, order.models, strict=True), *zip(image_names, packed, strict=True)]
+    put(connection, folder, dict(files).items())
+    words = [order.target.ssh.python, program, *names, "--samples", "--runs", str(order.runs)]
+    words += ["--threads", str(order.target.threads), "--provider", order.target.provider]
+    key = sha256_bytes(json.dumps([*words, *image_names]).encode())[7:31]
+    words += ["--state", f"{key}.jsonl", *(["--images", *image_names] if image_names else [])]
+    said = persist(connection, lambda: _run(connection, folder, words, key))
+    answer = _parsed(said, connection, order)
+    leftovers = [f"{folder}/{key}.{ending}" for ending in ("jsonl", "error")]
+    persist(connection, lambda: connection.run(["rm", "-f", *leftovers]))  # the next measurement is a new one
+    return _times(answer, order)
+
+
+def _npy(images: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(images), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _run(connection: Connection, folder: str, words: Sequence[str], key: str) -> bytes:
+    """The script's answer; its own errors are one JSON object, which is put in words here."""
+    command = f"cd {shlex.quote(folder)} && {shlex.join(words)}"
+    # The script's errors come back on standard output, too, where no banner of ssh stands before them.
+    wrapped = f"{{ {command} 2>{key}.error || {{ code=$?; cat {key}.error; exit $((code == 1 ? 0 : code)); }}; }}"
+    said = connection.shell(wrapped, timeout_s=_SECONDS)
+    lines = said.strip().splitlines()
+    if not lines:
+        raise DeviceDropped("the script said nothing", where=connection.where, fix="run it again: it continues")
+    try:
+        problem = json.loads(lines[-1])
+    except ValueError:
+        problem = None
+    if isinstance(problem, dict) and "error" in problem:
+        kind = str(problem["error"])
+        text = " ".join(str(problem.get("text", "")).split())[:300]
+        raise DeviceError(text, where=connection.where, fix=_FIXES.get(kind, "look at what it says"))
+    return said
+
+
+def _parsed(said: bytes, connection: Connection, order: DeviceOrder) -> _Answer:
+    fix = "check that nothing else writes to its standard output (a profile that prints?)"
+    try:
+        answer = _Answer.model_validate_json(said)
+    except ValidationError:
+        shown = " ".join(said.decode("utf-8", "replace").split())[-200:]
+        raise DeviceError(f"answers something else than results: {shown}", where=connection.where, fix=fix) from None
+    found = [result.sha256 for result in answer.results]
+    if found != [sha256_bytes(model) for model in order.models]:
+        raise DeviceError("timed other files than were sent", where=connection.where, fix="run it again")
+    return answer
+
+
+def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
+    machine = answer.host
+    outputs = tuple(_values(result.outputs) for result in answer.results if result.outputs is not None)
+    compared = zip(order.outputs, outputs, strict=True) if order.outputs else ()
+    found = [_parity(ours, theirs) for ours, theirs in compared]
+    parities: list[DeviceParity | None] = [*found] if found else [None] * len(order.models)
+    files = tuple(
+        DeviceFile(
+            sha256=result.sha256, open_ms=result.open_ms, peak_bytes=result.peak_bytes,
+            before_bytes=result.before_bytes, parity=parity,
+        )
+        for result, parity in zip(answer.results, parities, strict=True)
+    )  # fmt: skip
+    report = DeviceReport(
+        target=order.target.name,
+        host=Host(
+            cpu=machine.cpu,
+            cores=machine.cores,
+            system=machine.system,
+            python=machine.python,
+            versions=machine.versions,
+        ),
+        threads=order.target.threads,
+        provider=order.target.provider,
+        files=files,
+    )
+    return DeviceTimes(report, tuple(np.array(result.ms, np.float64) for result in answer.results), outputs)
+
+
+def _values(found: _Outputs) -> NDArray[np.float32]:
+    try:
+        content = base64.b64decode(found.float32, validate=True)
+    except ValueError:
+        content = b""
+    if len(content) != 4 * found.shape[0] * found.shape[1] or sha256_bytes(content) != found.sha256:
+        raise DeviceError("outputs came back damaged", where="the device", fix="run it again")
+    return np.frombuffer(content, "<f4").reshape(found.shape)
+
+
+def _parity(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> DeviceParity:
+    """How far the device's outputs are from the host's.
+
+    Raises:
+        DeviceError: they are of another shape, or not finite.
+    """
+    if ours.shape != theirs.shape or not np.isfinite(theirs).all():
+        raise DeviceError(f"puts out {theirs.shape}, or NaN", where="the device", fix="check its onnxruntime")
+    return DeviceParity(
+        images=len(ours),
+        bit_equal=ours.astype("<f4").tobytes() == theirs.tobytes(),
+        max_abs=float(np.abs(ours - theirs).max()),
+        answers_equal=int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum()),
+        host_sha256=sha256_bytes(ours.astype("<f4").tobytes()),
+        device_sha256=sha256_bytes(theirs.tobytes()),
+    )
