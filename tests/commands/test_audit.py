@@ -110,7 +110,7 @@ def test_files_that_cannot_be_audited(study: Path, tmp_path: Path) -> None:
 
 def test_bench_times_two_files_in_turn(study: Path, foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = study / "filter-r0.50-s0" / "model.onnx"
-    found = bench.bench(foreign, ours, "host-1t", 64)
+    found, _ = bench.bench(foreign, ours, "host-1t", 64)
     assert "latency.ratio" in found[str(foreign)]
     assert found[str(ours)]["latency.p50_ms"].estimate > 0
     assert cli.run(["bench", str(ours), "--runs", "64"]) == 0

@@ -128,7 +128,7 @@ def test_a_file_of_fixed_batch_size_gives_the_same_numbers_and_says_what_was_tim
     assert found["nll"].estimate == pytest.approx(plain["nll"].estimate, abs=1e-6)
     assert "batch 8" in str(found["latency.p50_ms"].population)
     assert done["candidate-s0"].record.input.batch == 8  # type: ignore[union-attr]
-    assert "batch 8" in str(bench.bench(eight, None, "host-1t", 64)[str(eight)]["latency.p50_ms"].population)
+    assert "batch 8" in str(bench.bench(eight, None, "host-1t", 64)[0][str(eight)]["latency.p50_ms"].population)
     with pytest.raises(UsageError, match="batch sizes differ"):
         bench.bench(eight, ours, "host-1t", 64)
     million = fixed_batch(ours, tmp_path / "million.onnx", 1_000_000)
