@@ -27,7 +27,7 @@ from edgesafe.executors.tasks import Blob, Executor, Need, Task
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import CompressSection, Device, Method
 from edgesafe.records import Role, StudyRecord, VariantStatus
-from edgesafe.stages.measure import Metrics
+from edgesafe.stages.timing import Timed
 from edgesafe.study import naming
 from edgesafe.study.host import cores
 from edgesafe.study.outpost import adopt, stages_of, variant_files
@@ -210,7 +210,7 @@ class _Crew(_Driver):
     def __init__(self, run: Run, work: Sequence[Work], numbers: dict[str, str], executor: Executor) -> None:
         super().__init__(run, work, numbers)
         self.executor = executor
-        self._latency: dict[str, Metrics] = {}
+        self._timed: dict[str, Timed] = {}
         self._shared = executor.share(pickle.dumps(Shared(run.recipe, run.bundle, run.bench.host)))
 
     def order(self, task: Task) -> Order:
@@ -242,7 +242,7 @@ class _Crew(_Driver):
             record=_unfinished(study.record, plan.id),
             files=files,
             common={name: self.executor.share(content) for name, content in common.items()},
-            latency=self._latency.get(plan.id, {}),
+            timed=self._timed.get(plan.id, Timed({})),
             threads=max(1, self.run.bench.host.cores // self.executor.slots),
             weights=self._weights(plan) if item.step in (Step.PREPARE, Step.SHIP) else None,
         )
@@ -263,7 +263,7 @@ class _Crew(_Driver):
             variants.ship(self.run, plan)
         else:
             self.run.progress.note(f"{plan.id}: timing")
-            self._latency[plan.id] = variants.latency_of(self.run, plan.id, plan.baseline, plan.sibling)
+            self._timed[plan.id] = variants.timed_of(self.run, plan.id, plan.baseline, plan.sibling)
 
     def take(self, task: Task, message: Any) -> None:
         """Keep files that a worker made; say what it says."""

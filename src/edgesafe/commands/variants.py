@@ -1,7 +1,7 @@
 """How one variant of a study is made: what the recipe says to each stage, and the record of what they gave.
 
     baseline -> prune -> recover -> export    `ship`
-    latency                                   `latency_of`
+    latency                                   `timed_of`
     measure -> store                          `measured`
 
 Stages take frozen records and never see the recipe as a whole.
@@ -26,7 +26,6 @@ from edgesafe.recipe.sections import CompressSection, Method, RecoverSection
 from edgesafe.records import (
     DataBundle,
     Lineage,
-    Measurement,
     Recovery,
     VariantEntry,
     VariantRecord,
@@ -35,9 +34,8 @@ from edgesafe.records import (
 from edgesafe.stages import counts, export, lighting, measure, prune, timing
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.export import Exported, ExportOrder, Source
-from edgesafe.stages.measure import Metrics
 from edgesafe.stages.observe import Bench
-from edgesafe.stages.timing import Timing
+from edgesafe.stages.timing import Timed, Timing
 from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
 from edgesafe.study.study import MODEL
 from edgesafe.study.writer import Files, StudyWriter
@@ -48,7 +46,6 @@ __all__ = [
     "Run",
     "begin",
     "context_of",
-    "latency_of",
     "make",
     "measured",
     "observed",
@@ -56,6 +53,7 @@ __all__ = [
     "ship",
     "sibling_missing",
     "start_of",
+    "timed_of",
 ]
 
 
@@ -99,7 +97,7 @@ def begin(
 def make(run: Run, plan: VariantPlan) -> None:
     """Make a variant's files, write its record, and measure its model.onnx."""
     ship(run, plan)
-    measured(run, plan, latency_of(run, plan.id, plan.baseline, plan.sibling))
+    measured(run, plan, timed_of(run, plan.id, plan.baseline, plan.sibling))
     run.study.finish(plan.id)
 
 
@@ -144,14 +142,14 @@ def sibling_missing(plan: VariantPlan, entry: VariantEntry | None) -> RefusedErr
     return RefusedError(f"its fp32 sibling '{plan.sibling}' is {why}", where=plan.id, fix="mend that one first")
 
 
-def measured(run: Run, plan: VariantPlan, latency: Metrics) -> None:
+def measured(run: Run, plan: VariantPlan, timed: Timed) -> None:
     """Measure the variant's file and write what was found; parts that were finished before are not measured again."""
-    measure.measure(_measuring(run, plan, latency), run.bench.open(run.study.file_bytes(plan.id, MODEL)))
+    measure.measure(_measuring(run, plan, timed), run.bench.open(run.study.file_bytes(plan.id, MODEL)))
 
 
 def observed(run: Run, plan: VariantPlan, part: str) -> None:
     """Run the variant's file on the images of one part of its evidence, and keep that; see `measure.observe_part`."""
-    measure.observe_part(_measuring(run, plan, {}), run.bench.open(run.study.file_bytes(plan.id, MODEL)), part)
+    measure.observe_part(_measuring(run, plan, Timed({})), run.bench.open(run.study.file_bytes(plan.id, MODEL)), part)
 
 
 # ------------------------------------------------------------------------------- what the recipe says to each stage
@@ -252,7 +250,7 @@ def _record(
     )
 
 
-def _measuring(run: Run, plan: VariantPlan, latency: Metrics) -> measure.MeasureOrder:
+def _measuring(run: Run, plan: VariantPlan, timed: Timed) -> measure.MeasureOrder:
     """What the shipped file is measured on, and what it is compared with."""
     certify = run.recipe.certify
     return measure.MeasureOrder(
@@ -263,20 +261,22 @@ def _measuring(run: Run, plan: VariantPlan, latency: Metrics) -> measure.Measure
         baseline=plan.baseline,
         sibling=plan.sibling,
         policy=run.recipe.policy_file if plan.baseline is not None else None,
-        counted=counts.sizes(run.study.variant(plan.id)) | latency,
+        counted=counts.sizes(run.study.variant(plan.id)) | timed.candidate,
+        device=timed.device,
         certify=certify.model_copy(update={"workers": certify.workers or run.bench.cores}),
         is_reference=plan.baseline is None,
     )
 
 
-def latency_of(run: Run, variant: str, baseline: str | None, sibling: str | None = None) -> dict[str, Measurement]:
+def timed_of(run: Run, variant: str, baseline: str | None, sibling: str | None = None) -> Timed:
     """Latency of a variant's file, in turns with its baseline's if any; nothing with evaluate.latency = false."""
     section, target, study = run.recipe.evaluate, run.recipe.target, run.study
     if not section.latency:
-        return {}
+        return Timed({})
     against = study.path(baseline, MODEL) if baseline is not None else None
     beside_it = study.path(sibling, MODEL) if sibling is not None else None
-    protocol = Timing(target.threads, target.provider, section.latency_runs)
+    protocol = Timing(target, section.latency_runs)
+    place = f" on {target.ssh.host}" if target.ssh is not None else ""
     beside = "the baseline" if sibling in (None, baseline) else "the baseline and the fp32 sibling"
-    run.progress.note(f"  latency: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")
-    return timing.latency(study.path(variant, MODEL), against, run.bundle.test.images[0], protocol, sibling=beside_it)
+    run.progress.note(f"  latency{place}: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")
+    return timing.timed(study.path(variant, MODEL), against, run.bundle.test.images, protocol, sibling=beside_it)

@@ -23,8 +23,8 @@ from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.records import DataBundle, Host, StudyRecord
 from edgesafe.stages import observe
-from edgesafe.stages.measure import Metrics
 from edgesafe.stages.observe import Bench
+from edgesafe.stages.timing import Timed
 from edgesafe.study.host import host
 from edgesafe.study.outpost import Outpost
 
@@ -69,7 +69,7 @@ class Order:
         record: the study's index.
         files: the variant's own, by path below the study.
         common: those that other tasks need, too.
-        latency: what timing gave, for `Step.MEASURE`.
+        timed: what timing gave, for `Step.MEASURE`.
         weights: name and content of the file that the recipe gives for the seed; None: it gives none.
         threads: that measuring may occupy; training takes those of the recipe, or as many as the host has cores.
     """
@@ -81,7 +81,7 @@ class Order:
     record: StudyRecord
     files: Mapping[str, bytes]
     common: Mapping[str, Blob]
-    latency: Metrics
+    timed: Timed
     threads: int
     weights: tuple[str, Blob] | None = None
 
@@ -130,7 +130,7 @@ def perform(order: Order, send: Send) -> None:
             case Step.LOOK:
                 variants.observed(run, plan, order.part)
             case Step.MEASURE:
-                variants.measured(run, plan, order.latency)
+                variants.measured(run, plan, order.timed)
             case _:
                 raise ValueError(f"step {order.step} is not for a worker")
 
