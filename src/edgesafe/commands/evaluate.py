@@ -323,7 +323,9 @@ class _Audit:
             else:
                 self.progress.note("  the files fix different batch sizes: no latency ratio")
         protocol = Timing(target, self.recipe.evaluate.latency_runs, specs)
-        return timing.timed(self.study.path(entry.id, MODEL), against, self.bundle.test.images, protocol)
+        return timing.timed(
+            self.study.path(entry.id, MODEL), against, self.bundle.test.images[: timing.PARITY_IMAGES], protocol
+        )
 
     def _describe(
         self, entry: VariantEntry, artefact: Artefact, held: weights.Weights, expects: InputRecord

@@ -279,4 +279,6 @@ def timed_of(run: Run, variant: str, baseline: str | None, sibling: str | None =
     place = f" on {target.ssh.host}" if target.ssh is not None else ""
     beside = "the baseline" if sibling in (None, baseline) else "the baseline and the fp32 sibling"
     run.progress.note(f"  latency{place}: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")
-    return timing.timed(study.path(variant, MODEL), against, run.bundle.test.images, protocol, sibling=beside_it)
+    return timing.timed(
+        study.path(variant, MODEL), against, run.bundle.test.images[: timing.PARITY_IMAGES], protocol, sibling=beside_it
+    )
