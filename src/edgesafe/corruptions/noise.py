@@ -66,7 +66,7 @@ def transition(corruption: str, profile: Profile, severity: int) -> NDArray[np.f
     return table
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=40)  # four noises, five severities, two profiles: 330 kB each
 def alias_table(corruption: str, profile: Profile, severity: int) -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     """(accept, alias) of `transition`, flat (65536,): keep column j of row v if word < accept[256 v + j].
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -209,18 +211,26 @@ def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) 
 def corrupted(
     classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
 ) -> dict[tuple[str, int], Cell]:
-    """Make and run the images of some corrupted cells, some tens of megabytes of them at a time."""
+    """Make and run the images of some corrupted cells, some tens of megabytes of them at a time.
+
+    With several cores, the next images are made in a thread beside the inference; the results do not depend on it.
+    """
     if bench.source is None:
         raise ValueError("a bench with cells has a source")
     cells: dict[tuple[str, int], Cell] = {}
-    for (corruption, severity), indices in wanted.items():
-        images = _Corrupted(bench, bench.source, (corruption, severity), indices)
-        labels = bench.test.labels[indices]
-        cells[corruption, severity], _ = robustness.collect_cell(
-            classifier, images, labels, indices, (corruption, severity),
-            batch_size=bench.section.batch_size, task=bench.test.task,
-        )  # fmt: skip
-        advance(len(indices))
+    with ThreadPoolExecutor(1) if bench.cores > 1 else nullcontext() as maker:
+        waiting = [_Corrupted(bench, bench.source, cell, indices, maker) for cell, indices in wanted.items()]
+        for images, following in zip(waiting, [*waiting[1:], None], strict=True):
+            images.make_ahead(0)
+            if following is not None:
+                following.make_ahead(0)
+            cell, indices = images.cell, images.indices
+            cells[cell], _ = robustness.collect_cell(
+                classifier, images, bench.test.labels[indices], indices, cell,
+                batch_size=bench.section.batch_size, task=bench.test.task,
+            )  # fmt: skip
+            images.forget()
+            advance(len(indices))
     return cells
 
 
@@ -232,32 +242,58 @@ class _Corrupted(LazyImages):
         source: makes the images.
         cell: corruption and severity.
         indices: int64 (n,), positions in the test set.
+        maker: makes the block after the one that is read, beside the inference; None: nothing is made ahead.
     """
 
     def __init__(
-        self, bench: Bench, source: CorruptionSource, cell: tuple[str, int], indices: NDArray[np.int64]
+        self,
+        bench: Bench,
+        source: CorruptionSource,
+        cell: tuple[str, int],
+        indices: NDArray[np.int64],
+        maker: Executor | None,
     ) -> None:
         super().__init__((len(indices), *bench.test.images.shape[1:]))
-        self._source, self._cell, self._indices = source, cell, indices
+        self._source, self.cell, self.indices, self._maker = source, cell, indices, maker
         batch = bench.section.batch_size
         self._step = batch * max(1, _MADE_BYTES // (batch * int(np.prod(self.shape[1:]))))
         self._made: tuple[int, NDArray[np.uint8]] | None = None
+        self._ahead: tuple[int, Future[NDArray[np.uint8]]] | None = None
 
     @property
     def key(self) -> str:
         """Of the source, the cell and the positions."""
         origin = self._source.identity.model_dump(mode="json")
-        return stage_key(source=origin, cell=list(self._cell), rows=sha256_bytes(self._indices.tobytes()))
+        return stage_key(source=origin, cell=list(self.cell), rows=sha256_bytes(self.indices.tobytes()))
+
+    def make_ahead(self, start: int) -> None:
+        """Begin to make the block at `start`, if there is one, nothing is made ahead yet and someone can do it."""
+        if self._maker is not None and self._ahead is None and start < len(self.indices):
+            self._ahead = start, self._maker.submit(self._of, self.indices[start : start + self._step])
+
+    def forget(self) -> None:
+        """Keep nothing any more."""
+        self._made = self._ahead = None
+
+    def _of(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self._source.cell(*self.cell, indices)
+
+    def _block(self, start: int) -> NDArray[np.uint8]:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead[0] == start:
+            return ahead[1].result()
+        return self._of(self.indices[start : start + self._step])
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Make the images of rows; neighbours of the one block that is kept are not made again."""
         if not len(rows) or int(rows.max()) - int(rows.min()) != len(rows) - 1:
-            return self._source.cell(*self._cell, self._indices[rows])
+            return self._of(self.indices[rows])
         start = int(rows[0]) // self._step * self._step
         if int(rows[-1]) >= start + self._step:
-            return self._source.cell(*self._cell, self._indices[rows])
+            return self._of(self.indices[rows])
         if self._made is None or self._made[0] != start:
-            self._made = start, self._source.cell(*self._cell, self._indices[start : start + self._step])
+            self._made = start, self._block(start)
+            self.make_ahead(start + self._step)
         return self._made[1][rows - start]
 
 
