@@ -23,7 +23,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Unit
+from edgesafe.records import TaskKind, Unit
 
 __all__ = [
     "DECIMALS",
@@ -102,6 +102,7 @@ class MetricInfo:
         paired: it is itself a comparison with the baseline ("latency.ratio", "flips").
         is_ece: an expected calibration error: biased upwards at small n, so it has a noise floor.
         comparable: its difference to the baseline makes sense; latencies are compared by "latency.ratio" alone.
+        tasks: the kinds of task that have it.
     """
 
     id: str
@@ -112,6 +113,7 @@ class MetricInfo:
     paired: bool = False
     is_ece: bool = False
     comparable: bool = True
+    tasks: frozenset[TaskKind] = frozenset(TaskKind)
 
     @property
     def decimals(self) -> int:
@@ -158,6 +160,7 @@ _BY_CELL = tuple(
 )
 _AND_SIBLING = (*_PLAIN, Form(".sibling", ", to the fp32 sibling"))  # of what is not fp32: the same weights in fp32
 _CORRUPTED = (*_PLAIN, *_BY_SEVERITY, *_BY_CORRUPTION)
+_SEEN = (*_CORRUPTED, Form(".corrupted", ", under corruption"))
 _EVERYWHERE = (*_CORRUPTED, Form(".calibrated", " after temperature"))
 
 
@@ -179,12 +182,13 @@ class Quantity:
     paired: bool = False
     is_ece: bool = False
     comparable: bool = True
+    tasks: frozenset[TaskKind] = frozenset(TaskKind)
 
     def info(self, form: Form) -> MetricInfo:
         """The metric in one of its forms: the form's suffix is added to the id, its title to the title."""
         return MetricInfo(
             self.id + form.suffix, self.title + form.title, self.unit, self.higher_is_better, self.basis, self.paired,
-            self.is_ece, self.comparable,
+            self.is_ece, self.comparable, self.tasks,
         )  # fmt: skip
 
 
@@ -205,27 +209,28 @@ _PARAMETERS = {
 
 _FRACTION, _COUNT, _BYTES, _MS = Unit.FRACTION, Unit.COUNT, Unit.BYTES, Unit.MS
 _IMAGES, _RUNS, _EXACT = Basis.IMAGES, Basis.RUNS, Basis.EXACT
+_CLASSES, _POINTS = frozenset({TaskKind.CLASSIFICATION}), frozenset({TaskKind.KEYPOINTS})
 _CATALOGUE = (
     Quantity("accuracy", "Accuracy", _FRACTION, True, _IMAGES, (*_PLAIN, *_BY_CELL)),
     Quantity("mpc", "mPC", _FRACTION, True, _IMAGES, _CORRUPTED),
     Quantity("flips", "Flips", _FRACTION, False, _IMAGES, _AND_SIBLING, paired=True),
-    Quantity("ece_em10_top1", "ECE", _FRACTION, False, _IMAGES, _EVERYWHERE, is_ece=True),
-    Quantity("nll", "NLL", Unit.NATS, False, _IMAGES, _EVERYWHERE),
-    Quantity("brier", "Brier score", Unit.SCORE, False, _IMAGES, _EVERYWHERE),
-    Quantity("aurc", "AURC", Unit.SCORE, False, _IMAGES, _EVERYWHERE),
-    Quantity("mce", "MCE", _FRACTION, False, _IMAGES, _EVERYWHERE),
-    Quantity("ece_classwise", "Classwise ECE", _FRACTION, False, _IMAGES, _EVERYWHERE),
+    Quantity("ece_em10_top1", "ECE", _FRACTION, False, _IMAGES, _EVERYWHERE, is_ece=True, tasks=_CLASSES),
+    Quantity("nll", "NLL", Unit.NATS, False, _IMAGES, _EVERYWHERE, tasks=_CLASSES),
+    Quantity("brier", "Brier score", Unit.SCORE, False, _IMAGES, _EVERYWHERE, tasks=_CLASSES),
+    Quantity("aurc", "AURC", Unit.SCORE, False, _IMAGES, _EVERYWHERE, tasks=_CLASSES),
+    Quantity("mce", "MCE", _FRACTION, False, _IMAGES, _EVERYWHERE, tasks=_CLASSES),
+    Quantity("ece_classwise", "Classwise ECE", _FRACTION, False, _IMAGES, _EVERYWHERE, tasks=_CLASSES),
     Quantity(
         "high_conf_error@<confidence>", "Wrong above <confidence> confidence", _FRACTION, False, _IMAGES,
-        _EVERYWHERE,
+        _EVERYWHERE, tasks=_CLASSES,
     ),
     Quantity("certified_accuracy.<set>", "Certified accuracy, <set>", _FRACTION, True, _IMAGES),
     Quantity("falsified.<set>", "Falsified, <set>", _FRACTION, False, _IMAGES),
     Quantity("unknown.<set>", "Neither certified nor falsified, <set>", _FRACTION, False, _IMAGES),
     Quantity("certified_agreement.<set>", "Certified agreement, <set>", _FRACTION, True, _IMAGES, paired=True),
-    Quantity("certified_points.<set>", "Certified keypoints, <set>", _FRACTION, True, _IMAGES),
-    Quantity("pck@<px>", "Keypoints within <px> px", _FRACTION, True, _IMAGES, _CORRUPTED),
-    Quantity("error.mean_px", "Keypoint error, mean", Unit.PIXELS, False, _IMAGES, _CORRUPTED),
+    Quantity("certified_points.<set>", "Certified keypoints, <set>", _FRACTION, True, _IMAGES, tasks=_POINTS),
+    Quantity("pck@<px>", "Keypoints within <px> px", _FRACTION, True, _IMAGES, _SEEN, tasks=_POINTS),
+    Quantity("error.mean_px", "Keypoint error, mean", Unit.PIXELS, False, _IMAGES, _SEEN, tasks=_POINTS),
     Quantity("latency.p50_ms", "Latency, median", _MS, False, _RUNS, comparable=False),
     Quantity("latency.p90_ms", "Latency, 90th percentile", _MS, False, _RUNS, comparable=False),
     Quantity("latency.min_ms", "Latency, minimum", _MS, False, _EXACT, comparable=False),

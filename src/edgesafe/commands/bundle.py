@@ -23,6 +23,7 @@ from edgesafe.errors import DataError, IntegrityError, ParityError, RefusedError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare
 from edgesafe.measure.inference.session import OnnxClassifier, input_of
+from edgesafe.measure.tasks import rules_of
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
 from edgesafe.recipe import parsing, shipped
@@ -35,6 +36,7 @@ from edgesafe.records import (
     BundleSamples,
     BundleTensors,
     Target,
+    Task,
     VariantRecord,
     Verdict,
 )
@@ -110,9 +112,13 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
         NothingEvaluated, UnknownNameError: the variant is not done, or not there.
         ParityError: the file answers otherwise than it did when it was measured.
         RefusedError: the bundle would not verify.
-        UsageError: target, policy, key, data or place cannot be used; an extra is not installed.
+        UsageError: the study is not one of classes; target, policy, key, data or place cannot be used; an extra is
+            not installed.
     """
     materials.require()
+    if not rules_of(study.record.data.task or Task()).ranked:
+        what = f"a study of {study.record.data.noun}: model card and examples of a bundle are those of a classifier"
+        raise UsageError(what, where=study.name, fix="ship model.onnx with the study's report")
     section = parsing.target(request.target)
     target = Target(name=section.name, threads=section.threads, provider=section.provider)
     key = signature.read_key(request.key) if request.key is not None else None

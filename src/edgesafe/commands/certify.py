@@ -78,7 +78,7 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
         known = studies.read(request.target)
         recipe = parsing.parse(known.record.recipe, where="study.json, recipe")
         bundle = _data(request, recipe, known)
-        certify.check(request.section, bundle.test.images.shape[1:])
+        certify.check(request.section, bundle.test)
         for variant in _chosen(known, request.variants):
             variant.verify()
             progress.note(variant.id)

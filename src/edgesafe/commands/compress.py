@@ -52,7 +52,8 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
     judge.check(recipe.policy_file)
     lighting.check(recipe.lightings)
     bundle = data.load(recipe.data, progress)
-    certify.check(recipe.certify, bundle.test.images.shape[1:])
+    certify.check(recipe.certify, bundle.test)
+    judge.require_task(recipe.policy_file, bundle.task.kind)
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)
     with StudyWriter(out, begun(recipe, bundle, here)) as study:
         for note in study.record.data.notes:
@@ -82,7 +83,7 @@ def begun(recipe: Recipe, bundle: DataBundle, here: Host, policy: Path | None = 
         recipe=recipe.recorded(),
         recipe_sha256=recipe.sha256,
         inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=policy),
-        data=data.identity(bundle),
+        data=observe.identity(bundle, recipe.evaluate),
         host=here,
         variants=tuple(entry_of(plan) for plan in recipes.variants(recipe)),
     )

@@ -137,7 +137,8 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
     resolved = request.recipe()
     judge.check(resolved.policy_file, compared=request.baseline is not None or request.no_baseline)
     bundle = data.load(resolved.data, progress)
-    certify.check(resolved.certify, bundle.test.images.shape[1:])
+    certify.check(resolved.certify, bundle.test)
+    judge.require_task(resolved.policy_file, bundle.task.kind)
     here = host()
     known = _known(request.baseline)
     bench_ = _on_known(observe.prepare(bundle, resolved.evaluate, resolved.target, here), known)
@@ -156,7 +157,7 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
         recipe=resolved.recorded(),
         recipe_sha256=resolved.sha256,
         inputs=inputs | input_hashes(weights={}, arch="onnx", policy=resolved.policy_file),
-        data=data.identity(bundle),
+        data=observe.identity(bundle, resolved.evaluate),
         host=here,
         variants=tuple(entries.values()),
     )
@@ -308,6 +309,7 @@ class _Audit:
             statement=statement,
             normalisations=[(self.bundle.mean, self.bundle.std)],
             provider=self.recipe.target.provider,
+            task=self.bundle.task,
         )
 
     def _timed(self, entry: VariantEntry, detected: Detection, batch: int | None) -> Timed:

@@ -68,6 +68,7 @@ def init(flags: Mapping[str, Any], out: Path) -> InitResult:
         params=count.params(model),
         macs=count.macs(model, (height, width, channels)),
         classes=len(bundle.task.names),
+        noun=bundle.task.noun,
         shape=(height, width, channels),
         train_images=len(bundle.train),
         validation_images=len(bundle.validation),
@@ -130,7 +131,7 @@ def text(recipe: Recipe, tried: InitResult) -> str:
         f"root = {toml.toml_value(recipe.data.root)}",
         f"# {tried.train_images:,} images to train on, {tried.validation_images:,} held out to judge recovery, "
         f"{tried.test_images:,} to measure on;",
-        f"# {tried.classes} classes, {height}x{width}x{channels}",
+        f"# {tried.classes} {tried.noun}, {height}x{width}x{channels}",
     ]
     if recipe.model.weights is not None:
         lines += [

@@ -8,6 +8,7 @@ from edgesafe.errors import StoreError
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
 from edgesafe.policy import proposal as proposals
+from edgesafe.policy import subjects
 from edgesafe.recipe import shipped
 from edgesafe.recipe.shipped import Kind
 from edgesafe.study.study import Study
@@ -32,7 +33,9 @@ def check(policy: Path, study: Study) -> list[str]:
         EdgesafeError: the policy cannot be used, or the study was changed.
     """
     study.verify()
-    return proposals.check(policies.load(shipped.find(Kind.POLICY, policy)), study.measurements())
+    loaded = policies.load(shipped.find(Kind.POLICY, policy))
+    subjects.require_task(loaded, study.record.data.kind)
+    return proposals.check(loaded, study.measurements())
 
 
 def pin(study: Study, baselines: tuple[str, ...]) -> str:

@@ -325,7 +325,7 @@ def print_init(result: InitResult) -> None:
     shape = "x".join(map(str, result.shape))
     _line(
         console,
-        f"{result.params:,} parameters, {result.macs:,} MACs; {result.classes} classes of {shape}; "
+        f"{result.params:,} parameters, {result.macs:,} MACs; {result.classes} {result.noun}, images {shape}; "
         f"{result.train_images:,} images to train on, {result.validation_images:,} to judge recovery, "
         f"{result.test_images:,} to measure on",
     )

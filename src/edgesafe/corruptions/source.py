@@ -311,7 +311,7 @@ def open_source(
 
     Args:
         images: uint8 (n, H, W, C), the clean test set.
-        labels: int64 (n,).
+        labels: one for each image; of a directory they must be int64 (n,), since it holds labels to compare with.
         corruptions: "all" (the 15), a list of names, or "dir:PATH" (a CIFAR-10-C directory).
         seed: of generated corruptions.
         frost_dir: None: procedural; "imagecorruptions": that package's photographs; else a directory of photographs.
@@ -325,7 +325,7 @@ def open_source(
     shape = check_images(images)
     if len(images) == 0:
         raise NothingEvaluated("the test set is empty", where="images", fix="give at least one image")
-    if np.asarray(labels).shape != (len(images),):
+    if np.asarray(labels).shape[:1] != (len(images),):
         raise DataError(f"labels are {np.asarray(labels).shape} for {len(images)} images", where="labels")
     if isinstance(corruptions, str) and corruptions.startswith("dir:"):
         return DirectorySource(Path(corruptions.removeprefix("dir:")).expanduser(), images, labels)

@@ -26,7 +26,7 @@ from edgesafe.data.files import memory_budget
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, is_folder, read_bounded
 
-__all__ = ["Folder", "FolderOptions", "find_part", "read_folder", "require_part"]
+__all__ = ["Folder", "FolderOptions", "find_part", "read_folder", "read_upright", "require_part"]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 _MOST_BYTES = 256 << 20  # of an image file
@@ -244,6 +244,17 @@ def _read_image(path: Path, options: FolderOptions, notes: _Notes) -> NDArray[np
     if options.size is not None:
         rgb = rgb.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb, np.uint8)
+
+
+def read_upright(path: Path) -> tuple[NDArray[np.uint8], bool]:
+    """RGB pixels of an image file, uint8 (H, W, 3), and whether an EXIF tag turned it.
+
+    Raises:
+        DataError: too large, damaged, or of more than 8 bits a channel.
+    """
+    notes = _Notes()
+    pixels = _read_image(path, FolderOptions(), notes)
+    return pixels, notes.turned > 0
 
 
 def _eight_bits(image: Image.Image, path: Path, options: FolderOptions, notes: _Notes) -> Image.Image:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.data import arrays, files, folders, npy
+from edgesafe.data import aircraft, arrays, files, folders, keypoints, npy
 from edgesafe.data.cache import Cache
+from edgesafe.data.raw import RawData
 from edgesafe.data.rows import blocks, part
 from edgesafe.errors import DataError, EdgesafeError
 from edgesafe.progress import Progress
@@ -25,21 +26,6 @@ __all__ = ["first", "identity", "load"]
 
 _MOST_CLASSES = 1 << 16  # evidence stores labels as uint16
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-@dataclass(frozen=True)
-class RawData:
-    """What a loader gives. `validation` None: held out of train by `load`."""
-
-    train: tuple[object, object]
-    test: tuple[object, object]
-    task: Task
-    validation: tuple[object, object] | None = None
-    hold_out: int = 0  #: images held out if the recipe does not say
-    mean: tuple[float, ...] | None = None  #: None: computed from train
-    std: tuple[float, ...] | None = None
-    licence: str = ""
-    notes: tuple[str, ...] = ()
 
 
 def load(section: DataSection, progress: Progress | None = None) -> DataBundle:
@@ -227,8 +213,49 @@ def _cifar10(section: DataSection, _cache: Cache) -> RawData:
     )  # fmt: skip
 
 
+def _aircraft(section: DataSection, cache: Cache) -> RawData:
+    """Silhouettes over CIFAR-10's photographs, see `aircraft`."""
+    options, photographs = aircraft.options_of(section.args), _cifar10(section, cache)
+    parts = {
+        name: aircraft.part(np.asarray(pictures), name, n, options)
+        for name, pictures, n in (
+            ("train", photographs.train[0], options.train), ("test", photographs.test[0], options.test)
+        )
+    }  # fmt: skip
+    return RawData(
+        train=parts["train"], test=parts["test"], task=aircraft.task_of(options), hold_out=max(1, options.train // 20),
+        licence=f"silhouettes: edgesafe's own; photographs: {photographs.licence}",
+        notes=("synthetic: silhouettes drawn over photographs, so that their keypoints are known exactly",),
+    )  # fmt: skip
+
+
+def _keypoints(section: DataSection, _cache: Cache) -> RawData:
+    """train/ and test/ with a labels.csv each, and validation/ if there is one, see `keypoints`."""
+    root, options = Path(section.root), keypoints.options_of(section.args)
+    places = {name: folders.require_part(root, name) for name in ("train", "test")}
+    others = folders.find_part(root, ("validation", "val", "valid"))
+    if others is not None:
+        places["validation"] = others
+    parts = {name: keypoints.read_part(place, options) for name, place in places.items()}
+    names = parts["train"].names
+    for name, labelled in parts.items():
+        if labelled.names != names:
+            what = f"keypoints {', '.join(labelled.names)}; train has {', '.join(names)}"
+            raise DataError(what, where=str(places[name] / "labels.csv"), fix="use the same columns in all parts")
+    held = parts.get("validation")
+    height, width = parts["train"].images.shape[1:3]
+    return RawData(
+        train=(parts["train"].images, parts["train"].points),
+        test=(parts["test"].images, parts["test"].points),
+        task=keypoints.task_of(options, names, (height, width)),
+        validation=None if held is None else (held.images, held.points),
+        hold_out=max(1, len(parts["train"].images) // 10),
+    )
+
+
 def _npz(section: DataSection, _cache: Cache) -> RawData:
-    return _from_mapping(files.read_npz(Path(section.root), ("x_train", "y_train", "x_test", "y_test")), section.root)
+    arrays_ = files.read_npz(Path(section.root), ("x_train", "y_train", "x_test", "y_test"))
+    return _from_mapping(arrays_, section.root, section.args)
 
 
 def _npy(section: DataSection, cache: Cache) -> RawData:
@@ -287,11 +314,25 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
-def _from_mapping(mapping: Mapping[str, Any], where: str) -> RawData:
+def _from_mapping(mapping: Mapping[str, Any], where: str, args: Mapping[str, Any] | None = None) -> RawData:
+    """Labels of one number for each image are classes; of x and y for each of some points, keypoints."""
     missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in mapping]
     if missing:
         raise DataError(f"no {', '.join(missing)}", where=where, fix="give x_train, y_train, x_test, y_test")
     y_train = np.asarray(mapping["y_train"])
+    validation = (mapping["x_val"], mapping["y_val"]) if "x_val" in mapping and "y_val" in mapping else None
+    if y_train.ndim == 3 and y_train.shape[2] == 2:
+        x_train = np.asarray(mapping["x_train"])
+        if x_train.ndim < 3:
+            raise DataError(f"images have shape {x_train.shape}", where=where, fix="store them as (N, H, W, 3)")
+        given = {key: np.asarray(mapping[key]).tolist() for key in ("names", "pairs", "tolerance") if key in mapping}
+        options = keypoints.options_of({**given, **(args or {})})
+        numbers = [str(k) for k in range(1, y_train.shape[1] + 1)]
+        task = keypoints.task_of(options, numbers, (x_train.shape[1], x_train.shape[2]))
+        return RawData(
+            train=(x_train, y_train), test=(mapping["x_test"], mapping["y_test"]), task=task, validation=validation,
+            hold_out=max(1, len(y_train) // 10),
+        )  # fmt: skip
     if "classes" in mapping:
         classes = tuple(str(name) for name in np.asarray(mapping["classes"]).ravel())
     else:
@@ -300,7 +341,6 @@ def _from_mapping(mapping: Mapping[str, Any], where: str) -> RawData:
                 "labels must be integers, at least one", where=f"{where}: y_train", fix="store class indices from 0"
             )
         classes = _numbered(y_train, where)
-    validation = (mapping["x_val"], mapping["y_val"]) if "x_val" in mapping and "y_val" in mapping else None
     return RawData(
         train=(mapping["x_train"], y_train),
         test=(mapping["x_test"], mapping["y_test"]),
@@ -331,6 +371,8 @@ def _numbered(labels: NDArray[Any], where: str) -> tuple[str, ...]:
 _LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
     "digits": _digits,
     "cifar10": _cifar10,
+    "aircraft": _aircraft,
+    "keypoints": _keypoints,
     "imagefolder": _imagefolder,
     "npy": _npy,
     "npz": _npz,

@@ -35,7 +35,7 @@ from edgesafe.policy.readings import (
     read,
     valid,
 )
-from edgesafe.policy.subjects import applicable, check, select, subject_of
+from edgesafe.policy.subjects import applicable, check, require_task, select, subject_of
 from edgesafe.records import (
     GateResult,
     GateStatus,
@@ -116,12 +116,13 @@ def decide(
 
     Raises:
         UsageError: `options.variants` or `baseline` names a variant that is not in the study.
-        PolicyError: a pattern of the policy matches no variant.
+        PolicyError: a pattern of the policy matches no variant, or a metric is none of the task.
         NothingEvaluated: no variant or no gate is left to judge.
         IntegrityError: a hash differs from the recorded or the pinned one; records contradict each other.
         NonFiniteError: a stored number is not finite.
         RefusedError: the policy names a lock and none was given.
     """
+    require_task(policy, study.data.kind)
     entries, notes = select(policy, study, options.variants)
     if baseline is not None:
         select(policy, study, (baseline,))

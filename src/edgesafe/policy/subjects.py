@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from edgesafe.errors import IntegrityError, NothingEvaluated, PolicyError, UsageError
-from edgesafe.metrics import nearest
+from edgesafe.metrics import known, members, nearest
 from edgesafe.policy.lock import corruption_sha256
 from edgesafe.policy.policy import Clause, Gate, Policy
 from edgesafe.policy.readings import Subject
@@ -16,15 +16,33 @@ from edgesafe.records import (
     Precision,
     Role,
     StudyRecord,
+    TaskKind,
     VariantEntry,
     VariantRecord,
 )
 
-__all__ = ["applicable", "check", "select", "subject_of"]
+__all__ = ["applicable", "check", "require_task", "select", "subject_of"]
 
 Rules = list[tuple[Gate, Clause]]
 
 _PARITY = "parity.max_abs_logit"
+
+
+def require_task(policy: Policy, kind: TaskKind) -> None:
+    """Refuses gates on metrics that data of this kind do not have, such as the calibration of keypoints.
+
+    Raises:
+        PolicyError: it names the first of them.
+    """
+    for gate in policy.gates:
+        found = members(gate.metric)
+        if found and not any(kind in metric.tasks for metric in found):
+            usual = ", ".join(name for name, metric in known().items() if metric.tasks == {kind} and "." not in name)
+            raise PolicyError(
+                f"'{gate.metric}' is no metric of {kind.value}",
+                where=f"gate '{gate.id}'",
+                fix=f"leave the gate out; {kind.value} has {usual}",
+            )
 
 
 def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[list[VariantEntry], list[str]]:

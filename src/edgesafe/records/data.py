@@ -108,6 +108,11 @@ class DataIdentity(Record):
     notes: tuple[str, ...] = ()  #: what was skipped, changed or found odd while it was read
 
     @property
+    def noun(self) -> str:
+        """What `classes` are the names of, in the plural."""
+        return (self.task or Task()).noun
+
+    @property
     def kind(self) -> TaskKind:
         """The kind of task that the data set is for."""
         return TaskKind.CLASSIFICATION if self.task is None else self.task.kind

@@ -28,7 +28,7 @@ class Agreement(Record):
     """How far a converted file's logits are from those of the file that it was made from. Nothing is refused by it."""
 
     max_abs_logit: float
-    argmax_agreement: float  #: fraction of the images
+    argmax_agreement: float | None  #: fraction of the images; None: the largest output is no answer (keypoints)
     n: int  #: validation images
 
 

@@ -130,6 +130,7 @@ class InitResult(CommandResult):
     params: int
     macs: int
     classes: int
+    noun: str = "classes"  #: what they are: "classes" or "keypoints"
     shape: tuple[int, int, int]
     train_images: int
     validation_images: int

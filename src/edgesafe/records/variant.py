@@ -41,7 +41,7 @@ class Parity(Record):
     file: str
     reference: str  #: "torch" or a file name
     max_abs_logit: float
-    argmax_agreement: float  #: fraction
+    argmax_agreement: float | None  #: fraction; None: the largest output is no answer (keypoints)
     n: int
     bit_equal: bool = False
 

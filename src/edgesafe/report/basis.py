@@ -18,6 +18,8 @@ _VALUES = (
     "nll",
     "mpc",
     "aurc",
+    "pck@2",
+    "error.mean_px",
     "latency.p50_ms",
     "latency.ratio",
     "size.onnx_bytes",
@@ -25,7 +27,17 @@ _VALUES = (
     "macs",
     "sparsity",
 )
-_DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9", "flips")
+_DIFFERENCES = (
+    "accuracy",
+    "mpc",
+    "ece_em10_top1",
+    "nll",
+    "brier",
+    "high_conf_error@0.9",
+    "pck@2",
+    "error.mean_px",
+    "flips",
+)
 
 
 def basis_table(view: View, groups: Sequence[Group]) -> TablePart | None:

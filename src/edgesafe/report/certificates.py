@@ -13,7 +13,8 @@ from PIL import Image
 
 from edgesafe.certificates import summary
 from edgesafe.display import clean, number
-from edgesafe.records import SetCertificates
+from edgesafe.measure.tasks import Rules, rules_of
+from edgesafe.records import SetCertificates, Task
 from edgesafe.report import svg
 from edgesafe.report.parts import FigurePart, Heading, TablePart, Td
 from edgesafe.report.svg import Panel
@@ -59,13 +60,14 @@ def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart |
     ids = _set_ids(view)
     if not ids:
         return None
+    rules = rules_of(view.study.record.data.task or Task())
     by_group = {group.key: view.certificates.get(group.first.id) for group in groups}
     by_set: dict[str, list[tuple[Group, SetCertificates]]] = {name: [] for name in ids}
     for group in groups:
         certificates = by_group[group.key]
         for certificate in certificates.sets if certificates is not None else ():
             by_set.setdefault(certificate.id, []).append((group, certificate))
-    pictures = tuple(picture for rows in by_set.values() for picture in _pictures(rows))
+    pictures = tuple(picture for rows in by_set.values() for picture in _pictures(rows, rules))
     return CertificatesPart(_table(view, groups, ids), _curves(by_set), pictures, _covers(view, ids))
 
 
@@ -86,9 +88,11 @@ def _td(value: Value | None, *, signed: bool = False) -> Td:
 
 
 def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart:
+    points = any(group.value(view, f"certified_points.{name}") is not None for name in ids for group in groups)
     columns = (
         Heading("Variant"),
         Heading("Set"),
+        *((Heading("Certified keypoints", "% of keypoints"),) if points else ()),
         Heading("Certified", "% of images"),
         Heading("Against the baseline", "pp, paired"),
         Heading("Falsified", "% of images"),
@@ -98,6 +102,7 @@ def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart
         (
             Td(clean(group.label)),
             Td(name),
+            *((_td(group.value(view, f"certified_points.{name}")),) if points else ()),
             _td(group.value(view, f"certified_accuracy.{name}")),
             _td(group.difference(view, f"certified_accuracy.{name}"), signed=True),
             _td(group.value(view, f"falsified.{name}")),
@@ -182,22 +187,20 @@ def _numbers(drawn: dict[str, list[tuple[Group, SetCertificates]]]) -> TablePart
 # -------------------------------------------------------------------------------------------------------- pictures
 
 
-def _pictures(rows: Sequence[tuple[Group, SetCertificates]]) -> list[Picture]:
+def _pictures(rows: Sequence[tuple[Group, SetCertificates]], rules: Rules) -> list[Picture]:
     """The witnesses nearest to the untouched image, of the first variant that has any."""
     for group, certificate in rows:
         shown = certificate.witnesses
         if not len(shown.row) or max(shown.clean.shape[1:3]) > _LARGEST:
             continue
-        return [
-            Picture(
-                _png(shown.clean[k]),
-                _png(shown.changed[k]),
-                f"{clean(group.label)}, test image {int(certificate.index[shown.row[k]])} of class "
-                f"{int(certificate.label[shown.row[k]])}; {clean(shown.text[k])}: "
-                f"taken for class {int(shown.prediction[k])}",
-            )
-            for k in range(min(_SHOWN, len(shown.row)))
-        ]
+        pictures = []
+        for k in range(min(_SHOWN, len(shown.row))):
+            row = int(shown.row[k])
+            was, answered = rules.told(int(certificate.label[row]), int(shown.prediction[k]))
+            what = " ".join(part for part in (f"test image {int(certificate.index[row])}", was) if part)
+            text = f"{clean(group.label)}, {what}; {clean(shown.text[k])}: {clean(answered)}"
+            pictures.append(Picture(_png(shown.clean[k]), _png(shown.changed[k]), text))
+        return pictures
     return []
 
 

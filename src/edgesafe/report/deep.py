@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgesafe.display import clean, sentence
+from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import Declined, Engine, Evidence, Recovery, SurgeryRecord, VariantRecord
 from edgesafe.report import svg
@@ -124,11 +125,16 @@ def deep_parts(view: View, groups: Sequence[Group]) -> tuple[Deep, ...]:
             base = None
         if base is not None and base.id not in baselines:
             baselines[base.id] = view.evidence[base.id]
-        panels, bins = _reliability(f"rel-{k}", variant, evidence)
+        sure = rules_of(evidence.task).calibrated
+        panels, bins = _reliability(f"rel-{k}", variant, evidence) if sure else ((), None)
         heat = None if base is None else _heat(group, variant, evidence, baselines[base.id])
         risks = (
-            risk_of(evidence.clean, view, variant.id),
-            None if base is None else risk_of(baselines[base.id].clean, view, base.id),
+            (
+                risk_of(evidence.clean, view, variant.id),
+                None if base is None else risk_of(baselines[base.id].clean, view, base.id),
+            )
+            if sure
+            else None
         )
         out.append(Deep(group, variant.id, panels, bins, heat, layers, risks))
     return tuple(out)

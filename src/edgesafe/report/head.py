@@ -61,7 +61,8 @@ def lead(view: View, groups: Sequence[Group]) -> tuple[tuple[str, str], ...]:
         ("Network", ", ".join(nets) + _weight_count(groups)),
         (
             "Data",
-            f"{clean(data.name)}: {len(data.classes)} classes, {h}{TIMES}{w}{TIMES}{c} pixels, {measured} test images",
+            f"{clean(data.name)}: {len(data.classes)} {data.noun}, {h}{TIMES}{w}{TIMES}{c} pixels, "
+            f"{measured} test images",
         ),
         (
             "Compressed variants" if any(v.surgery for v in view.variants) else "Audited files",

@@ -171,6 +171,7 @@ def ratio_figure(view: View, groups: Sequence[Group], all_series: Sequence[Serie
         ("accuracy", "Accuracy, %"),
         ("ece_em10_top1", "ECE, %"),
         ("ece_em10_top1.calibrated", "ECE after temperature, %"),
+        ("pck@2", "Keypoints within 2 px, %"),
     ]
     wanted = [(m, h) for m, h in wanted if any(g.value(view, m) is not None for g in groups)]
     for metric, heading in wanted:

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgesafe.display import ABSENT, WORST_FIRST, clean
-from edgesafe.records import Verdict
+from edgesafe.measure.tasks import rules_of
+from edgesafe.records import Task, Verdict
 from edgesafe.report import figures, lines, tables
 from edgesafe.report.basis import basis_table
 from edgesafe.report.cautions import sampled_note, slower_note, temperature_caution
@@ -209,6 +210,8 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "provenance_facts": provenance_facts(view),
         "recipe": json.dumps(view.study.record.recipe, indent=1, sort_keys=True),
         "limits": limits(view),
+        "calibrated": rules_of(view.study.record.data.task or Task()).calibrated,
+        "noun": view.study.record.data.noun,
         "fewer": ", and ".join(extract.left_out),
         "absent": ABSENT,
         "clean": clean,

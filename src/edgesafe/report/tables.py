@@ -31,7 +31,10 @@ __all__ = [
 ]
 
 _MISSING = Td(ABSENT, kind="absent")
-_SHOWN = ("accuracy", "ece_em10_top1", "ece_em10_top1.calibrated", "nll", "mpc")
+#: Those that the task has are shown.
+_SHOWN = (
+    "accuracy", "pck@1", "pck@2", "pck@3", "error.mean_px", "ece_em10_top1", "ece_em10_top1.calibrated", "nll", "mpc",
+)  # fmt: skip
 
 
 def _td(value: Value | None, *, signed: bool = False) -> Td:
@@ -85,8 +88,10 @@ def _heads(view: View) -> list[Heading]:
 
 def quality_table(view: View, groups: Sequence[Group]) -> TablePart:
     """The table of accuracy, calibration, likelihood and robustness of each variant, each with its interval."""
-    columns = [*_heads(view), *(Heading(title(m), _unit(m, percent="%")) for m in _SHOWN)]
-    rows = [(*_head_cells(g, view), *(_quality_cell(g, view, m) for m in _SHOWN)) for g in groups]
+    kind = view.study.record.data.kind
+    wanted = [m for m in _SHOWN if kind in metrics.get(m).tasks]
+    columns = [*_heads(view), *(Heading(title(m), _unit(m, percent="%")) for m in wanted)]
+    rows = [(*_head_cells(g, view), *(_quality_cell(g, view, m) for m in wanted)) for g in groups]
     return TablePart("Quality of all variants", tuple(columns), tuple(rows), "wide sticky")
 
 
@@ -143,7 +148,18 @@ def cost_table(view: View, groups: Sequence[Group]) -> TablePart:
     return TablePart("Cost of all variants", tuple(columns), tuple(rows), "wide sticky")
 
 
-_DIFFERENCES = ("accuracy", "mpc", "ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
+_DIFFERENCES = (
+    "accuracy",
+    "pck@1",
+    "pck@2",
+    "pck@3",
+    "error.mean_px",
+    "mpc",
+    "ece_em10_top1",
+    "nll",
+    "brier",
+    "high_conf_error@0.9",
+)
 
 
 def differences_table(view: View, groups: Sequence[Group]) -> TablePart | None:
@@ -308,9 +324,10 @@ def _proven(variant: VariantRecord, file: str) -> tuple[list[str], int]:
     checks = [check for check in variant.parity if check.file == file]
     if file == "model.onnx" and variant.conversion is not None:
         seen = variant.conversion.agreement
-        same = f"{number(seen.argmax_agreement, Unit.FRACTION)} % of classes"
+        alike = seen.argmax_agreement
+        same = "" if alike is None else f", same {number(alike, Unit.FRACTION)} % of classes"
         of = clean(variant.conversion.sibling)
-        return [f"not equal, converted from {of}: within {seen.max_abs_logit:.1e}, same {same}"], seen.n
+        return [f"not equal, converted from {of}: within {seen.max_abs_logit:.1e}{same}"], seen.n
     return [_parity(check) for check in checks], min((check.n for check in checks), default=0)
 
 

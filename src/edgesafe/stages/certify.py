@@ -14,7 +14,6 @@ import onnxruntime
 from edgesafe.certificates import archive, summary
 from edgesafe.certificates.certification import Work, certify_set
 from edgesafe.certificates.enumeration import Images, SetPlan
-from edgesafe.certificates.faults import Shape
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import PREFIX, certify_line, segment_of
 from edgesafe.certificates.operators import Network
@@ -95,11 +94,11 @@ class Certified:
         )
 
 
-def check(section: CertifySection, shape: Shape) -> tuple[FiniteSet, ...]:
-    """The sets of a recipe, before anything is computed.
+def check(section: CertifySection, test: ImageSet) -> tuple[FiniteSet, ...]:
+    """The sets of a recipe for these test images, before anything is computed.
 
     Raises:
-        UsageError: an id that is no set, a set twice, or one that is too large.
+        UsageError: an id that is no set, a set twice, one that is too large, or one that makes labels untrue.
         DataError: a set that does not fit the images.
     """
     sets = tuple(parse(text) for text in section.sets)
@@ -110,7 +109,11 @@ def check(section: CertifySection, shape: Shape) -> tuple[FiniteSet, ...]:
     if section.engine == "line":
         for finite in sets:
             segment_of(finite)
-    require_room(list(sets), shape, section.max_images)
+    moving = next((name for name in ids if name.partition("=")[0] in rules_of(test.task).moving), None)
+    if moving is not None:
+        why = f"moves what is in the image, so its {test.task.noun} are not where the labels say"
+        raise UsageError(why, where=f"certify.sets, {moving}", fix="leave it out")
+    require_room(list(sets), test.images.shape[1:], section.max_images)
     return sets
 
 
@@ -132,7 +135,7 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
         return Certified()
     test, base = order.test, _baseline(order)
     complete = order.complete or rules_of(test.task).every_answer
-    sets = check(section, test.images.shape[1:])
+    sets = check(section, test)
     n = len(test) if section.images is None else min(section.images, len(test))
     images = Images(part(test.images, slice(n)), test.labels[:n], np.arange(n, dtype=np.int64), test.task)
     origin = CertificateProvenance(

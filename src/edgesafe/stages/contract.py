@@ -10,6 +10,7 @@ from torch import nn
 from edgesafe.deploy import export
 from edgesafe.errors import RefusedError
 from edgesafe.measure.inference.inputs import output_kind
+from edgesafe.measure.tasks import rules_of
 from edgesafe.models.contract import require_classifier
 from edgesafe.models.external import is_external
 from edgesafe.recipe.sections import ExportSection, ModelSection
@@ -37,7 +38,8 @@ def check(model: nn.Module, origin: ModelSection, bundle: DataBundle, section: E
     images = normalise(shared(bundle.train.images[:_IMAGES]))
     with torch.random.fork_rng(devices=[]):
         scores = require_classifier(model, images, bundle.task.outputs, origin.arch)
-        _require_logits(model, images, scores, origin.arch)
+        if rules_of(bundle.task).ranked:
+            _require_logits(model, images, scores, origin.arch)
         if section is not None and is_external(origin.arch):
             height, width, channels = bundle.train.images.shape[1:]
             shape = (height, width, channels)

@@ -108,7 +108,8 @@ def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Ex
         model, input_shape=(height, width, channels), mean=mean, std=std, opset=order.section.opset,
         templates=order.templates,
     )  # fmt: skip
-    proven = parity.check_torch(model, onnx, images, mean, std, "model.onnx")
+    ranked = rules_of(bundle.task).ranked
+    proven = parity.check_torch(model, onnx, images, mean, std, "model.onnx", ranked=ranked)
     more, fitted = _written(onnx, order, write)
     return Exported(onnx, tuple(write.artefacts), (proven, *more), fitted)
 
@@ -137,7 +138,8 @@ def convert(source: Source, order: ExportOrder, write: Files) -> Exported:
         }  # fmt: skip
     else:
         onnx = fp16.convert(source.onnx)
-    seen = parity.agreement(onnx, source.onnx, bundle.validation.images[:_PARITY_IMAGES])
+    few, ranked = bundle.validation.images[:_PARITY_IMAGES], rules_of(bundle.task).ranked
+    seen = parity.agreement(onnx, source.onnx, few, ranked=ranked)
     checks, fitted = _written(onnx, order, write)
     conversion = Conversion(sibling=source.sibling, onnx_sha256=sha256_bytes(source.onnx), agreement=seen, **told)
     return Exported(onnx, tuple(write.artefacts), checks, fitted, conversion)
@@ -146,15 +148,17 @@ def convert(source: Source, order: ExportOrder, write: Files) -> Exported:
 def _written(onnx: bytes, order: ExportOrder, write: Files) -> tuple[tuple[Parity, ...], Temperature | None]:
     """Write model.onnx and what goes beside it; what was proven of the files beside it, and the temperature."""
     section, checks = order.section, []
+    rules = rules_of(order.bundle.task)
     write("model.onnx", onnx, compressed=transport.transport_bytes(onnx))
     if order.sparse and section.sparse:
         inflating = sparse.inflate(onnx)
         sparse.assert_folds(inflating)
         images = order.bundle.validation.images[:_PARITY_IMAGES]
-        checks.append(parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True))
+        checks.append(
+            parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True, ranked=rules.ranked)
+        )
         write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
-    calibrated = rules_of(order.bundle.task).calibrated
-    fitted = _fitted(onnx, order) if section.temperature and calibrated else None
+    fitted = _fitted(onnx, order) if section.temperature and rules.calibrated else None
     if fitted is not None:
         write("model.calibrated.onnx", temperature.fold(onnx, fitted.value))
     return tuple(checks), fitted

@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgesafe import corruptions as corruption_package
+from edgesafe import data
 from edgesafe.corruptions import CorruptionSource
 from edgesafe.data.rows import LazyImages, part
+from edgesafe.errors import UsageError
 from edgesafe.files import Keeper, sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.recipe.sections import EvaluateSection, TargetSection
+from edgesafe.measure.tasks import rules_of
+from edgesafe.recipe.sections import CORRUPTIONS, EvaluateSection, TargetSection
 from edgesafe.records import (
     Cell,
     CorruptionIdentity,
     DataBundle,
+    DataIdentity,
     Evidence,
     Host,
     ImageSet,
@@ -35,9 +39,21 @@ from edgesafe.records import (
     Sample,
     SampleDesign,
     Target,
+    Task,
 )
 
-__all__ = ["Bench", "clean", "collect", "collect_part", "corrupted", "png", "prepare", "provenance", "samples"]
+__all__ = [
+    "Bench",
+    "clean",
+    "collect",
+    "collect_part",
+    "corrupted",
+    "identity",
+    "png",
+    "prepare",
+    "provenance",
+    "samples",
+]
 
 _MADE_BYTES = 32 << 20  # of corrupted images that are made at once
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
@@ -105,7 +121,7 @@ def prepare(bundle: DataBundle, section: EvaluateSection, target: TargetSection,
 
     Raises:
         DataError: the CIFAR-10-C directory or the frost photographs do not fit.
-        UsageError: the images are too small for the corruptions.
+        UsageError: the images are too small for the corruptions, or these do not fit the task.
     """
     test = bundle.test
     population = f"{bundle.name} test set, {len(test):,} images"
@@ -115,7 +131,7 @@ def prepare(bundle: DataBundle, section: EvaluateSection, target: TargetSection,
     source = corruption_package.open_source(
         test.images,
         test.labels,
-        corruptions=section.corruptions,
+        corruptions=_still(section.corruptions, test.task),
         seed=section.seed,
         frost_dir=section.frost_dir,
         cache_dir=section.cache_dir,
@@ -126,6 +142,37 @@ def prepare(bundle: DataBundle, section: EvaluateSection, target: TargetSection,
     drawn = Sample(design=SampleDesign.CELL, seed=section.seed, benchmark=len(test))
     sample = drawn if section.mode == "quick" else None
     return Bench(test, source, cells, section, population, where, host, sample)
+
+
+def _still(asked: str | tuple[str, ...], task: Task) -> str | tuple[str, ...]:
+    """The corruptions that are asked for, without those that make the labels of the task untrue.
+
+    Raises:
+        UsageError: one of those is asked for by name, or a directory of images of classes.
+    """
+    moving = rules_of(task).moving
+    if not moving:
+        return asked
+    where = "evaluate.corruptions"
+    if isinstance(asked, tuple):
+        wrong = [name for name in asked if name in moving]
+        if wrong:
+            why = f"moves what is in the image, so its {task.noun} are not where the labels say"
+            raise UsageError(f"{wrong[0]} {why}", where=where, fix="leave it out")
+        return asked
+    if asked != "all":
+        raise UsageError(f"{asked}: its images have classes, no {task.noun}", where=where, fix='use "all" or a list')
+    return tuple(name for name in CORRUPTIONS if name not in moving)
+
+
+def identity(bundle: DataBundle, section: EvaluateSection) -> DataIdentity:
+    """The record of the data, with a note on the corruptions that its task leaves out of mPC."""
+    known = data.identity(bundle)
+    left = [name for name in CORRUPTIONS if name in rules_of(bundle.task).moving]
+    if not left or section.corruptions != "all":
+        return known
+    note = f"mPC leaves out {', '.join(left)}: they move what is in the image, so its {bundle.task.noun} move, too"
+    return known.model_copy(update={"notes": (*known.notes, note)})
 
 
 def collect(classifier: OnnxClassifier, bench: Bench, keeper: Keeper, advance: Callable[[int], None]) -> Evidence:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NonFiniteError, RefusedError, UsageError
-from edgesafe.measure.inference.inputs import InputSpec, output_kind, to_logits
+from edgesafe.measure.inference.inputs import InputSpec, to_logits
 from edgesafe.measure.inference.session import OnnxClassifier, input_of
-from edgesafe.measure.probabilities import cell_from_logits
-from edgesafe.records import Images, InputRecord
+from edgesafe.measure.tasks import Rules, rules_of
+from edgesafe.records import Images, InputRecord, Task
 
 __all__ = ["Detection", "Statement", "confirm", "detect"]
 
@@ -115,48 +115,38 @@ class Detection:
         )  # fmt: skip
 
 
-def confirm(classifier: _Scorer, images: NDArray[np.uint8], labels: NDArray[Any]) -> float:
+def confirm(classifier: _Scorer, images: NDArray[np.uint8], labels: NDArray[Any], task: Task | None = None) -> float:
     """Checks a classifier and what was stated about its input on a few hundred labelled images.
 
     Args:
         classifier: an opened file.
         images: uint8 (n, H, W, C), n >= 64 to say anything.
-        labels: integers (n,).
+        labels: of the task.
+        task: what the file is asked; None: a classification.
 
     Returns:
         The accuracy on them.
 
     Raises:
-        RefusedError: probabilities taken for logits or the reverse; scores that are neither; or an accuracy that
-            guessing the most frequent label would reach (within 3 standard errors), which a wrong layout,
-            normalisation or label order gives.
+        RefusedError: probabilities taken for logits or the reverse; scores that are neither; or no better than chance
+            (within 3 standard errors), which a wrong layout, normalisation or label order gives.
     """
-    scores = classifier.scores(images)
+    scores, rules = classifier.scores(images), rules_of(task or Task())
     stated = classifier.input_spec.outputs
-    if stated == "logits" and output_kind(scores) == "probabilities":
+    if stated == "logits" and rules.kind_of(scores, "model output") == "probabilities":
         raise RefusedError(
             "the output was stated to be logits, but every row lies in [0, 1] and sums to 1",
             where="model output",
             fix="state that the output is probabilities: a second softmax would hide all over-confidence",
         )
     logits = to_logits(scores, classifier.input_spec)
-    if logits.shape[1] <= int(labels.max()):
+    if not rules.fits(logits, labels):
         raise DataError(
-            f"label {int(labels.max())}, but the network has {logits.shape[1]} classes",
+            f"{logits.shape[1]} outputs do not fit the {rules.task.noun} of the data",
             where="labels",
             fix="use its data set",
         )
-    n = len(labels)
-    accuracy = float((logits.argmax(axis=1) == labels).mean())
-    chance = float(np.bincount(labels).max()) / n
-    limit = chance + 3.0 * math.sqrt(chance * (1.0 - chance) / n)
-    if accuracy <= limit:
-        raise RefusedError(
-            f"accuracy {100 * accuracy:.1f} % on {n} images is no better than guessing (limit {100 * limit:.1f} %)",
-            where="model input",
-            fix="state layout, scale, mean, std and channels, and check the order of the labels",
-        )
-    return accuracy
+    return rules.better_than_chance(logits, labels)
 
 
 def detect(
@@ -167,6 +157,7 @@ def detect(
     statement: Statement | None = None,
     normalisations: Sequence[Normalisation] = (),
     provider: str = "CPUExecutionProvider",
+    task: Task | None = None,
 ) -> Detection:
     """What an ONNX classifier expects: what is stated, and the likeliest guess for the rest.
 
@@ -177,6 +168,7 @@ def detect(
         statement: what is known; None: nothing.
         normalisations: (mean, std) pairs to try first, for example the data set's own.
         provider: execution provider.
+        task: what the file is asked; None: a classification.
 
     Raises:
         UsageError: the graph has no image input of a known type, or the statement does not fit it.
@@ -187,9 +179,9 @@ def detect(
     base = _base(content, images.shape[3], statement, provider)
     guesses = list(dict.fromkeys(_guesses(base, images.shape[3], statement, normalisations)))
     x, y = images[:_PROBE_IMAGES], labels[:_PROBE_IMAGES]
-    ranking = _ranked(content, guesses, x, y, statement, provider)
+    ranking = _ranked(content, guesses, (x, y), statement, provider, rules_of(task or Task()))
     best = ranking[0]
-    accuracy = confirm(OnnxClassifier(content, provider=provider, input_spec=best.spec), x, y)
+    accuracy = confirm(OnnxClassifier(content, provider=provider, input_spec=best.spec), x, y, task)
     text, z = _runner_up(ranking)
     if z is not None and (z < _TOLD_APART or len(y) < _LEAST_IMAGES):
         raise RefusedError(
@@ -247,49 +239,50 @@ def _guesses(
 @dataclass(frozen=True)
 class _Guess:
     spec: InputSpec
-    nll: NDArray[np.float64]  #: of each image
+    loss: NDArray[np.float64]  #: of each image, see `Rules.losses`
     accuracy: float
 
 
 def _ranked(
     content: bytes,
     guesses: Sequence[InputSpec],
-    x: NDArray[np.uint8],
-    y: NDArray[Any],
+    labelled: tuple[NDArray[np.uint8], NDArray[Any]],
     statement: Statement,
     provider: str,
+    rules: Rules,
 ) -> list[_Guess]:
-    """Lowest NLL first: it tells apart normalisations that give the same arg max."""
+    """Lowest loss first, by images and their labels."""
+    x, y = labelled
     ranking: list[_Guess] = []
     refusal: RefusedError | None = None
     for guess in guesses:
         try:
             scores = OnnxClassifier(content, provider=provider, input_spec=guess).scores(x)
-            spec = replace(guess, outputs=statement.outputs or output_kind(scores))
+            spec = replace(guess, outputs=statement.outputs or rules.kind_of(scores, "model output"))
             logits = to_logits(scores, spec)
         except NonFiniteError:  # pixels on a scale that overflows this network: not this guess
             continue
         except RefusedError as error:  # scores that are neither logits nor probabilities
             refusal = error
             continue
-        if int(y.max()) < logits.shape[1]:
-            cell = cell_from_logits(logits, y, np.arange(len(y)))
-            ranking.append(_Guess(spec, cell.nll, float((cell.prediction == y).mean())))
+        if rules.fits(logits, y):
+            cell = rules.cell(logits, y, np.arange(len(y)))
+            ranking.append(_Guess(spec, rules.losses(cell), float((cell.prediction == cell.label).mean())))
     if not ranking and refusal is not None:
         raise refusal
     if not ranking:
         raise RefusedError(
-            "under every guess the output is not finite or has too few classes",
+            "under every guess the output is not finite or does not fit the data",
             where="model",
             fix="check the data set, or state layout, scale, mean and std",
         )
-    best = min(ranking, key=lambda guess: float(guess.nll.mean()))
+    best = min(ranking, key=lambda guess: float(guess.loss.mean()))
     # Of guesses that give the same numbers (grey images in RGB and BGR) the plainest comes first.
-    return sorted(ranking, key=lambda guess: (not _same(guess, best), 0.0 if _same(guess, best) else guess.nll.mean()))
+    return sorted(ranking, key=lambda guess: (not _same(guess, best), 0.0 if _same(guess, best) else guess.loss.mean()))
 
 
 def _same(a: _Guess, b: _Guess) -> bool:
-    return float(np.abs(a.nll - b.nll).max()) < _SAME
+    return float(np.abs(a.loss - b.loss).max()) < _SAME
 
 
 def _runner_up(ranking: Sequence[_Guess]) -> tuple[str, float | None]:
@@ -298,7 +291,7 @@ def _runner_up(ranking: Sequence[_Guess]) -> tuple[str, float | None]:
     for guess in ranking[1:]:
         if _same(guess, best):
             continue
-        more = guess.nll - best.nll
+        more = guess.loss - best.loss
         error = float(more.std(ddof=1)) / math.sqrt(len(more)) if len(more) > 1 else math.inf
         return str(guess.spec), min(float(more.mean()) / error if error > 0 else _FAR, _FAR)
     return "", None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, RefusedError
 from edgesafe.measure.cells import rightness, rows_of
 from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.intervals.bounds import paired_difference, wilson
@@ -48,6 +49,7 @@ class ClassificationRules(Rules):
     }  # fmt: skip
     pooled: ClassVar[Pooled] = Pooled(frozenset({"severity", "corruption"}), {"severity": ("nll",)})
     calibrated: ClassVar[bool] = True
+    ranked: ClassVar[bool] = True
     every_answer: ClassVar[bool] = False
     moving: ClassVar[frozenset[str]] = frozenset()
     of_calibrated: ClassVar[tuple[str, ...]] = ("ece_em10_top1", "nll", "brier", "high_conf_error@0.9")
@@ -91,6 +93,32 @@ class ClassificationRules(Rules):
     def values(self, cell: Cell, quantity: str) -> NDArray[np.float64]:
         """The NLL, the only quantity that is averaged over corrupted cells."""
         return {"nll": cell.nll}[quantity]
+
+    def fits(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> bool:
+        """Whether every label has an output."""
+        return bool(int(labels.max()) < outputs.shape[1])
+
+    def losses(self, cell: Cell) -> NDArray[np.float64]:
+        """The NLL: it tells apart normalisations that give the same arg max."""
+        return cell.nll
+
+    def better_than_chance(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> float:
+        """The accuracy; refused if naming the most frequent label reaches it within 3 standard errors."""
+        n = len(labels)
+        accuracy = float((outputs.argmax(axis=1) == labels).mean())
+        chance = float(np.bincount(labels).max()) / n
+        limit = chance + 3.0 * math.sqrt(chance * (1.0 - chance) / n)
+        if accuracy <= limit:
+            raise RefusedError(
+                f"accuracy {100 * accuracy:.1f} % on {n} images is no better than guessing (limit {100 * limit:.1f} %)",
+                where="model input",
+                fix="state layout, scale, mean, std and channels, and check the order of the labels",
+            )
+        return accuracy
+
+    def told(self, label: int, prediction: int) -> tuple[str, str]:
+        """The two classes, by number."""
+        return f"of class {label}", f"taken for class {prediction}"
 
     def check(self, evidence: Evidence) -> None:
         """Labels and predictions are classes, and the clean columns follow from the logits."""

@@ -45,10 +45,11 @@ class KeypointRules(Rules):
     }  # fmt: skip
     pooled: ClassVar[Pooled] = Pooled(frozenset(), dict.fromkeys(("all", "severity", "corruption"), _MEANS))
     calibrated: ClassVar[bool] = False
+    ranked: ClassVar[bool] = False
     every_answer: ClassVar[bool] = True
     #: They shift what is shown by up to several px, each image otherwise (elastic, glass), or smear it along rays from
     #: the centre (zoom), so that the labels of the untouched image are not those of the corrupted one.
-    moving: ClassVar[frozenset[str]] = frozenset({"elastic_transform", "glass_blur", "zoom_blur"})
+    moving: ClassVar[frozenset[str]] = frozenset({"elastic_transform", "glass_blur", "zoom_blur", "shift"})
     of_calibrated: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -149,6 +150,35 @@ class KeypointRules(Rules):
             return mean
         near: NDArray[np.float64] = (cell.errors < float(quantity.removeprefix("pck@"))).mean(axis=1)
         return near
+
+    def fits(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> bool:
+        """Whether there are two outputs for each keypoint."""
+        return bool(outputs.shape[1] == 2 * labels.shape[1])
+
+    def losses(self, cell: Cell) -> NDArray[np.float64]:
+        """The mean error, px."""
+        return self.values(cell, "error.mean_px")
+
+    def better_than_chance(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> float:
+        """The accuracy; refused if the mean label of all images is as near, within 3 standard errors."""
+        height, width = self.task.shape or (0, 0)
+        middle = np.broadcast_to(labels.mean(axis=0), labels.shape) / np.array([width, height], np.float64)
+        guessed = self.errors(middle.reshape(len(labels), -1), labels).mean(axis=1)
+        errors = self.errors(outputs, labels)
+        gain = guessed - errors.mean(axis=1)
+        if gain.mean() <= 3.0 * gain.std(ddof=1) / np.sqrt(len(gain)):
+            raise RefusedError(
+                f"a mean error of {errors.mean():.1f} px on {len(labels)} images is no better than the mean keypoints' "
+                f"({guessed.mean():.1f} px)",
+                where="model input",
+                fix="state layout, scale, mean, std and channels; outputs are x1, y1, … as fractions of the image",
+            )
+        return float((self._tolerance - errors.max(axis=1) > 0.0).mean())
+
+    def told(self, label: int, prediction: int) -> tuple[str, str]:
+        """Nothing, and the keypoints that are off."""
+        missed = [name for k, name in enumerate(self.task.names) if (label & ~prediction) >> k & 1]
+        return "", f"{', '.join(missed)} off by {self._tolerance:g} px or more"
 
     def check(self, evidence: Evidence) -> None:
         """Label, prediction and margin follow from the errors of the keypoints."""

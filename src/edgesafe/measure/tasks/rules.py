@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -50,14 +50,17 @@ class Rules(ABC):
         columns: the columns of a cell that are stored as evidence: type and number of dimensions by name.
         pooled: what is stated of corrupted cells besides accuracy.
         calibrated: whether a temperature can be fitted.
+        ranked: whether the largest output is the answer.
         every_answer: certificates need the answer to every image of a set, also after a violation.
-        moving: the corruptions under which a label is no longer true, since they move what is in the image.
+        moving: corruptions, and kinds of perturbation sets, under which a label is no longer true, since they move what
+            is in the image.
         of_calibrated: metrics of the file with the temperature folded in: those that it changes.
     """
 
     columns: ClassVar[Mapping[str, tuple[DTypeLike, int]]]
     pooled: ClassVar[Pooled]
     calibrated: ClassVar[bool]
+    ranked: ClassVar[bool]
     every_answer: ClassVar[bool]
     moving: ClassVar[frozenset[str]]
     of_calibrated: ClassVar[tuple[str, ...]]
@@ -67,7 +70,7 @@ class Rules(ABC):
         self.task = task
 
     @abstractmethod
-    def kind_of(self, outputs: NDArray[np.float32], where: str) -> str:
+    def kind_of(self, outputs: NDArray[np.float32], where: str) -> Literal["logits", "probabilities"]:
         """What outputs (n, K) are, as `InputSpec.outputs` names it.
 
         Raises:
@@ -124,6 +127,26 @@ class Rules(ABC):
     @abstractmethod
     def values(self, cell: Cell, quantity: str) -> NDArray[np.float64]:
         """A quantity of each row, float64 (n,), such as "nll" or "pck@2"."""
+
+    @abstractmethod
+    def fits(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> bool:
+        """Whether a network of so many outputs can be judged by these labels."""
+
+    @abstractmethod
+    def losses(self, cell: Cell) -> NDArray[np.float64]:
+        """How wrong each answer is, float64 (n,), lower is better: what tells one guess at an input from another."""
+
+    @abstractmethod
+    def better_than_chance(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> float:
+        """The accuracy on labelled images.
+
+        Raises:
+            RefusedError: an answer that does not look at the image would do as well.
+        """
+
+    @abstractmethod
+    def told(self, label: int, prediction: int) -> tuple[str, str]:
+        """In words, what was right and what was answered, for a picture of the report; the first may be empty."""
 
     @abstractmethod
     def check(self, evidence: Evidence) -> None:

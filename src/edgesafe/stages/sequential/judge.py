@@ -10,6 +10,7 @@ from pathlib import Path
 from edgesafe.errors import NothingEvaluated
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
+from edgesafe.policy import subjects
 from edgesafe.policy.decision import Options, decide, gates_that_compare
 from edgesafe.policy.lock import Lock
 from edgesafe.policy.policy import Policy
@@ -18,11 +19,12 @@ from edgesafe.records import (
     GateStatus,
     Measurements,
     StudyRecord,
+    TaskKind,
     VariantRecord,
     Verdict,
 )
 
-__all__ = ["Judge", "check", "load", "undecided"]
+__all__ = ["Judge", "check", "load", "require_task", "undecided"]
 
 
 def load(path: Path) -> tuple[Policy, Lock | None]:
@@ -55,6 +57,16 @@ def check(policy: Path | None, *, compared: bool = True) -> None:
             where=str(policy),
             fix="give --baseline BASE, or leave these gates out on purpose with --no-baseline",
         )
+
+
+def require_task(policy: Path | None, kind: TaskKind) -> None:
+    """Refuses a policy with gates on metrics that data of this kind do not have.
+
+    Raises:
+        PolicyError: it has some; or it cannot be read.
+    """
+    if policy is not None:
+        subjects.require_task(load(policy)[0], kind)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,200 @@
+"""Keypoints from a recipe to a verdict: trained, pruned, exported, measured, certified, reported, gated, audited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import edgesafe
+from edgesafe import data
+from edgesafe.certificates import archive
+from edgesafe.commands import bundle as bundles
+from edgesafe.commands import compress, evaluate
+from edgesafe.commands import policy as policies
+from edgesafe.commands.bundle import BundleRequest
+from edgesafe.errors import PolicyError, RecipeError, UsageError
+from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.recipe import parsing, recipe
+from edgesafe.recipe.sections import DataSection
+from edgesafe.study.study import read
+
+SIDE = 16
+TOLERANCE = 2.0
+
+
+def spots(n: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """A red and a blue spot of 3x3 px on noise, and the places of their middles, px."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(60, 120, (n, SIDE, SIDE, 3)).astype(np.uint8)
+    corners = rng.integers(0, SIDE - 3, (n, 2, 2))
+    for image, places in zip(images, corners, strict=True):
+        for channel, (x, y) in zip((0, 2), places, strict=True):
+            image[y : y + 3, x : x + 3] = 20
+            image[y : y + 3, x : x + 3, channel] = 250
+    return images, (corners + 1.5).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("spots") / "spots.npz"
+    x_train, y_train = spots(600, 0)
+    x_test, y_test = spots(60, 1)
+    np.savez(path, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test, names=np.array(["red", "blue"]))
+    return path
+
+
+def asked(path: Path, **more: object) -> recipe.Recipe:
+    return parsing.from_values(
+        {
+            "name": "spots",
+            "model": {"arch": "cnn7", "args": {"width": 8, "size": SIDE}},
+            "data": {"name": "npz", "root": str(path), "validation": 80},
+            "train": {"epochs": 7, "optimiser": "adamw", "lr": 0.01, "milestones": [5], "batch_size": 32},
+            "recover": {"epochs": 1, "optimiser": "adamw", "lr": 0.002, "bn_images": 200},
+            "compress": [{"method": "filter", "ratios": [0.5]}],
+            "evaluate": {"corruptions": ["fog", "gaussian_noise"], "severities": [1, 5], "latency": False},
+            "certify": {"sets": ["brightness=1"]},
+            **more,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def study(archived: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("keypoints") / "spots"
+    compress.compress(asked(archived), root)
+    return root
+
+
+def errors_by_hand(file: bytes, images: NDArray[np.uint8], labels: NDArray[np.float32]) -> NDArray[np.float64]:
+    points = OnnxClassifier(file).logits(images).reshape(len(images), -1, 2).astype(np.float64) * SIDE
+    distances: NDArray[np.float64] = np.linalg.norm(points - labels, axis=2)
+    return distances
+
+
+def test_its_numbers_are_those_of_the_shipped_file(study: Path, archived: Path) -> None:
+    found, test = read(study), data.load(DataSection(name="npz", root=str(archived))).test
+    for variant in found.finished():
+        errors = errors_by_hand(variant.file_bytes("model.onnx"), test.images, test.labels)
+        metrics = variant.metrics
+        assert metrics["accuracy"].estimate == pytest.approx((errors.max(1) < TOLERANCE).mean())
+        for px in (1, 2, 3):
+            assert metrics[f"pck@{px}"].estimate == pytest.approx((errors < px).mean())
+        assert metrics["error.mean_px"].estimate == pytest.approx(errors.mean())
+        per_image = (errors < 2).mean(1)  # keypoints of one image are not independent: images are what is drawn
+        assert metrics["pck@2"].se == pytest.approx(per_image.std(ddof=1) / np.sqrt(len(per_image)))
+        cell = evidence_files.from_bytes(variant.evidence_bytes()).clean
+        assert ((cell.margin > 0) == (errors.max(1) < TOLERANCE)).all()
+        assert ((cell.prediction == cell.label) == (cell.margin > 0)).all()
+        cells = [f"accuracy.{name}.{s}" for name in ("fog", "gaussian_noise") for s in (1, 5)]
+        assert metrics["mpc"].estimate == pytest.approx(np.mean([metrics[name].estimate for name in cells]))
+        assert not {"ece_em10_top1", "nll", "brier", "aurc"} & set(metrics)
+        assert variant.record.temperature is None
+    baseline, pruned = found["baseline-s0"], found["filter-r0.50-s0"]
+    assert baseline.metrics["pck@2"].estimate > 0.5  # it has learnt: chance is below 0.1
+    drop = pruned.differences["error.mean_px"]
+    assert drop.estimate == pytest.approx(drop.candidate - drop.baseline)
+    assert "pck@2.corruption.fog" in pruned.differences
+
+
+def test_certified_keypoints_are_those_of_running_every_image_by_hand(study: Path, archived: Path) -> None:
+    found, test = read(study), data.load(DataSection(name="npz", root=str(archived))).test
+    for variant in found.finished():
+        file = variant.file_bytes("model.onnx")
+        worst = np.max(
+            [
+                errors_by_hand(file, np.clip(test.images.astype(int) + d, 0, 255).astype(np.uint8), test.labels)
+                for d in (-1, 0, 1)
+            ],
+            axis=0,
+        )
+        metrics = variant.metrics
+        assert metrics["certified_points.brightness=1"].estimate == pytest.approx((worst < TOLERANCE).mean())
+        assert metrics["certified_accuracy.brightness=1"].estimate == pytest.approx((worst.max(1) < TOLERANCE).mean())
+        content = variant.certificates_bytes()
+        assert content is not None
+        least = archive.from_bytes(content).sets[0].margin
+        assert least == pytest.approx(TOLERANCE - worst.max(1))
+
+
+def test_a_proposed_policy_judges_it_and_one_with_calibration_is_refused(study: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "own.toml"
+    text = policies.propose(read(study))
+    assert 'metric = "pck@2"' in text
+    assert "ece" not in text
+    policy.write_text(text)
+    verdict = edgesafe.gate(edgesafe.Study(study), policy)
+    assert {result.status.value for result in verdict.gates} <= {"pass", "fail", "inconclusive"}
+    policy.write_text('schema = "edgesafe.policy/1"\n[[gate]]\nid = "ece"\nmetric = "ece_em10_top1"\nmax = "5%"\n')
+    with pytest.raises(PolicyError, match=r"'ece_em10_top1' is no metric of keypoints.*pck@1"):
+        edgesafe.gate(edgesafe.Study(study), policy)
+
+
+def test_a_policy_on_keypoints_does_not_fit_classes(study: Path, tmp_path: Path, archived: Path) -> None:
+    policy = tmp_path / "own.toml"
+    policy.write_text('schema = "edgesafe.policy/1"\n[[gate]]\nid = "nll"\nmetric = "nll"\nmax = "1"\n')
+    asking = asked(archived, evaluate={"mode": "quick", "policy": str(policy), "corruptions": "none"})
+    with pytest.raises(PolicyError, match="no metric of keypoints"):
+        compress.compress(asking, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+
+
+def test_its_report_shows_places_and_no_calibration(study: Path, tmp_path: Path) -> None:
+    edgesafe.Study(study).report(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "2 keypoints" in page
+    assert "Keypoints within 2 px" in page
+    assert "Certified keypoints" in page
+    assert "states no confidence, so there is nothing to calibrate" in page
+    assert "of class" not in page
+
+
+def test_an_audit_finds_out_how_the_file_takes_its_pixels(study: Path, archived: Path, tmp_path: Path) -> None:
+    file = tmp_path / "some.onnx"
+    file.write_bytes(read(study)["baseline-s0"].file_bytes("model.onnx"))
+    options = (
+        "data.validation=80",
+        "evaluate.corruptions=none",
+        "evaluate.latency=false",
+        "certify.sets=['brightness=1']",
+    )
+    request = evaluate.AuditRequest(file, None, "npz", str(archived), overrides=options)
+    audited = evaluate.evaluate(request, tmp_path / "audit")["candidate-s0"]
+    known = read(study)["baseline-s0"]
+    for metric in ("accuracy", "pck@2", "error.mean_px", "certified_points.brightness=1"):
+        assert audited.metrics[metric].estimate == known.metrics[metric].estimate
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"certify": {"sets": ["shift=1"]}}, "shift=1: moves what is in the image"),
+        ({"evaluate": {"corruptions": ["elastic_transform"]}}, "elastic_transform moves what is in the image"),
+        ({"evaluate": {"corruptions": "dir:somewhere"}}, "have classes, no keypoints"),
+    ],
+)
+def test_what_moves_the_keypoints_is_refused(
+    archived: Path, tmp_path: Path, more: dict[str, object], told: str
+) -> None:
+    with pytest.raises((UsageError, RecipeError), match=told):
+        compress.compress(asked(archived, **more), tmp_path / "never")
+
+
+def test_a_bundle_of_keypoints_is_refused_in_a_line(study: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cyclonedx", reason="the extra bundle is not installed")
+    with pytest.raises(UsageError, match="a study of keypoints"):
+        bundles.bundle(read(study), BundleRequest("baseline-s0", "host-1t", out=tmp_path / "b"))
+
+
+def test_a_network_of_another_number_of_outputs_is_one_line(archived: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def make(num_classes):\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 4), torch.nn.Flatten(), torch.nn.Linear(64, 3))\n"
+    )
+    with pytest.raises(UsageError, match=r"gives torch\.float32 \(4, 3\), for 4 images and 4"):
+        compress.compress(asked(archived, model={"arch": f"{tmp_path / 'net.py'}:make"}), tmp_path / "never")
