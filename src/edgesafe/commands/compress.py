@@ -21,6 +21,7 @@ from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.records import DataBundle, Host, StudyRecord, VariantEntry, VariantStatus
 from edgesafe.stages import certify, lighting, observe
 from edgesafe.stages.sequential import judge
+from edgesafe.stages.steps import steps_of
 from edgesafe.study.host import host, version
 from edgesafe.study.inputs import input_hashes
 from edgesafe.study.study import Study, read
@@ -59,6 +60,8 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
         for note in study.record.data.notes:
             progress.note(f"data: {note}")
         study.put_samples(observe.samples(bench))
+        if (steps := study.record.steps) is not None and steps.host:
+            progress.note(f"channels in steps of {steps.round_to}, int8 in {steps.int8_step}: timed on {steps.host}")
         left = [plan for plan in plans if not study.is_done(plan.id)]
         if left:
             estimate.announce(recipe, bundle, bench, left, progress)
@@ -85,6 +88,7 @@ def begun(recipe: Recipe, bundle: DataBundle, here: Host, policy: Path | None = 
         inputs=input_hashes(weights=_weights(recipe), arch=recipe.model.arch, policy=policy),
         data=observe.identity(bundle, recipe.evaluate),
         host=here,
+        steps=steps_of(recipe.target, here),
         variants=tuple(entry_of(plan) for plan in recipes.variants(recipe)),
     )
 

@@ -25,6 +25,7 @@ from edgesafe.recipe.sections import Method
 from edgesafe.records import DataBundle, InitResult, TaskKind
 from edgesafe.stages import observe
 from edgesafe.stages.lighting import lighting_of
+from edgesafe.stages.steps import steps_of
 from edgesafe.study.host import host
 
 __all__ = ["init", "text"]
@@ -98,7 +99,7 @@ def _narrowed(recipe: Recipe, model: nn.Module, bundle: DataBundle) -> int:
     height, width, channels = bundle.test.images.shape[1:]
     context = PruneContext(
         input_shape=(height, width, channels),
-        round_to=block.round_to or recipe.target.round_to,
+        round_to=block.round_to or steps_of(recipe.target, host()).round_to,
         lighting=lighting_of(bundle, block, recipe.seeds[0]),
         paper_layers=models.paper_layers(recipe.model.arch, model) or (),
     )

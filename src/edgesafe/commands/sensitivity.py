@@ -6,6 +6,7 @@ from torch import nn
 
 from edgesafe import data, models
 from edgesafe.deploy import export
+from edgesafe.deploy.template import Templates
 from edgesafe.errors import UsageError
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.progress import Progress
@@ -14,7 +15,8 @@ from edgesafe.prune.schedule import Sensitivity, sensitivity
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import Method
 from edgesafe.stages.lighting import lighting_of
-from edgesafe.study.host import cores
+from edgesafe.stages.steps import steps_of
+from edgesafe.study.host import cores, host
 
 __all__ = ["sense"]
 
@@ -47,16 +49,16 @@ def sense(recipe: Recipe, progress: Progress) -> tuple[Sensitivity, ...]:
     models.load_weights(model, models.find_weights(weights, recipe.model.arch))
     height, width, channels = bundle.validation.images.shape[1:]
     shape = (height, width, channels)
-    threads = cores()
+    threads, templates = cores(), Templates()
 
     def score(net: nn.Module) -> float:
-        onnx = export.export_onnx(net.eval(), input_shape=shape, mean=bundle.mean, std=bundle.std)
+        onnx = export.export_onnx(net.eval(), input_shape=shape, mean=bundle.mean, std=bundle.std, templates=templates)
         logits = OnnxClassifier(onnx, threads=threads, provider=recipe.target.provider).logits(bundle.validation.images)
         return float((logits.argmax(1) == bundle.validation.labels).mean())
 
     context = PruneContext(
         input_shape=shape,
-        round_to=block.round_to or recipe.target.round_to,
+        round_to=block.round_to or steps_of(recipe.target, host()).round_to,
         lighting=lighting_of(bundle, block, recipe.seeds[0]),
         paper_layers=models.paper_layers(recipe.model.arch, model) or (),
     )

@@ -27,6 +27,7 @@ from edgesafe.records import (
     DataBundle,
     Lineage,
     Recovery,
+    Steps,
     VariantEntry,
     VariantRecord,
     VariantStatus,
@@ -35,6 +36,7 @@ from edgesafe.stages import counts, export, lighting, measure, prune, timing
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.export import Exported, ExportOrder, Source
 from edgesafe.stages.observe import Bench
+from edgesafe.stages.steps import steps_of
 from edgesafe.stages.timing import Timed, Timing
 from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
 from edgesafe.study.study import MODEL
@@ -69,6 +71,7 @@ class Run:
     trainer: Trainer
     baselines: Baselines
     templates: Templates
+    steps: Steps
 
 
 def begin(
@@ -91,7 +94,8 @@ def begin(
     trainer = Trainer(bundle, study, progress, basis, familiar)
     model = recipe.model if weights is None else recipe.model.model_copy(update={"weights": weights})
     baselines = Baselines(model, recipe.train, recipe.export, trainer)
-    return Run(recipe, bundle, bench, study, progress, trainer, baselines, templates or Templates())
+    steps = study.record.steps or steps_of(recipe.target, bench.host)
+    return Run(recipe, bundle, bench, study, progress, trainer, baselines, templates or Templates(), steps)
 
 
 def make(run: Run, plan: VariantPlan) -> None:
@@ -199,7 +203,7 @@ def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
     return PruneContext(
         input_shape=run.study.record.data.shape,
         seed=seed,
-        round_to=section.round_to or recipe.target.round_to,
+        round_to=section.round_to or run.steps.round_to,
         mean=bundle.mean,
         std=bundle.std,
         paper_layers=models.paper_layers(recipe.model.arch, run.baselines.of(seed)) or (),
@@ -213,7 +217,7 @@ def _order(run: Run, plan: VariantPlan) -> ExportOrder:
     """The files that are to be exported of the variant, by recipe and method."""
     unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
     provider, cores = run.recipe.target.provider, run.bench.cores
-    return ExportOrder(run.recipe.export, run.bundle, unstructured, provider, cores, run.templates)
+    return ExportOrder(run.recipe.export, run.bundle, unstructured, provider, cores, run.steps.int8_step, run.templates)
 
 
 def _record(

@@ -64,6 +64,7 @@ from edgesafe.records.results import (
     StudyRow,
 )
 from edgesafe.records.search import ScreenRecord, SearchRecord, SeriesRecord, TrialRecord
+from edgesafe.records.steps import Steps
 from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
 from edgesafe.records.surgery import Calibration, Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
 from edgesafe.records.task import MOST_KEYPOINTS, Task, TaskKind
@@ -154,6 +155,7 @@ __all__ = [
     "SeriesRecord",
     "SetCertificates",
     "Standing",
+    "Steps",
     "StudyRecord",
     "StudyResult",
     "StudyRow",

@@ -11,6 +11,7 @@ from edgesafe.records.base import Record
 from edgesafe.records.data import DataIdentity
 from edgesafe.records.names import Name
 from edgesafe.records.precision import Precision
+from edgesafe.records.steps import Steps
 
 __all__ = ["Host", "Role", "StudyRecord", "VariantEntry", "VariantStatus"]
 
@@ -76,6 +77,7 @@ class StudyRecord(Record):
     inputs: dict[str, str] = Field(default_factory=dict)  #: hashes of the files it started from (weights, model file)
     data: DataIdentity
     host: Host
+    steps: Steps | None = None  #: of channels, as the target says or as timed; None: nothing is pruned or converted
     variants: tuple[VariantEntry, ...]
     samples_sha256: str = ""  #: of samples.png, if there is one
     search_sha256: str = ""  #: of search.json, if a search made this study

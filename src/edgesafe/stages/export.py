@@ -49,6 +49,7 @@ class ExportOrder:
         sparse: the variant is unstructured: store it sparse, too.
         provider: execution provider.
         threads: of onnxruntime, for the temperature's logits.
+        int8_step: output channels that the target's int8 kernels take at a time.
         templates: graphs of the study's networks that were exported before.
     """
 
@@ -57,6 +58,7 @@ class ExportOrder:
     sparse: bool
     provider: str
     threads: int
+    int8_step: int = 16
     templates: Templates = field(default_factory=Templates)
 
 
@@ -130,7 +132,7 @@ def convert(source: Source, order: ExportOrder, write: Files) -> Exported:
     bundle, told = order.bundle, {}
     if source.precision is Precision.INT8:
         ranged = data.first(bundle.train, order.section.calibration_images)
-        made = int8.quantise(source.onnx, ranged.images[:])
+        made = int8.quantise(source.onnx, ranged.images[:], step=order.int8_step)
         onnx = made.onnx
         told = {
             "images": len(ranged), "images_sha256": ranged.sha256, "ranges": RangeMethod.MIN_MAX,

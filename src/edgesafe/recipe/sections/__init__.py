@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from edgesafe.recipe.sections.base import NonNegative, Positive, Ratio, Section, Severity
+from edgesafe.recipe.sections.base import Count, NonNegative, Positive, Ratio, Section, Severity
 from edgesafe.recipe.sections.data import DataSection
 from edgesafe.records import DeviceAddress, Precision
 
@@ -346,7 +346,14 @@ class TargetSection(Section):
 
     name: str = "host-1t"
     threads: int = Field(default=1, ge=1, le=1024)
-    round_to: int = Field(default=8, ge=1)
+    round_to: Count | Literal["measure"] = 8  #: kept channels: a multiple of; "measure": timed on this host
+    int8_step: Count | Literal["measure"] = 16  #: channels that int8 kernels take at a time; 1: any
     provider: str = "CPUExecutionProvider"
     memory_mb: int | None = Field(default=None, ge=16)  #: what it gives one process; a file that needs more is refused
     ssh: DeviceAddress | None = Field(default=None, exclude=True)  #: None: this host; never stored with a study
+
+    @model_validator(mode="after")
+    def _timed_here_for_here(self) -> Self:
+        if self.ssh is not None and "measure" in (self.round_to, self.int8_step):
+            raise ValueError('"measure" times this host, not the device: give round_to and int8_step as numbers')
+        return self
