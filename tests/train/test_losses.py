@@ -1,5 +1,7 @@
 """The loss of a batch: what it adds up, what it costs, and the distances in it against scipy."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,11 +30,13 @@ LIGHT = "contrast=20%,brightness=25"
 SAMPLES = hnp.arrays(np.float64, st.integers(1, 70), elements=st.floats(-1e3, 1e3))
 
 
-def net() -> nn.Sequential:
+def net(*, inplace: bool = False) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 9, 3), nn.BatchNorm2d(9), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(9, 3),
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(inplace),
+        nn.Conv2d(6, 9, 3), nn.BatchNorm2d(9), nn.ReLU(inplace),
+        nn.Conv2d(9, 5, 3), nn.BatchNorm2d(5), nn.ReLU(inplace),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
     )  # fmt: skip
 
 
@@ -149,7 +153,8 @@ def test_the_loss_is_the_weighted_sum_of_its_named_terms() -> None:
     layers = []
     for pixels in (data.images, lit):
         z1 = model[:2](NORMAL(torch.from_numpy(pixels)))
-        layers.append((z1, model[2:5](z1)))
+        z2 = model[2:5](z1)
+        layers.append((z1, z2, model[5:8](z2)))
     deviations = [
         [float(np.mean((b[:, k] - a[:, k]) ** 2) / np.var(a[:, k])) for k in range(a.shape[1])]
         for a, b in ((p.detach().double().numpy(), q.detach().double().numpy()) for p, q in zip(*layers, strict=True))
@@ -157,11 +162,21 @@ def test_the_loss_is_the_weighted_sum_of_its_named_terms() -> None:
     wanted = [
         F.cross_entropy(model(NORMAL(torch.from_numpy(lit))), labels).item(),
         float(np.mean([np.mean(d) for d in deviations])),
-        wasserstein_distance(*deviations),
+        sum(wasserstein_distance(a, b) for a, b in pairwise(deviations)),
     ]
     assert terms.tolist() == pytest.approx(wanted, rel=1e-4)
     whole = F.cross_entropy(clean, labels).item() + float(np.dot([0.5, 0.25, 3.0], wanted))
     assert total.item() == pytest.approx(whole, rel=1e-5)
+
+
+def test_activations_that_work_in_place_change_nothing() -> None:
+    asked = robust(lit=1.0, deviation=1.0, wasserstein=1.0)
+    found = []
+    for model in (net(), net(inplace=True)):
+        loss, terms = value(asked, model)
+        loss.backward()
+        found.append((loss.detach(), terms, model[0].weight.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_without_terms_it_is_the_base_to_the_bit() -> None:
@@ -235,7 +250,7 @@ def test_layers_are_batchnorms_or_else_what_produces_channels() -> None:
     with watched(net()) as none:
         pass
     assert none == []
-    for model, channels in ((net(), [6, 9]), (plain, [4, 3])):
+    for model, channels in ((net(), [6, 9, 5]), (plain, [4, 3])):
         with watched(model) as seen:
             model(x)
         assert [z.shape[1] for z in seen] == channels
