@@ -16,14 +16,19 @@ from edgesafe.study.study import read
 
 
 @pytest.fixture(scope="session")
-def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return linear(folder / "small.onnx", ridge=50.0), linear(folder / "base.onnx", ridge=1.0)
+
+
+@pytest.fixture(scope="session")
+def audited(models: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study of two linear classifiers; do not change it."""
-    folder = tmp_path_factory.mktemp("audited")
     request = evaluate.AuditRequest(
-        linear(folder / "small.onnx", ridge=50.0), linear(folder / "base.onnx", ridge=1.0), "digits",
+        *models, "digits",
         overrides=("data.test_images=200", "evaluate.corruptions=none", "evaluate.latency=false"),
     )  # fmt: skip
-    return evaluate.evaluate(request, folder / "study").root
+    return evaluate.evaluate(request, tmp_path_factory.mktemp("audited") / "study").root
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import yaml
-from bundle_fixtures import linear
+from bundle_fixtures import linear, rehashed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,16 @@ from edgesafe.commands.bundle import BundleRequest, bundle
 from edgesafe.data import sets
 from edgesafe.deploy.bundle import archive, clean, layout
 from edgesafe.deploy.bundle.examples import cpp_literal
-from edgesafe.errors import DataError, ExitCode, IntegrityError, ParityError, StoreError, UsageError
+from edgesafe.deploy.ort_format import Platform, to_ort
+from edgesafe.errors import (
+    DataError,
+    ExitCode,
+    IntegrityError,
+    ParityError,
+    RefusedError,
+    StoreError,
+    UsageError,
+)
 from edgesafe.recipe.sections import DataSection
 from edgesafe.records import BundleManifest
 from edgesafe.study.study import read
@@ -141,6 +151,48 @@ def test_any_name_is_one_cpp_literal(text: str) -> None:
     assert inner.isascii()
     assert inner.isprintable()
     assert inner.encode().decode("unicode_escape").encode("latin-1").decode() == text  # Python reads octal as C++ does
+
+
+# ------------------------------------------------------------------------------------------------- onnxruntime's format
+
+
+@pytest.fixture(scope="module")
+def in_ort_format(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that holds the model as .ort for ARM, which runs on every machine, too; do not change it."""
+    out = tmp_path_factory.mktemp("ort") / "bundle"
+    bundle(read(audited), BundleRequest("candidate-s0", "host-1t", out, samples=4, ort=("arm",)))
+    return out
+
+
+def test_a_file_in_onnxruntime_s_format_is_made_on_request_and_checked(in_ort_format: Path, made: Path) -> None:
+    assert not list(made.glob("*.ort"))  # never by default
+    images = np.fromfile(in_ort_format / layout.IMAGES, np.uint8).reshape(4, 32, 32, 3)
+    session = onnxruntime.InferenceSession((in_ort_format / "model.arm.ort").read_bytes())
+    wanted = np.fromfile(in_ort_format / layout.OUTPUTS, "<f4").reshape(4, 10)
+    assert np.abs(session.run(None, {"image": images})[0] - wanted).max() < 1e-4
+    operators = (in_ort_format / "model.arm.operators.config").read_text()
+    assert "Gemm" in operators
+    assert str(Path(tempfile.gettempdir())) not in operators
+    assert "model.arm.ort" in (in_ort_format / "README.md").read_text()
+    assert cli.run(["verify", str(in_ort_format)]) == 0
+
+
+def test_another_file_in_onnxruntime_s_format_is_noticed(
+    in_ort_format: Path, models: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Path(shutil.copytree(in_ort_format, tmp_path / "other"))
+    (other / "model.arm.ort").write_bytes(to_ort(models[1].read_bytes(), Platform.ARM).content)
+    rehashed(other)
+    assert cli.run(["verify", str(other)]) == ExitCode.REFUSED
+    assert "model.arm.ort: outputs differ from the model's" in capsys.readouterr().out
+
+
+def test_platforms_that_are_none(audited: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bundle", str(audited), "candidate-s0", "--out", str(tmp_path / "b"), "--ort", "riscv"]
+    assert cli.run(command) == ExitCode.USAGE
+    assert "unknown platform 'riscv'" in capsys.readouterr().err
+    with pytest.raises(RefusedError, match="cannot convert"):
+        to_ort(b"no model", Platform.ARM)
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused

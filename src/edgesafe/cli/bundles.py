@@ -35,6 +35,9 @@ def bundle(
     generated: Annotated[bool, typer.Option("--generated", help="Pack seeded noise, no test images.")] = False,
     root: Annotated[str | None, typer.Option(help="Where the data lies, if elsewhere than in the recipe.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the model, as its owner states it.")] = "",
+    ort: Annotated[
+        list[str] | None, typer.Option(metavar="amd64|arm", help="Also as .ort for this platform; may be repeated.")
+    ] = None,
     json: Json = None,
 ) -> int:
     """Write a variant as a bundle for the integrator: files, evidence, card, bill of materials, examples."""
@@ -43,7 +46,9 @@ def bundle(
     from edgesafe.records import BundleResult
 
     opened = read(study)
-    request = bundles.BundleRequest(variant, target, out, policy, sign, samples, generated, root, licence)
+    request = bundles.BundleRequest(
+        variant, target, out, policy, sign, samples, generated, root, licence, tuple(ort or ())
+    )
     made = bundles.bundle(opened, request)
     if made.place is None or made.manifest is None:
         assert made.verdict is not None  # noqa: S101 - the only reason for writing nothing

@@ -19,6 +19,7 @@ from edgesafe.deploy.bundle.archive import Found
 from edgesafe.deploy.bundle.examples import examples
 from edgesafe.deploy.bundle.layout import Contents
 from edgesafe.deploy.bundle.licence import apache
+from edgesafe.deploy.ort_format import Platform, to_ort
 from edgesafe.errors import DataError, IntegrityError, ParityError, RefusedError, UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare
@@ -33,6 +34,7 @@ from edgesafe.records import (
     BundleFacts,
     BundleFile,
     BundleManifest,
+    BundleOrt,
     BundleSamples,
     BundleTensors,
     Target,
@@ -66,6 +68,7 @@ class BundleRequest:
         samples: images to pack, >= 1.
         generated: pack seeded noise instead of test images, which then need not be there.
         root: where the data lies, if elsewhere than when the study was made.
+        ort: also the model in onnxruntime's own format, for each of these platforms: "amd64", "arm".
         licence: of the model, as its owner states it (an SPDX expression); empty: not stated.
     """
 
@@ -78,6 +81,7 @@ class BundleRequest:
     generated: bool = False
     root: str | None = None
     licence: str = ""
+    ort: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
         what = f"a study of {study.record.data.noun}: model card and examples of a bundle are those of a classifier"
         raise UsageError(what, where=study.name, fix="ship model.onnx with the study's report")
     section = parsing.target(request.target)
+    platforms = _platforms(request.ort)
     target = Target(name=section.name, threads=section.threads, provider=section.provider)
     key = signature.read_key(request.key) if request.key is not None else None
     variant = study[request.variant]
@@ -137,6 +142,8 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
     packed = _samples(study, variant, request)
     facts, packed_files = _with_outputs(facts, variant, packed, parts[MODEL])
     parts |= packed_files
+    facts, ort_files = _in_ort_format(facts, packed, parts, platforms)
+    parts |= ort_files
     parts |= _derived(study, variant, facts, verdict, parts)
     manifest = BundleManifest(
         facts=facts,
@@ -154,6 +161,13 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
         raise RefusedError(f"would not verify: {'; '.join(wrong)}", where=str(place), fix="report this as a bug")
     archive.write(place, whole)
     return Bundled(place, manifest, files.sha256_bytes(written), verdict)
+
+
+def _platforms(names: tuple[str, ...]) -> tuple[Platform, ...]:
+    unknown = [name for name in names if name not in set(Platform)]
+    if unknown:
+        raise UsageError(f"unknown platform '{unknown[0]}'", where="--ort", fix=f"one of {', '.join(Platform)}")
+    return tuple(Platform(name) for name in dict.fromkeys(names))
 
 
 def _gates(policy: Path, variant: str, today: datetime.date) -> GateRequest:
@@ -297,6 +311,28 @@ def _with_outputs(
     little = np.dtype(packed.images.dtype).newbyteorder("<")
     parts = {layout.IMAGES: packed.images.astype(little).tobytes(), layout.OUTPUTS: found.tobytes()}
     return facts.model_copy(update={"samples": samples}), parts
+
+
+def _in_ort_format(
+    facts: BundleFacts, packed: _Packed, parts: Mapping[str, bytes], platforms: tuple[Platform, ...]
+) -> tuple[BundleFacts, dict[str, bytes]]:
+    """The model in onnxruntime's format for each platform, its operators, and how far its outputs are from the model's.
+
+    Raises:
+        RefusedError: it cannot be made, or puts out something else.
+    """
+    wanted = np.frombuffer(parts[layout.OUTPUTS], "<f4").reshape(len(packed.index), -1)
+    made: dict[str, bytes] = {}
+    facts_of: list[BundleOrt] = []
+    for platform in platforms:
+        converted = to_ort(parts[MODEL], platform)
+        path, operators = layout.ort_paths(platform)
+        apart = float(np.abs(outputs.outputs_of(converted.content, packed.images, facts, path) - wanted).max())
+        if not apart <= facts.samples.tolerance:
+            raise ParityError(f"outputs differ by up to {apart:.2g}", where=path, fix="ship the ONNX file")
+        made |= {path: converted.content, operators: converted.operators}
+        facts_of.append(BundleOrt(platform=platform.value, file=path, operators=operators, max_abs=apart))
+    return facts.model_copy(update={"ort": tuple(facts_of)}), made
 
 
 def _require_same_answers(variant: Variant, index: tuple[int, ...], found: NDArray[np.float32]) -> None:

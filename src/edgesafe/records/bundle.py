@@ -18,6 +18,7 @@ __all__ = [
     "BundleFacts",
     "BundleFile",
     "BundleManifest",
+    "BundleOrt",
     "BundleResult",
     "BundleSamples",
     "BundleTensors",
@@ -64,6 +65,15 @@ class BundleSamples(Record):
     runtime: str  #: that made them: "onnxruntime 1.31.1, Linux x86_64"
 
 
+class BundleOrt(Record):
+    """The model in onnxruntime's format for one kind of processor, made on request."""
+
+    platform: Literal["amd64", "arm"]
+    file: FilePath
+    operators: FilePath  #: for a minimal build of onnxruntime: `--include_ops_by_config`
+    max_abs: float  #: largest difference of its outputs from the model's on the packed images, where it was made
+
+
 class BundleFacts(Record):
     """All that a bundle says beside its files; card, bill of materials and examples are functions of it."""
 
@@ -78,6 +88,7 @@ class BundleFacts(Record):
     target: Target
     tensors: BundleTensors
     samples: BundleSamples
+    ort: tuple[BundleOrt, ...] = ()
     licence: str = ""  #: of the model, as its owner states it; empty: not stated
     data_licence: str = ""  #: of the data set; empty: not known
     decided: datetime.date | None = None  #: the day of the verdict, if the policy has waivers

@@ -254,6 +254,11 @@ def _provenance(contents: Contents) -> list[str]:
     facts = contents.facts
     lines = ["## Files", "", "| file | bytes | SHA-256 |", "|---|---:|---|"]
     lines += [f"| {path} | {size:,} | `{sha256[7:]}` |" for path, (sha256, size) in sorted(contents.models.items())]
+    lines += [
+        f"\n`{one.file}` is the model for onnxruntime on {one.platform} alone, minimal builds included "
+        f"(`{one.operators}`); its outputs differ by at most {one.max_abs:.1e}."
+        for one in facts.ort
+    ]
     return [
         *lines,
         "",

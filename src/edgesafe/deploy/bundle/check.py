@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from pydantic import ValidationError
 
 from edgesafe.deploy.bundle import card, materials, outputs
@@ -302,4 +303,9 @@ def _examples(files: Mapping[str, bytes], contents: Contents) -> str:
 
 def _outputs(files: Mapping[str, bytes], contents: Contents) -> str:
     facts = contents.facts
-    return outputs.compare(_there(files, facts.model), _there(files, IMAGES), _there(files, OUTPUTS), facts)
+    images, wanted = _there(files, IMAGES), _there(files, OUTPUTS)
+    said = [outputs.compare(_there(files, facts.model), images, wanted, facts)]
+    packed, rows = outputs.unpacked(images, facts.tensors, len(facts.samples.index)), len(facts.samples.index)
+    expected = np.frombuffer(wanted, "<f4").reshape(rows, -1)
+    said += [outputs.compare_ort(_there(files, one.file), one, packed, expected, facts) for one in facts.ort]
+    return "; ".join(said)

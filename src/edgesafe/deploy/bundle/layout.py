@@ -33,6 +33,7 @@ __all__ = [
     "STUDY",
     "VERDICT",
     "Contents",
+    "ort_paths",
     "record_path",
 ]
 
@@ -44,6 +45,11 @@ VERDICT, POLICY, LOCK = "verdict.json", "policy.toml", "edgesafe.lock"
 IMAGES, OUTPUTS = "samples/images.bin", "samples/outputs.bin"
 PYTHON_EXAMPLE = "examples/run.py"
 EXAMPLES = (PYTHON_EXAMPLE, "examples/run.cpp", "examples/sha256.h", "examples/requirements.txt")
+
+
+def ort_paths(platform: str) -> tuple[str, str]:
+    """The file in onnxruntime's format for a platform, and the operators that it needs."""
+    return f"model.{platform}.ort", f"model.{platform}.operators.config"
 
 
 def record_path(variant: str, name: str) -> str:

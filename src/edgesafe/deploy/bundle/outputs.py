@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import platform
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from edgesafe.deploy.bundle.layout import IMAGES, OUTPUTS
+from edgesafe.deploy.ort_format import Platform, runs_here
 from edgesafe.errors import IntegrityError
 from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference.session import open_session
-from edgesafe.records import BundleFacts, BundleTensors
+from edgesafe.records import BundleFacts, BundleOrt, BundleTensors
 
-__all__ = ["answers_sha256", "compare", "outputs_of", "outputs_sha256", "runtime"]
+__all__ = ["answers_sha256", "compare", "compare_ort", "outputs_of", "outputs_sha256", "runtime"]
 
 
 def runtime() -> str:
@@ -23,15 +25,14 @@ def runtime() -> str:
     return f"onnxruntime {onnxruntime.__version__}, {platform.system()} {platform.machine()}"
 
 
-def outputs_of(
-    model: bytes, packed: NDArray[np.uint8] | NDArray[np.float32], facts: BundleFacts
-) -> NDArray[np.float32]:
+def outputs_of(model: bytes, packed: NDArray[Any], facts: BundleFacts, where: str = "") -> NDArray[np.float32]:
     """The outputs on packed images, run as the examples run them.
 
     Args:
         model: the file.
         packed: uint8 or float32 (n, …), as the model takes them; n is a multiple of the batch.
         facts: names of the tensors, images of a run, threads and provider.
+        where: the file, for messages; empty: the model.
 
     Returns:
         float32 (n, K), little-endian.
@@ -40,7 +41,9 @@ def outputs_of(
         UsageError, RefusedError: the model does not open.
     """
     batch, tensors = facts.samples.batch, facts.tensors
-    session = open_session(model, threads=facts.target.threads, provider=facts.target.provider, where=facts.model)
+    session = open_session(
+        model, threads=facts.target.threads, provider=facts.target.provider, where=where or facts.model
+    )
     runs = [
         session.run([tensors.output], {tensors.input: packed[start : start + batch]})[0]
         for start in range(0, len(packed), batch)
@@ -70,6 +73,23 @@ def unpacked(content: bytes, tensors: BundleTensors, count: int) -> NDArray[np.u
     if len(content) != math.prod(shape) * kind.itemsize:
         raise IntegrityError(f"{len(content):,} bytes are not {count} images of {shape[1:]}", where=IMAGES, fix=_FIX)
     return np.frombuffer(content, kind).reshape(shape)
+
+
+def compare_ort(
+    content: bytes, found: BundleOrt, packed: NDArray[Any], wanted: NDArray[np.float32], facts: BundleFacts
+) -> str:
+    """Run a file in onnxruntime's format on the packed images, if this is a machine of its kind.
+
+    Raises:
+        IntegrityError: it puts out something else than the model.
+        UsageError, RefusedError: it does not open.
+    """
+    if not runs_here(Platform(found.platform)):
+        return f"{found.file} is for {found.platform}: not run here"
+    apart = float(np.abs(outputs_of(content, packed, facts, found.file) - wanted).max())
+    if not apart <= facts.samples.tolerance:  # not: NaN is no agreement
+        raise IntegrityError(f"outputs differ from the model's by up to {apart:.2g}", where=found.file, fix=_FIX)
+    return f"{found.file}: to {apart:.1e}"
 
 
 def compare(model: bytes, images: bytes, packed_outputs: bytes, facts: BundleFacts) -> str:
