@@ -16,6 +16,8 @@ from edgesafe.errors import ExitCode, NothingEvaluated
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.recipe import parsing
 from edgesafe.records import GateStatus, Role, VariantStatus
+from edgesafe.report.searched import search_part
+from edgesafe.report.view import View
 from edgesafe.stages import measure
 from edgesafe.study.study import Study
 from edgesafe.study.study import read as open_study
@@ -185,10 +187,42 @@ def test_nothing_passes_an_impossible_policy(trained: Path, tmp_path: Path) -> N
         gate.judge(open_study(tmp_path / "s"), gate.GateRequest(rules))
 
 
+def test_the_report_has_a_section_of_it(found: Study, trained: Path) -> None:
+    part = search_part(View(found))
+    record = found.search()
+    assert part is not None
+    assert record is not None
+    assert [row[0].text for row in part.trials.rows] == [t.variant for t in (*record.trials, *record.finals)]
+    assert f"{record.inferences:,} images were run" in part.text
+    assert f"no trial saw: {record.winner}" in part.text
+    assert part.front is not None
+    front = [row[0].text for row in part.front.rows]
+    assert record.finals[0].variant.removeprefix("final-") in front
+    assert search_part(View(open_study(trained))) is None
+
+
+@pytest.mark.slow
+def test_int8_of_what_passed_is_tried(trained: Path, rules: Path, tmp_path: Path) -> None:
+    more = ["search.minimise=bytes", "export.precisions=['fp32','int8']", "search.lowest=0.4", "search.highest=0.4"]
+    study = search.search(parsing.load(None, overrides(trained, rules, *more)), tmp_path / "s")
+    record = study.search()
+    assert record is not None
+    tried = {trial.variant: trial for trial in record.trials}
+    assert set(tried) == {"filter-r0.40-s0", "filter-r0.40-int8-s0"}
+    eight, full = tried["filter-r0.40-int8-s0"], tried["filter-r0.40-s0"]
+    assert eight.objective is not None
+    assert full.objective is not None
+    assert eight.objective < full.objective
+    assert record.finals[0].variant == ("final-filter-r0.40-int8-s0" if eight.status is GateStatus.PASS else
+                                        "final-filter-r0.40-s0")  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_report_reads_it(found: Study, rules: Path, tmp_path: Path) -> None:
     assert cli.run(["report", str(found.root), "--policy", str(rules), "--out", str(tmp_path / "r")]) == 0
-    assert (tmp_path / "r" / "index.html").stat().st_size > 1000
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert "What was tried, what passed, what it cost" in page
+    assert "A search for the least macs" in (tmp_path / "r" / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,8 @@ def print_search(study: Study) -> None:
     _line(console, f"search for the least {record.minimise} on {study.record.data.name}")
     table = _plain()
     for name in ("variant", record.minimise, "verdict", "open or failed", "images", "s"):
-        table.add_column(name, justify="left" if name in ("variant", "verdict", "open or failed") else "right")
+        left = name in ("variant", "verdict", "open or failed")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "open or failed")
     for trial in (*record.trials, *record.finals):
         cost = _MISSING if trial.objective is None else f"{trial.objective:.3f}x"
         gates = ", ".join(trial.open[:2]) + (f", {len(trial.open) - 2} more" if len(trial.open) > 2 else "")

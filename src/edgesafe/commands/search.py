@@ -28,6 +28,7 @@ from edgesafe.recipe.searching import Objective
 from edgesafe.records import (
     DataBundle,
     Host,
+    Precision,
     Role,
     SearchRecord,
     SeriesRecord,
@@ -176,6 +177,7 @@ class _Search:
         stopped = ""
         try:
             explore(lines, self, self._ended)
+            self._convert()
         except _Spent as spent:
             stopped = str(spent)
             self._run.progress.note(f"the budget is spent: {stopped}")
@@ -191,8 +193,27 @@ class _Search:
         Raises:
             _Spent: no trial is left.
         """
+        return self._tried(plan_of(self._series[line.label], line.ratios[position], self._run.recipe.seeds[0]), why)
+
+    def _convert(self) -> None:
+        """Try what passed in the other precisions that the recipe exports, the best first, until one passes in each.
+
+        MACs are the same in every precision, so that there is nothing to try for them.
+        """
+        recipe = self._run.recipe
+        others = [precision for precision in recipe.export.precisions if precision is not Precision.FP32]
+        passed = {trial.variant: trial for trial in self._trials}
+        for precision in others if recipe.search.minimise is not Objective.MACS else []:
+            for name in [each for each in self._best_first() if each in passed]:
+                trial = passed[name]
+                plan = plan_of(self._series[trial.series], trial.ratio, recipe.seeds[0])
+                changes = {"name": plan.name.at(precision), "precision": precision, "sibling": plan.id}
+                if self._tried(plan.model_copy(update=changes), f"{precision.value} of one that passed"):
+                    break
+
+    def _tried(self, plan: VariantPlan, why: str) -> bool:
+        """Make a trial, write it down, and say whether it passed."""
         self._require_budget()
-        plan = plan_of(self._series[line.label], line.ratios[position], self._run.recipe.seeds[0])
         self._run.progress.note(f"[trial {len(self._trials) + 1}] {plan.id}: {why}")
         trial = self._deciding.trial(plan, why)
         self._trials.append(trial)

@@ -152,7 +152,8 @@ def _final(source: VariantEntry, role: Role, baseline: str | None) -> VariantEnt
     name = naming.final(VariantName(source.label, source.group, source.seed))
     return VariantEntry(
         id=name.id, role=role, label=name.label, group=name.group, method=source.method, ratio=source.ratio,
-        seed=source.seed, baseline=baseline, status=VariantStatus.PENDING,
+        seed=source.seed, baseline=baseline, precision=source.precision, sibling=source.sibling,
+        status=VariantStatus.PENDING,
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from edgesafe.report.head import (
 )
 from edgesafe.report.results import to_csv, to_json, to_markdown
 from edgesafe.report.risk import METRIC, risk_figure
+from edgesafe.report.searched import search_part
 from edgesafe.report.stats import (
     BEST_RULE,
     LEAST_BEST,
@@ -185,6 +186,7 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "compressed": sum(not g.is_baseline for g in everything),
         "forest": forest(view, groups),
         "certificates": certificates_part(view, groups),
+        "search": search_part(whole),
         "quality": tables.quality_table(view, groups),
         "cost_table": tables.cost_table(view, groups),
         "differences": tables.differences_table(view, groups),

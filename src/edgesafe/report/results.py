@@ -28,6 +28,7 @@ from edgesafe.records import (
     Verdict,
 )
 from edgesafe.report.cautions import sampled_note, slower_note, temperature_caution
+from edgesafe.report.searched import summary_of
 from edgesafe.report.stats import BEST_RULE, BestGroup, shipped_bytes
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import interval, speed
@@ -274,6 +275,8 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
     if (caution := temperature_caution(view, groups)) is not None:
         out += ["", f"**! {caution.head}** {caution.reason} {caution.advice}", ""]  # no user's text
         out += [f"- {_md(line)}" for line in caution.variants]
+    if (record := view.study.search()) is not None:
+        out += ["", _md(summary_of(record))]
     if missing := view.unfinished():
         out += ["", f"Without a result: {', '.join(_md(e.id) for e in missing)}."]
     out += [

@@ -1,0 +1,117 @@
+"""What a search tried, what passed, and what it cost: a section of the page where a search made the study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesafe.display import STATUS, clean
+from edgesafe.progress import clock
+from edgesafe.records import GateStatus, SearchRecord, TrialRecord
+from edgesafe.report.parts import Heading, TablePart, Td
+from edgesafe.report.view import View
+
+__all__ = ["SearchPart", "search_part", "summary_of"]
+
+_PASSED = (GateStatus.PASS, GateStatus.WAIVED)
+
+
+@dataclass(frozen=True)
+class SearchPart:
+    """The section: two sentences, the trials in their order, the series, and the front of what passed."""
+
+    text: str
+    trials: TablePart
+    series: TablePart
+    front: TablePart | None
+
+
+def search_part(view: View) -> SearchPart | None:
+    """The section of a study that a search made; None: another command made it.
+
+    Raises:
+        StoreError, IntegrityError: search.json is damaged or was changed.
+    """
+    record = view.study.search()
+    if record is None:
+        return None
+    return SearchPart(summary_of(record), _trials(record), _series(record), _front(view, record))
+
+
+def summary_of(record: SearchRecord) -> str:
+    """What was searched for, what came of it, and what it cost, in plain sentences."""
+    passed = sum(trial.status in _PASSED for trial in record.trials)
+    seconds = sum(trial.seconds for trial in (*record.trials, *record.finals))
+    found = (
+        f"Confirmed on {record.untouched_images:,} test images that no trial saw: {clean(record.winner)}."
+        if record.winner is not None
+        else "None was confirmed."
+    )
+    spent = f" It ended when the budget was spent: {clean(record.stopped)}." if record.stopped else ""
+    baselines = record.baseline_inferences + record.untouched_inferences
+    return (
+        f"A search for the least {record.minimise}: {len(record.trials)} variants were tried on "
+        f"{record.decision_images:,} test images, {passed} of them passed. {found}{spent} {record.inferences:,} images "
+        f"were run in all, the unpruned network's {baselines:,} included; trials and confirmations took "
+        f"{clock(seconds)}. The verdict on a trial decides what is tried next; only the confirmed one counts as a pass."
+    )
+
+
+def _trials(record: SearchRecord) -> TablePart:
+    columns = (
+        Heading("Variant"), Heading("Why it was tried"), Heading(record.minimise, "of the unpruned network's"),
+        Heading("Verdict"), Heading("Images"), Heading("Time"),
+    )  # fmt: skip
+    rows = tuple(_row(trial) for trial in (*record.trials, *record.finals))
+    return TablePart("Trials and confirmations, in their order", columns, rows)
+
+
+def _row(trial: TrialRecord) -> tuple[Td, ...]:
+    look = STATUS[trial.status]
+    return (
+        Td(clean(trial.variant)),
+        Td(clean(trial.why)),
+        Td("no file" if trial.objective is None else f"{trial.objective:.3f}x"),
+        Td(f"{look.mark} {look.word}", small=clean(", ".join(trial.open[:4]))),
+        Td(f"{trial.inferences:,}"),
+        Td(clock(trial.seconds)),
+    )
+
+
+def _series(record: SearchRecord) -> TablePart:
+    columns = (Heading("Series"), Heading("Screened, not recovered", "ratio: cost, accuracy"), Heading("How it ended"))
+    rows = tuple(
+        (
+            Td(clean(series.label)),
+            Td("; ".join(f"{r.ratio:.2f}: {r.cost:.2f}x, {r.accuracy:.1%}" for r in series.screened) or "nothing"),
+            Td(clean(series.left_out) or "searched to the end"),
+        )
+        for series in record.series
+    )
+    return TablePart("Series", columns, rows)
+
+
+def _front(view: View, record: SearchRecord) -> TablePart | None:
+    """Trials that no other passing trial beats in both objective and accuracy on the images that decide."""
+    points = []
+    for trial in record.trials:
+        measured = view.measurements.get(trial.variant)
+        if trial.objective is not None and measured is not None and "accuracy" in measured.metrics:
+            points.append((trial, trial.objective, measured.metrics["accuracy"].estimate))
+    front = [
+        (trial, cost, accuracy)
+        for trial, cost, accuracy in points
+        if not any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for _, c, a in points)
+    ]
+    if not front:
+        return None
+    rows = tuple(
+        (Td(clean(trial.variant)), Td(f"{cost:.3f}x"), Td(f"{accuracy:.2%}"), Td(STATUS[trial.status].word))
+        for trial, cost, accuracy in sorted(front, key=lambda point: point[1])
+    )
+    columns = (
+        Heading("Variant"),
+        Heading(record.minimise),
+        Heading("Accuracy", "images that decide"),
+        Heading("Verdict"),
+    )
+    return TablePart(f"The front of {record.minimise} and accuracy", columns, rows)
