@@ -139,15 +139,18 @@ def judged(study: Study, text: str, *variants: str) -> list[tuple[str, str, Gate
     return [(gate.variant, gate.id, gate.status) for gate in verdict.gates if gate.variant in variants]
 
 
-def test_parity_is_not_asked_of_a_file_that_is_not_meant_to_be_equal(mixed: Study) -> None:
+def test_parity_is_asked_of_fp32_alone_and_flips_against_a_sibling_of_the_others(mixed: Study) -> None:
     found = judged(mixed, GATES + FLIPS, "filter-r0.50-s0", "filter-r0.50-int8-s0")
-    assert ("filter-r0.50-int8-s0", "flips", GateStatus.PASS) in found
-    assert ("filter-r0.50-s0", "parity", GateStatus.PASS) in found
-    assert not [item for item in found if item[:2] == ("filter-r0.50-int8-s0", "parity")]
+    assert found == [
+        ("filter-r0.50-s0", "parity", GateStatus.PASS),
+        ("filter-r0.50-int8-s0", "flips", GateStatus.PASS),
+    ]
 
 
-def test_where_nothing_but_parity_is_asked_a_converted_file_does_not_pass(mixed: Study) -> None:
+def test_a_variant_that_nothing_is_asked_of_does_not_pass(mixed: Study) -> None:
     assert judged(mixed, GATES, "filter-r0.50-int8-s0") == [("filter-r0.50-int8-s0", "parity", GateStatus.MISSING)]
+    alone = GATES.partition("[[gate]]")[0] + FLIPS
+    assert judged(mixed, alone, "filter-r0.50-s0") == [("filter-r0.50-s0", "flips", GateStatus.MISSING)]
 
 
 def test_certificates_are_the_files_own(mixed: Study, tmp_path: Path) -> None:

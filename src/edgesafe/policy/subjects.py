@@ -25,7 +25,7 @@ __all__ = ["applicable", "check", "require_task", "select", "subject_of"]
 
 Rules = list[tuple[Gate, Clause]]
 
-_PARITY = "parity.max_abs_logit"
+_PARITY, _SIBLING = "parity.max_abs_logit", ".sibling"
 
 
 def require_task(policy: Policy, kind: TaskKind) -> None:
@@ -133,18 +133,23 @@ def subject_of(
 def applicable(subject: Subject, rules: Rules) -> tuple[Rules, list[str]]:
     """The rules that a subject is judged by, and a note about those left out.
 
-    Parity says that a file computes what the network computes. A file of another precision is not meant to: it is
-    judged by its own evidence. Where nothing else is asked, parity stays, and is MISSING.
+    Parity says that a file computes what the network computes; a file of another precision is not meant to, and is
+    judged by its own evidence. An fp32 variant has no fp32 sibling to be compared with. Where nothing else is asked,
+    the rules stay, and are MISSING.
     """
-    record = subject.record
-    left = [rule for rule in rules if rule[0].metric != _PARITY]
-    if record is None or record.precision is Precision.FP32 or not left or len(left) == len(rules):
+    if subject.record is None:
         return rules, []
-    gates = ", ".join(dict.fromkeys(gate.id for gate, _ in rules if gate.metric == _PARITY))
-    kind = record.precision.value
-    return left, [
-        f"not asked of {subject.id}: {gates} ({kind} is not meant to give fp32's logits; its evidence counts)"
-    ]
+    precision = subject.record.precision
+    if precision is Precision.FP32:
+        left = [rule for rule in rules if not rule[0].metric.endswith(_SIBLING)]
+        why = "fp32 has no sibling to be compared with"
+    else:
+        left = [rule for rule in rules if rule[0].metric != _PARITY]
+        why = f"{precision.value} is not meant to give fp32's logits; its own evidence is judged"
+    if not left or len(left) == len(rules):
+        return rules, []
+    spared = ", ".join(dict.fromkeys(rule[0].id for rule in rules if rule not in left))
+    return left, [f"not asked of {subject.id}: {spared} ({why})"]
 
 
 def check(subject: Subject, study: StudyRecord, policy: Policy) -> None:
