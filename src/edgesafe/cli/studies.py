@@ -112,6 +112,9 @@ def report(
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="P", help="Also show the gate's verdict: a file, or a name.")
     ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(metavar="URI", help="Also send it to an MLflow tracking store: a server, or a folder.")
+    ] = None,
     json: Json = None,
 ) -> int:
     """Write the HTML page, Markdown, CSV and JSON of a study."""
@@ -119,7 +122,12 @@ def report(
     from edgesafe.records import FilesResult
 
     target = out or Path("reports") / study.resolve().name
-    files = tuple(str(path) for path in report.write(read(study), target, policy))
+    tracking = needs("edgesafe.commands.tracking", "mlflow") if mlflow is not None else None
+    written = report.write(read(study), target, policy)
+    if tracking is not None:
+        runs = tracking.track(read(study), mlflow, written, policy)
+        print(f"mlflow: {len(runs)} runs, the study's is {runs[0]}", file=sys.stderr)
+    files = tuple(str(path) for path in written)
     result = FilesResult(command="report", files=files)
     deliver(result, json, lambda: print("\n".join(map(terminal, files))), (study, policy, *files))
     return ExitCode.DONE
