@@ -77,13 +77,16 @@ class SeenEarlier(nn.Module):
 class Blur(nn.Module):
     """A fixed low-pass filter for each channel, kept as a buffer."""
 
-    def __init__(self, *, persistent: bool) -> None:
+    def __init__(self, *, persistent: bool, alike: bool = True) -> None:
         super().__init__()
+        self.channels = 16
         row = torch.tensor([1.0, 2.0, 1.0])
-        self.register_buffer("kernel", (row[:, None] * row / 16).repeat(16, 1, 1, 1), persistent=persistent)
+        kernel = (row[:, None] * row / 16).repeat(16, 1, 1, 1)
+        kernel = kernel if alike else kernel * torch.linspace(0.5, 1, 16).view(-1, 1, 1, 1)
+        self.register_buffer("kernel", kernel, persistent=persistent)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.kernel, stride=2, padding=1, groups=x.shape[1])
+        return F.conv2d(x, self.kernel, stride=2, padding=1, groups=self.channels)
 
 
 class FixedLinear(nn.Module):
@@ -157,6 +160,7 @@ ALL = {
     "circular": lambda: Around(nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular")),
     "seen earlier": lambda: Around(SeenEarlier()), "blur": lambda: Around(Blur(persistent=True)),
     "blur, not saved": lambda: Around(Blur(persistent=False)),
+    "filters, not saved": lambda: Around(Blur(persistent=False, alike=False)),
     "fixed classifier": lambda: Around(nn.ReLU(), head=FixedLinear()),
     "grouped transpose": lambda: Around(nn.ConvTranspose2d(16, 16, 4, 2, 1, groups=4)),
     "grouped transpose, wider": lambda: Around(nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=4), 32),
@@ -190,7 +194,9 @@ def test_what_is_written_by_position_stays_and_what_follows_is_narrowed() -> Non
     assert "classifier" in table["head"].note
 
 
-@pytest.mark.parametrize("name", ["bordered", "circular", "blur", "grouped transpose, wider", "seen earlier"])
+@pytest.mark.parametrize(
+    "name", ["bordered", "circular", "blur", "blur, not saved", "grouped transpose, wider", "seen earlier"]
+)
 def test_channels_go_through_it(name: str) -> None:
     table = layers(pruned(nets.seeded(ALL[name]()), "all"))
     assert [table[layer].out_after for layer in ("stem", "out")] == [8, 12]
@@ -203,7 +209,7 @@ def test_a_view_taken_before_the_write_shows_it() -> None:
 
 
 def test_a_buffer_that_is_not_saved_is_not_narrowed() -> None:
-    table = layers(pruned(nets.seeded(ALL["blur, not saved"]())))
+    table = layers(pruned(nets.seeded(ALL["filters, not saved"]())))
     assert "middle.kernel is a buffer that is not saved" in table["stem"].note
     assert (table["stem"].out_after, table["out"].out_after) == (16, 12)
 

@@ -100,14 +100,16 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
 
 
 def _freeze_unsaved(model: nn.Module, tracer: Tracer) -> None:
-    """A buffer that the weights file does not hold is as wide as the architecture says, so its channels stay."""
+    """A buffer that the weights file does not hold is narrowed only where all its slices are alike (blur pooling)."""
     unsaved = {
-        f"{path}.{name}" if path else name
+        f"{path}.{name}" if path else name: module.get_buffer(name)
         for path, module in model.named_modules()
         for name in module._non_persistent_buffers_set
+        if name in module._buffers and module._buffers[name] is not None
     }
     for slot, labels in tracer.slots.items():
-        if slot.tensor in unsaved:
+        buffer = unsaved.get(slot.tensor)
+        if buffer is not None and not torch.equal(buffer, buffer.narrow(slot.dim, 0, 1).expand_as(buffer)):
             text = f"{slot.tensor} is a buffer that is not saved (persistent = False)"
             tracer.atoms.freeze(labels, Reason(Cause.COMPUTED, text))
 
