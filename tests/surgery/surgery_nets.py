@@ -334,17 +334,16 @@ class Functional(nn.Module):
         return self.head(F.relu(self.up(torch.maximum(self.left(x), self.right(x)))))
 
 
-class Standardised(nn.Module):
-    """Weight standardisation: the weight that the convolution sees is computed."""
+class Blended(nn.Module):
+    """The weight that the convolution sees is a mixture of two others."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 8, 3)
+        self.kernels = nn.Parameter(torch.zeros(2, 8, 3, 3, 3))
         self.head = Head(8)
 
     def forward(self, x: Tensor) -> Tensor:
-        w = self.conv.weight
-        return self.head(F.relu(F.conv2d(x, w - w.mean((1, 2, 3), keepdim=True), self.conv.bias)))
+        return self.head(F.relu(F.conv2d(x, self.kernels.mean(0))))
 
 
 class Attention(nn.Module):

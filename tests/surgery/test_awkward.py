@@ -131,7 +131,7 @@ def test_hard_coded_sizes_are_left_alone_and_named() -> None:
 
 def test_computed_weights_are_refused() -> None:
     with pytest.raises(SurgeryError, match="computed weight"):
-        run(nets.seeded(nets.Standardised()))
+        run(nets.seeded(nets.Blended()))
 
 
 def test_lazy_modules_are_refused_until_built() -> None:

@@ -204,10 +204,25 @@ class Twice(nn.Module):
         return x + self.b(F.relu(self.a(x)))
 
 
+class Standard(nn.Conv2d):
+    """Weight standardisation as in BiT, or with a gain for each row as in NFNets."""
+
+    def __init__(self, *, gain: bool) -> None:
+        super().__init__(16, 16, 3, padding=1)
+        self.gain = nn.Parameter(torch.ones(16, 1, 1, 1)) if gain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.weight.reshape(1, self.out_channels, -1)
+        gain = None if self.gain is None else (self.gain * 0.3).view(-1)
+        weight = F.batch_norm(rows, None, None, weight=gain, training=True, momentum=0.0).reshape_as(self.weight)
+        return F.conv2d(x, weight, self.bias, padding=self.padding)
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "mixed kernels": (Mixed, 16), "scales": (Scales, 16), "partial": (Partial, 16), "halves": (Halves, 24),
     "selective kernels": (Kernels, 16), "split attention": (Radix, 16), "channel attention": (Slide, 16),
     "response norm": (Respond, 16), "evolved norm": (Evolved, 16), "scale": (Scaled, 16), "twice": (Twice, 16),
+    "standardised": (lambda: Standard(gain=False), 16), "standardised, gain": (lambda: Standard(gain=True), 16),
     "heads": (lambda: Heads(fused=False), 16), "fused heads": (lambda: Heads(fused=True), 16),
 }  # fmt: skip
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from edgesafe.surgery.labels import FIXED, Cause, varying_dims
-from edgesafe.surgery.propagation import DimensionRole, Tracer, fixed, unknown
+from edgesafe.surgery.propagation import DimensionRole, Slot, Standardised, Tracer, fixed, unknown
 
 __all__ = ["batch_norm", "convolution", "group_norm", "layer_norm", "matmul"]
 
 Args = Sequence[Any]
+_Gains = tuple[tuple[str, int], ...]  #: vectors that scale a weight's rows, each with its long dimension
 FEW_GROUPS = 2  #: up to so many groups of a convolution, none is removed, but channels of each
 
 
@@ -23,7 +24,10 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
     x, weight, bias = args[0], args[1], args[2]
     transposed, groups = bool(args[6]), int(args[8])
     name = tracer.names.get(id(weight))
+    standardised, gains = name is None, _Gains()
     if name is None:
+        name, gains = _source(tracer, weight)
+    if name is None or (standardised and transposed):
         unknown(tracer, "convolution (with a computed weight)", func, args, kwargs, result)
         tracer.count_computed(_conv_macs(weight, x, result, transposed=transposed), result.shape[1], x.shape[1])
         return
@@ -50,9 +54,30 @@ def convolution(tracer: Tracer, _name: str, func: Any, args: Args, kwargs: dict[
         )
         tracer.groups[name] = groups
         tracer.use_size(groups, rows[:, 0], 0)
+    if standardised:
+        into = tracer.slots.get(Slot(name, 1), torch.full((weight.shape[1],), FIXED))
+        ordinal = tracer.called.get("convolution", 1) - 1
+        tracer.standardised.append(Standardised(ordinal, out, into, tracer.place))
+        for gain, dim in gains:
+            tracer.slot(gain, dim, len(out), DimensionRole.STATE, out)
     _bias(tracer, bias, out)
     tracer.count(name, _conv_macs(weight, x, result, transposed=transposed))
     tracer.put(result, out.view(1, -1, *[1] * (result.dim() - 2)).expand(result.shape))
+
+
+def _source(tracer: Tracer, weight: Tensor) -> tuple[str | None, _Gains]:
+    """The parameter of its shape that a weight is computed from, and (vector, dimension) of what scales its rows."""
+    _, names = tracer.derived.get(id(weight), (weight, frozenset()))
+    same = [name for name in names if tracer.shapes[name] == tuple(weight.shape)]
+    gains = []
+    for name in sorted(names - set(same)):
+        shape = tracer.shapes[name]
+        long = [dim for dim, size in enumerate(shape) if size > 1]
+        if len(long) == 1 and shape[long[0]] == weight.shape[0]:
+            gains.append((name, long[0]))
+        elif long:
+            return None, _Gains()
+    return (same[0] if len(same) == 1 else None), tuple(gains)
 
 
 def _within_groups(tracer: Tracer, name: str, channels: Tensor, width: int, groups: int) -> Tensor:

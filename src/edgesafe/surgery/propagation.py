@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "SizeUse",
     "Slot",
     "Spread",
+    "Standardised",
     "Trace",
     "Tracer",
     "WholeCall",
@@ -123,6 +124,23 @@ class WholeCall:
 
 
 @dataclass(frozen=True)
+class Standardised:
+    """One call of a convolution whose weight is computed from a parameter of the same shape.
+
+    Attributes:
+        ordinal: which convolution of the forward, from 0.
+        out: labels of the weight's rows, int64.
+        into: labels of its columns, int64; fixed in a grouped convolution.
+        place: where.
+    """
+
+    ordinal: int
+    out: Tensor
+    into: Tensor
+    place: str
+
+
+@dataclass(frozen=True)
 class Trace:
     """What one forward pass showed.
 
@@ -139,6 +157,7 @@ class Trace:
         sizes: numbers in the forward that say how many channels there are.
         whole: calls that give something else when channels are gone.
         kept_groups: by weight of a grouped convolution that loses channels of each group, its number of groups.
+        standardised: calls of convolutions whose weight is computed from a parameter of the same shape.
     """
 
     atoms: Atoms
@@ -153,6 +172,7 @@ class Trace:
     sizes: tuple[SizeUse, ...] = ()
     whole: tuple[WholeCall, ...] = ()
     kept_groups: Mapping[str, int] = field(default_factory=dict)
+    standardised: tuple[Standardised, ...] = ()
 
     @property
     def macs_total(self) -> int:
@@ -166,6 +186,7 @@ class Tracer:
 
     names: Mapping[int, str]  #: id of a parameter or buffer -> name
     vectors: Mapping[str, Tensor]  #: one-dimensional parameters and buffers by name
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  #: of all parameters and buffers by name
     atoms: Atoms = field(default_factory=Atoms)
     slots: dict[Slot, Tensor] = field(default_factory=dict)
     roles: dict[Slot, DimensionRole] = field(default_factory=dict)
@@ -182,6 +203,8 @@ class Tracer:
     sizes: list[SizeUse] = field(default_factory=list)
     whole: list[WholeCall] = field(default_factory=list)
     kept_groups: dict[str, int] = field(default_factory=dict)
+    standardised: list[Standardised] = field(default_factory=list)
+    derived: dict[int, tuple[Tensor, frozenset[str]]] = field(default_factory=dict)  #: id -> parameters it is made of
     grids: dict[str, Tensor] = field(default_factory=dict)  #: labels of parameters with several long dimensions
     called: dict[str, int] = field(default_factory=dict)  #: calls of each operation so far
 
@@ -228,6 +251,19 @@ class Tracer:
     def canonical(self, tensor: Tensor) -> Tensor:
         """`labels_of` with one label for each class of atoms."""
         return self.atoms.canonical(self.labels_of(tensor))
+
+    def derive(self, tensors: Iterable[Tensor], results: Iterable[Tensor]) -> frozenset[str]:
+        """Note that results are made of parameters only; their names, or none where an activation takes part."""
+        found: set[str] = set()
+        for tensor in tensors:
+            name, earlier = self.names.get(id(tensor)), self.derived.get(id(tensor))
+            if name is None and earlier is None and id(tensor) in self.labels:
+                return frozenset()
+            found |= {name} if name is not None else earlier[1] if earlier is not None else set()
+        names = frozenset(found)
+        if names:
+            self.derived.update({id(result): (result, names) for result in results})
+        return names
 
     def use_size(self, number: int, labels: Tensor, dim: int) -> None:
         """Note that an operation was told `number`, the size of `labels` along `dim`."""

@@ -57,6 +57,10 @@ def apply_rule(tracer: Tracer, func: Any, args: Args, kwargs: dict[str, Any], re
     if name.removesuffix("_") in _RANDOM and not (name == "native_dropout" and not args[2]):
         tracer.drew = tracer.drew or (tracer.place, name)
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    results = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+    made_of = tracer.derive(tensors, results)
+    if name not in _LAYERS and any(len(tracer.shapes.get(one, ())) == 4 for one in made_of):
+        return  # a convolution's weight on its way to be used
     touched = any(id(tensor) in tracer.labels for tensor in tensors)
     if not touched and name not in _LAYERS:
         _constants(tracer, name, func, args, kwargs, result)

@@ -58,7 +58,11 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
     names: dict[int, str] = {}
     for name, tensor in tensors:
         names.setdefault(id(tensor), name)
-    tracer = Tracer(names, {name: tensor.detach() for name, tensor in tensors if tensor.dim() == 1})
+    tracer = Tracer(
+        names,
+        {name: tensor.detach() for name, tensor in tensors if tensor.dim() == 1},
+        {name: tuple(tensor.shape) for name, tensor in tensors},
+    )
     for tensor in inputs:
         tracer.put(tensor, fixed(tensor))
     outputs = _run(model, inputs, tracer, apply_rule)
@@ -88,6 +92,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Trace:
         sizes=tuple(tracer.sizes),
         whole=tuple(tracer.whole),
         kept_groups=tracer.kept_groups,
+        standardised=tuple(tracer.standardised),
     )
     if traced.macs_total != tracer.ran:
         raise SurgeryError(

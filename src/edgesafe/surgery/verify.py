@@ -22,7 +22,7 @@ from edgesafe.records import Proof
 from edgesafe.surgery.propagation import DimensionRole, Slot
 from edgesafe.surgery.remove import tensors
 from edgesafe.surgery.units import ChannelGraph, layer_name
-from edgesafe.surgery.whole import KeptOnly, describe, narrowed_calls
+from edgesafe.surgery.whole import KeptOnly, Weights, describe, narrowed_calls, widened
 
 __all__ = [
     "BATCH_SIZES",
@@ -118,13 +118,16 @@ def prove_removed(surgery: Surgery, seed: int = 0, batches: Sequence[int] = BATC
     pruned, reference = copy.deepcopy(surgery.pruned), _masked(surgery)
     if double:
         pruned, reference = pruned.double(), reference.double()
-    worst = 0.0
+    worst, standardised = 0.0, tuple[str, ...]()
     for batch in batches:
         inputs = example_batch(surgery.inputs, batch, seed + batch)
         inputs = tuple(t.double() if double and t.is_floating_point() else t for t in inputs)
-        with KeptOnly(calls) if calls else nullcontext():
+        with Weights() if surgery.graph.trace.standardised else nullcontext() as recorded:
+            result = require_runs(pruned, inputs)
+        weights, standardised = widened(surgery.graph, surgery.keep, recorded.seen if recorded else ())
+        with KeptOnly(calls, weights) if calls or weights else nullcontext():
             expected = evaluate(reference, inputs)
-        worst = max(worst, _difference(require_runs(pruned, inputs), expected))
+        worst = max(worst, _difference(result, expected))
     if worst > TOLERANCE:
         roles = surgery.graph.trace.roles
         layers = sorted({layer_name(slot.tensor) for slot in surgery.keep if roles[slot] == DimensionRole.OUT})
@@ -137,7 +140,7 @@ def prove_removed(surgery: Surgery, seed: int = 0, batches: Sequence[int] = BATC
         method="mask-equivalence",
         equivalence=worst,
         tolerance=TOLERANCE,
-        reason=describe(calls),
+        reason=describe(calls, standardised),
         batch_sizes=tuple(batches),
         classifier_intact=True,
         min_channels=_narrowest(surgery),

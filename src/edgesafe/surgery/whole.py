@@ -18,9 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgesafe.surgery.propagation import Slot, WholeCall
 from edgesafe.surgery.units import ChannelGraph
 
+_CONVOLUTION = "convolution"
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
-__all__ = ["KeptOnly", "describe", "narrowed_calls"]
+__all__ = ["KeptOnly", "Weights", "describe", "narrowed_calls", "widened"]
 
 _TITLES = {
     "native_layer_norm": "LayerNorm",
@@ -66,12 +67,13 @@ def narrowed_calls(graph: ChannelGraph, keep: Mapping[Slot, tuple[int, ...]]) ->
     return tuple(found)
 
 
-def describe(calls: Sequence[NarrowedCall]) -> str:
-    """What runs over narrowed channels and where, for the proof; "" without calls."""
-    if not calls:
+def describe(calls: Sequence[NarrowedCall], standardised: Sequence[str] = ()) -> str:
+    """What runs over narrowed channels and where, for the proof; "" without calls and standardised weights."""
+    if not calls and not standardised:
         return ""
     kinds = list(dict.fromkeys(_TITLES.get(one.call.name, one.call.name) for one in calls))
-    places = list(dict.fromkeys(one.call.place for one in calls))
+    kinds += ["weights standardised"] if standardised else []
+    places = list(dict.fromkeys([*(one.call.place for one in calls), *standardised]))
     shown = ", ".join(places[:3]) + (", …" if len(places) > 3 else "")
     return (
         f"{', '.join(kinds)} over narrowed channels ({shown}): zeroing is not removing there, so the reference "
@@ -79,13 +81,56 @@ def describe(calls: Sequence[NarrowedCall]) -> str:
     )
 
 
+class Weights(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records the weights that convolutions are given, by their ordinal."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[Tensor] = []
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func.overloadpacket.__name__ == _CONVOLUTION:
+            self.seen.append(args[1].clone())
+        return func(*args, **(kwargs or {}))
+
+
+def widened(
+    graph: ChannelGraph, keep: Mapping[Slot, tuple[int, ...]], seen: Sequence[Tensor]
+) -> tuple[dict[int, Tensor], tuple[str, ...]]:
+    """Weights computed in the pruned network, at the positions of its channels in the original; zero elsewhere.
+
+    Args:
+        graph: of the network before.
+        keep: indices that stay, by slot.
+        seen: the weights of the pruned network's convolutions, in the order of their calls.
+
+    Returns:
+        Weights by ordinal, and the layers.
+    """
+    roots = graph.removed_roots(keep)
+    weights, places = {}, []
+    for one in graph.trace.standardised:
+        out, into = (graph.kept_positions(labels, roots) for labels in (one.out, one.into))
+        if len(out) == len(one.out) and len(into) == len(one.into):
+            continue
+        narrow = seen[one.ordinal]
+        wide = narrow.new_zeros((len(one.out), len(one.into), *narrow.shape[2:]))
+        wide[out[:, None], into[None, :]] = narrow
+        weights[one.ordinal] = wide
+        places.append(one.place)
+    return weights, tuple(places)
+
+
 class KeptOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Runs the calls over all channels on the kept channels only; the others become zero."""
 
-    def __init__(self, calls: Sequence[NarrowedCall]) -> None:
+    def __init__(self, calls: Sequence[NarrowedCall], weights: Mapping[int, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls = {(one.call.name, one.call.ordinal): one for one in calls}
-        self.names = {one.call.name for one in calls}
+        self.names = {one.call.name for one in calls} | ({_CONVOLUTION} if weights else set())
+        self.weights = weights
         self.called: dict[str, int] = {}
 
     def __torch_dispatch__(
@@ -97,9 +142,11 @@ class KeptOnly(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ordinal = self.called.get(name, 0)
         self.called[name] = ordinal + 1
         narrowed = self.calls.get((name, ordinal))
-        if narrowed is None:
-            return func(*args, **(kwargs or {}))
         given = list(args)
+        if name == _CONVOLUTION and ordinal in self.weights:
+            given[1] = self.weights[ordinal].to(given[1].dtype)
+        if narrowed is None:
+            return func(*given, **(kwargs or {}))
         for (at, dim, _), kept in zip(narrowed.call.taken, narrowed.kept, strict=False):
             given[at] = given[at].index_select(dim, kept).contiguous()
         if name == "native_layer_norm":
