@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ import edgesafe
 from edgesafe import data
 from edgesafe.certificates import archive
 from edgesafe.commands import bundle as bundles
-from edgesafe.commands import compress, evaluate
+from edgesafe.commands import certify, compress, evaluate
 from edgesafe.commands import policy as policies
 from edgesafe.commands.bundle import BundleRequest
 from edgesafe.errors import PolicyError, RecipeError, UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
-from edgesafe.recipe.sections import DataSection
+from edgesafe.recipe.sections import CertifySection, DataSection
 from edgesafe.study.study import read
 
 SIDE = 16
@@ -182,6 +183,16 @@ def test_what_moves_the_keypoints_is_refused(
 ) -> None:
     with pytest.raises((UsageError, RecipeError), match=told):
         compress.compress(asked(archived, **more), tmp_path / "never")
+
+
+def test_a_finished_study_is_certified_for_another_set(study: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "spots"
+    shutil.copytree(study, copied)
+    request = certify.CertifyRequest(copied, CertifySection(sets=("brightness=3",)))
+    for variant in certify.certify_study(request).finished():
+        metrics = variant.metrics
+        wider, narrow = (metrics[f"certified_points.brightness={k}"].estimate for k in (3, 1))
+        assert 0.0 <= wider <= narrow <= metrics["pck@2"].estimate
 
 
 def test_a_bundle_of_keypoints_is_refused_in_a_line(study: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ __all__ = ["doctor", "init"]
 
 def init(
     model: Annotated[str, typer.Option(help="Architecture, or path/to/file.py:factory.")],
-    data: Annotated[str, typer.Option(help="Data set: digits, cifar10, imagefolder, npz, module:factory.")],
+    data: Annotated[str, typer.Option(help="A name of docs/recipe.md, such as cifar10, or module:factory.")],
     weights: Annotated[str | None, typer.Option(help="Weights file; none: the baseline is trained.")] = None,
     root: Annotated[str | None, typer.Option(help="Where the data lies.")] = None,
     method: Annotated[str, typer.Option(help="weight, filter, channel or random.")] = "filter",

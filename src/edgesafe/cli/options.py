@@ -20,7 +20,10 @@ Json = Annotated[
 ]
 Policy = Annotated[Path, typer.Option("--policy", metavar="P", help="TOML file, or the name of one that ships.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key.")]
-Data = Annotated[str, typer.Option("--data", help="Data set: digits, cifar10, imagefolder, npz, module:factory.")]
+Data = Annotated[
+    str,
+    typer.Option("--data", help="A name of docs/recipe.md, such as cifar10, or module:factory."),
+]
 Root = Annotated[str, typer.Option("--root", help="Where the data lies.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Tasks at once: processes here, or tasks of a cluster.")

@@ -40,7 +40,8 @@ def compress(
     model: Annotated[str | None, typer.Option(help="Architecture, if there is no recipe file.")] = None,
     weights: Annotated[str | None, typer.Option(help="Weights file of that model.")] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data set: digits, cifar10, imagefolder, npz, module:factory.")
+        str | None,
+        typer.Option(help="A name of docs/recipe.md, such as cifar10, or module:factory."),
     ] = None,
     root: Annotated[str | None, typer.Option(help="Where the data lies.")] = None,
     method: Annotated[str | None, typer.Option(help="weight, filter, channel or random.")] = None,
