@@ -116,7 +116,8 @@ def _run(
         futures: dict[Future[SetCertificates], slice] = {pool.submit(work, part): part for part in parts}
         try:
             while futures:
-                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                ended = wait(futures, return_when=FIRST_COMPLETED).done
+                for future in sorted(ended, key=lambda one: one.exception() is not None):  # what is done is kept first
                     done(futures.pop(future), future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
