@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesafe.data.files import memory_budget
 from edgesafe.data.rows import DIGEST_BYTES, FileImages, LazyImages, blocks, pixel_digest
 from edgesafe.errors import DataError, StoreError
 from edgesafe.files import atomic_write, is_file, read_bounded, sha256_bytes, stage_key
@@ -53,9 +54,14 @@ class Cache:
     progress: Progress = field(default_factory=Silent)
 
     @classmethod
+    def in_memory(cls) -> Cache:
+        """One that keeps nothing: everything is held in memory, up to half of the machine's."""
+        return cls(default_directory(), memory_budget(), 0, len(os.sched_getaffinity(0)))
+
+    @classmethod
     def of(cls, section: DataSection, progress: Progress | None = None) -> Cache:
         """As a recipe's [data] says."""
-        limit = {"memory": 1 << 62, "disk": 0, "auto": int(section.memory_gb * _GB)}[section.store]
+        limit = {"memory": memory_budget(), "disk": 0, "auto": int(section.memory_gb * _GB)}[section.store]
         return cls(
             directory=default_directory() if section.cache_dir is None else Path(section.cache_dir).expanduser(),
             memory_bytes=limit,
@@ -73,9 +79,9 @@ class Cache:
             tail: what stands behind them: the labels.
         """
         key = stage_key(what="set", pixels=images.key, head=head.decode(), tail=sha256_bytes(tail))
-        kept = self._kept(f"{key}.json")
+        kept = self.kept_text(f"{key}.json")
         if kept is not None:
-            return _text_of(kept, self.directory / f"{key}.json")
+            return kept
         digest = hashlib.sha256(head)
         with self.progress.stage(f"hashing {len(images):,} images", len(images)) as advance:
             for rows in blocks(images):
@@ -83,7 +89,7 @@ class Cache:
                 advance(rows.stop - rows.start)
         digest.update(tail)
         named = f"sha256:{digest.hexdigest()}"
-        self._keep(f"{key}.json", json.dumps({"sha256": named}).encode())
+        self.keep_text(f"{key}.json", named)
         return named
 
     def checked(self, images: FileImages) -> FileImages:
@@ -102,6 +108,19 @@ class Cache:
             np.save(buffer, known)
             self._keep(name, buffer.getvalue())
         return images.with_digests(known)
+
+    def kept_text(self, name: str) -> str | None:
+        """A hash that was kept under a name; None: none was.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        kept = self._kept(name)
+        return None if kept is None else _text_of(kept, self.directory / "hashes" / name)
+
+    def keep_text(self, name: str, named: str) -> None:
+        """Keep a hash under a name."""
+        self._keep(name, json.dumps({"sha256": named}).encode())
 
     def _kept(self, name: str) -> bytes | None:
         file = self.directory / "hashes" / name

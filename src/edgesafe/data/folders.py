@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgesafe.data.files import memory_budget
+from edgesafe.data.cache import Cache
+from edgesafe.data.decoded import Decoder, decoded
+from edgesafe.data.preprocessing import KEYS, Preprocessing
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, is_folder, read_bounded
+from edgesafe.records import Images
 
 __all__ = ["Folder", "FolderOptions", "find_part", "read_folder", "read_upright", "require_part"]
 
@@ -42,7 +46,7 @@ _DAMAGE = (
 class Folder:
     """Images of a folder with one sub-folder per class; `notes` say what was skipped or changed."""
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -53,12 +57,12 @@ class FolderOptions:
     """How images are read: `data.args` of an imagefolder.
 
     Attributes:
-        size: (H, W) to resize to (bilinear); None: all images must have one size already.
+        preprocessing: how they are resized and cropped; as it stands, all images must have one size already.
         background: RGB colour under transparent pixels.
         scale_deep: bring 16 bits a channel to 8 (divided by 257, rounded) instead of refusing them.
     """
 
-    size: tuple[int, int] | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
     background: tuple[int, int, int] = (255, 255, 255)
     scale_deep: bool = False
 
@@ -69,19 +73,17 @@ class FolderOptions:
         Raises:
             DataError: an unknown or wrong value.
         """
-        unknown = set(args) - {"size", "background", "depth", "train", "test", "validation"}
+        known = ("size", *KEYS, "background", "depth", "train", "test", "validation")
+        unknown = set(args) - set(known)
         if unknown:
-            fix = "an imagefolder has size, background, depth, train, test, validation"
+            fix = f"an imagefolder has {', '.join(known)}"
             raise DataError(f"unknown key '{min(unknown)}'", where="data.args", fix=fix)
-        size, background, depth = args.get("size"), args.get("background", (255, 255, 255)), args.get("depth")
-        if size is not None and not _whole(size, 2, 8, 1 << 14):
-            fix = "give [height, width], at least 8 each"
-            raise DataError(f"{size!r} is not a size", where="data.args.size", fix=fix)
+        background, depth = args.get("background", (255, 255, 255)), args.get("depth")
         if not _whole(background, 3, 0, 255):
             raise DataError(f"{background!r} is no colour", where="data.args.background", fix="give [255, 255, 255]")
         if depth not in {None, "scale"}:
             raise DataError(f"{depth!r} is unknown", where="data.args.depth", fix='write depth = "scale"')
-        return cls(tuple(size) if size is not None else None, tuple(background), depth == "scale")
+        return cls(Preprocessing.of(args), tuple(background), depth == "scale")
 
 
 def _whole(value: object, count: int, low: int, high: int) -> bool:
@@ -157,12 +159,12 @@ class _Notes:
         return (*skipped, *(f"{where}: {n:,} {text}" for n, text in texts if n))
 
 
-def read_folder(root: Path, options: FolderOptions) -> Folder:
+def read_folder(root: Path, options: FolderOptions, cache: Cache | None = None) -> Folder:
     """Read `root/<class>/**/*.png|jpg|…` as RGB, classes in sorted order.
 
     Raises:
         DataError: no classes, two that differ in case only, an empty class, an image that cannot be read or has more
-            than 8 bits a channel, different sizes, or more images than memory holds.
+            than 8 bits a channel, different sizes, or more images than the cache may hold.
     """
     notes = _Notes()
     entries = sorted(root.iterdir())
@@ -175,22 +177,21 @@ def read_folder(root: Path, options: FolderOptions) -> Folder:
         same = " and ".join(name for name in classes if name.casefold() == alike[0])
         raise DataError(f"classes {same} differ in case only", where=str(root), fix="merge or rename them")
     paths = [(path, label) for label, name in enumerate(classes) for path in _images(root / name, notes)]
-    images: NDArray[np.uint8] | None = None
-    for k, (path, _) in enumerate(paths):
-        pixels = _read_image(path, options, notes)
-        if images is None:
-            if len(paths) * pixels.nbytes > memory_budget():
-                fix = "resize them (data.args = {size = [224, 224]}), or give fewer"
-                raise DataError(f"{len(paths):,} images of {pixels.shape[:2]} do not fit", where=str(root), fix=fix)
-            images = np.empty((len(paths), *pixels.shape), np.uint8)
-        if pixels.shape != images.shape[1:]:
-            fix = "give one size, for example data.args = {size = [32, 32]}"
-            raise DataError(f"{pixels.shape[:2]} pixels, others {images.shape[1:3]}", where=str(path), fix=fix)
-        images[k] = pixels
-    if images is None:
+    if not paths:
         raise DataError("no images", where=str(root), fix="put the images of each class in a folder of its own")
+
+    def pixels(path: Path) -> tuple[NDArray[np.uint8], dict[str, int]]:
+        seen = _Notes()
+        image = _read_image(path, options, seen)
+        return image, {"turned": seen.turned, "transparent": seen.transparent, "scaled": seen.scaled}
+
+    source = Decoder(root, [path for path, _ in paths], pixels, f"{options!r} Pillow {PIL.__version__}")
+    images, changed = decoded(source, cache or Cache.in_memory())
+    notes.turned, notes.transparent, notes.scaled = (changed.get(k, 0) for k in ("turned", "transparent", "scaled"))
     labels = np.asarray([label for _, label in paths], np.int64)
-    return Folder(images, labels, classes, notes.lines(root.name, options.background))
+    told = str(options.preprocessing)
+    lines = notes.lines(root.name, options.background)
+    return Folder(images, labels, classes, (*([f"{root.name}: images are {told}"] if told else []), *lines))
 
 
 def _images(folder: Path, notes: _Notes) -> list[Path]:
@@ -241,9 +242,10 @@ def _read_image(path: Path, options: FolderOptions, notes: _Notes) -> NDArray[np
             where=str(path),
             fix="replace or remove the file",
         ) from None
-    if options.size is not None:
-        rgb = rgb.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(rgb, np.uint8)
+    try:
+        return np.asarray(options.preprocessing(rgb, options.background), np.uint8)
+    except DataError as error:
+        raise DataError(error.what, where=str(path), fix=error.fix) from None
 
 
 def read_upright(path: Path) -> tuple[NDArray[np.uint8], bool]:

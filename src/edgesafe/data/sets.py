@@ -262,14 +262,14 @@ def _npy(section: DataSection, cache: Cache) -> RawData:
     return _from_mapping(npy.read_folder(Path(section.root), cache), section.root)
 
 
-def _imagefolder(section: DataSection, _cache: Cache) -> RawData:
+def _imagefolder(section: DataSection, cache: Cache) -> RawData:
     root, args = Path(section.root), section.args
     options = folders.FolderOptions.of(args)
     places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}
     others = folders.find_part(root, ("validation", "val", "valid"), args.get("validation"))
     if others is not None and others not in places.values():
         places["validation"] = others
-    parts = {name: folders.read_folder(place, options) for name, place in places.items()}
+    parts = {name: folders.read_folder(place, options, cache) for name, place in places.items()}
     classes = parts["train"].classes
     for name, folder in parts.items():
         if folder.classes != classes:
