@@ -24,6 +24,7 @@ from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import Method, RecoverSection, RobustSection, TrainSection
 from edgesafe.records import DataBundle, Estimate, Role
+from edgesafe.stages import certify
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.train import fit_plan
 from edgesafe.train.augmentation import Normalisation, shared
@@ -93,6 +94,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
     per_file = bench.inferences * speed.infer + sum(map(len, bench.cells.values())) * speed.corrupt
     per_export = _EXPORT_S + _EXPORT_LAYER_S * layers + _PROVEN * min(512, len(bundle.validation)) * speed.infer
+    certified = _certified(recipe, bundle)
     if recipe.evaluate.latency:
         per_export += 2 * recipe.evaluate.latency_runs * speed.infer
     return Estimate(
@@ -100,10 +102,21 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
         recover_s=sum(_recovery_s(recipe, plan, bundle, speed) for plan in plans),
         export_s=len(plans) * per_export,
         measure_s=len(plans) * per_file,
+        certify_s=len(plans) * certified * speed.infer,
+        certify_images=certified,
         disk_bytes=len(plans) * (_FILES * 4 * parameters + _ROW_BYTES * bench.inferences + _RECORD_BYTES),
         images=bench.inferences,
         variants=len(plans),
     )
+
+
+def _certified(recipe: Recipe, bundle: DataBundle) -> int:
+    """How many images one file is run on to certify it, at most: a violation or a wrong answer ends a set early."""
+    section, test = recipe.certify, bundle.test
+    if section.engine == "line":
+        return 0
+    n = len(test) if section.images is None else min(section.images, len(test))
+    return n * sum(finite.size(test.images.shape[1:]) for finite in certify.check(section, test))
 
 
 def announce(

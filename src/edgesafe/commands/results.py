@@ -90,6 +90,7 @@ def in_words(ahead: Estimate) -> str:
         "recovery": ahead.recover_s,
         "export and proofs": ahead.export_s,
         f"measuring {ahead.images:,} images a file": ahead.measure_s,
+        f"certifying, at most {ahead.certify_images:,} images a file": ahead.certify_s,
     }
     listed = ", ".join(f"{name} {clock(seconds)}" for name, seconds in parts.items() if seconds >= 0.5)
     return (

@@ -113,14 +113,16 @@ class Estimate(Record):
     recover_s: float  #: BatchNorm re-estimation and fine-tuning
     export_s: float  #: exporting files, proving them, timing them
     measure_s: float  #: corrupting images and running the files on them
+    certify_s: float = 0.0  #: running every image of the sets, as if none ended early; 0 also for engine "line"
+    certify_images: int = 0  #: that one file is run on for that, at most
     disk_bytes: int
     images: int  #: that one file is measured on
     variants: int  #: that are left to make, baselines included
 
     @property
     def seconds(self) -> float:
-        """Training, recovery, export and measuring together."""
-        return self.train_s + self.recover_s + self.export_s + self.measure_s
+        """Training, recovery, export, measuring and certifying together."""
+        return self.train_s + self.recover_s + self.export_s + self.measure_s + self.certify_s
 
 
 class InitResult(CommandResult):
