@@ -29,7 +29,7 @@ RECIPE = [
     "evaluate.images_per_cell=40",
     "evaluate.batch_size=7",
     "evaluate.latency=false",
-    "export.int8=true",
+    "export.precisions=['fp32','int8']",
     "certify.sets=['brightness=1']",
     "certify.images=10",
 ]

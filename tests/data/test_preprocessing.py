@@ -127,3 +127,55 @@ def test_a_damaged_image_leaves_no_half_file(pictures: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as an image"):
         loaded(pictures, "disk")
     assert list((pictures.parent / "cache" / "pixels").iterdir()) == []
+
+
+@pytest.fixture
+def one_folder(pictures: Path) -> Path:
+    return pictures / "train"
+
+
+def split(root: Path, how: object, store: str = "memory") -> DataBundle:
+    return loaded(root, store, args={"resize": 18, "crop": 16, "split": how}, validation=None)
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+def test_one_folder_is_split_by_shares(one_folder: Path, store: str) -> None:
+    bundle = split(one_folder, [0.5, 0.25, 0.25], store)
+    assert (len(bundle.train), len(bundle.validation), len(bundle.test)) == (6, 3, 3)
+    seen = {image.tobytes() for part in (bundle.train, bundle.validation, bundle.test) for image in part.images}
+    assert len(seen) == 12  # each image is in one part
+    assert any("split by shares" in note and "6 train, 3 validation, 3 test" in note for note in bundle.notes)
+    assert data.identity(bundle) == data.identity(split(one_folder, [0.5, 0.25, 0.25]))
+
+
+def test_one_folder_is_split_by_a_table(one_folder: Path) -> None:
+    lines = ["path,part", "a/0.png,train", "./a/3.png,test", "b/1.png,train", "b/4.png,validation", "c/2.png,train"]
+    (one_folder / "split.csv").write_text("\n".join(lines))
+    bundle = split(one_folder, "split.csv")
+    assert bundle.train.labels.tolist() == [0, 1, 2]
+    assert (bundle.validation.labels.tolist(), bundle.test.labels.tolist()) == ([1], [0])
+    alone = folders.read_folder(one_folder, folders.FolderOptions.of({"resize": 18, "crop": 16}))
+    assert np.array_equal(bundle.test.images[0], alone.images[alone.paths.index("a/3.png")])
+    assert any("7 images that it does not name are left out" in note for note in bundle.notes)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ([0.8, 0.2], "is no split"),
+        ([0.8, 0.3, 0.1], "sum to 1.2"),
+        ([0.9, 0.1, 0.0], "no image is in test"),
+        ("absent.csv", "absent.csv"),
+        ("path,part\na/99.png,train", "line 2: there is no image"),
+        ("path,part\na/0.png,dev", "'dev' is no part"),
+        ("path,part\na/0.png,train\na/0.png,test", "line 3: 'a/0.png' stands twice"),
+        ("file;part\na/0.png;train", "no columns path and part"),
+        ("path,part\na/0.png,train", "no image is in test"),
+    ],
+)
+def test_a_split_that_cannot_be_used_is_one_line(one_folder: Path, how: object, says: str) -> None:
+    if isinstance(how, str) and "\n" in how:
+        (one_folder / "split.csv").write_text(how)
+        how = "split.csv"
+    with pytest.raises(DataError, match=says):
+        split(one_folder, how)

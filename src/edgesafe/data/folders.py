@@ -49,6 +49,7 @@ class Folder:
     images: Images
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
+    paths: tuple[str, ...]  #: of the images, from the folder, with "/"
     notes: tuple[str, ...] = ()
 
 
@@ -73,7 +74,7 @@ class FolderOptions:
         Raises:
             DataError: an unknown or wrong value.
         """
-        known = ("size", *KEYS, "background", "depth", "train", "test", "validation")
+        known = ("size", *KEYS, "background", "depth", "train", "test", "validation", "split")
         unknown = set(args) - set(known)
         if unknown:
             fix = f"an imagefolder has {', '.join(known)}"
@@ -191,7 +192,8 @@ def read_folder(root: Path, options: FolderOptions, cache: Cache | None = None) 
     labels = np.asarray([label for _, label in paths], np.int64)
     told = str(options.preprocessing)
     lines = notes.lines(root.name, options.background)
-    return Folder(images, labels, classes, (*([f"{root.name}: images are {told}"] if told else []), *lines))
+    names = tuple(path.relative_to(root).as_posix() for path, _ in paths)
+    return Folder(images, labels, classes, names, (*([f"{root.name}: images are {told}"] if told else []), *lines))
 
 
 def _images(folder: Path, notes: _Notes) -> list[Path]:

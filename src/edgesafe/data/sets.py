@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.data import aircraft, arrays, files, folders, keypoints, npy
+from edgesafe.data import aircraft, arrays, files, folders, imagefolder, keypoints, npy
 from edgesafe.data.cache import Cache
 from edgesafe.data.raw import RawData
 from edgesafe.data.rows import blocks, part
@@ -262,33 +262,6 @@ def _npy(section: DataSection, cache: Cache) -> RawData:
     return _from_mapping(npy.read_folder(Path(section.root), cache), section.root)
 
 
-def _imagefolder(section: DataSection, cache: Cache) -> RawData:
-    root, args = Path(section.root), section.args
-    options = folders.FolderOptions.of(args)
-    places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}
-    others = folders.find_part(root, ("validation", "val", "valid"), args.get("validation"))
-    if others is not None and others not in places.values():
-        places["validation"] = others
-    parts = {name: folders.read_folder(place, options, cache) for name, place in places.items()}
-    classes = parts["train"].classes
-    for name, folder in parts.items():
-        if folder.classes != classes:
-            odd = sorted(set(folder.classes) ^ set(classes))
-            raise DataError(
-                f"classes differ from train's: {odd[:5]}", where=str(places[name]), fix="use the same class folders"
-            )
-    notes = [f"{name} images are those of {place.name}/" for name, place in places.items() if place.name != name]
-    validation = parts.get("validation")
-    return RawData(
-        train=(parts["train"].images, parts["train"].labels),
-        test=(parts["test"].images, parts["test"].labels),
-        task=Task.classes(classes),
-        validation=None if validation is None else (validation.images, validation.labels),
-        hold_out=max(1, len(parts["train"].labels) // 10),
-        notes=(*notes, *(line for part in parts.values() for line in part.notes)),
-    )
-
-
 def _factory(section: DataSection, _cache: Cache) -> RawData:
     module_name, _, attribute = section.name.partition(":")
     where = f"data.name = '{section.name}'"
@@ -373,7 +346,7 @@ _LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
     "cifar10": _cifar10,
     "aircraft": _aircraft,
     "keypoints": _keypoints,
-    "imagefolder": _imagefolder,
+    "imagefolder": imagefolder.load,
     "npy": _npy,
     "npz": _npz,
 }
