@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   := export/quickstart
 
-.PHONY: demo test test-slow check lint types docs constraints support attacks mutants clean
+.PHONY: demo test test-slow check lint types docs constraints support attacks mutants aarch64 clean
 
 # What is installed is pinned in constraints.txt; `make constraints` refreshes it. The stamp makes this a no-op when nothing changed.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -64,6 +64,10 @@ mutants: $(VENV)/installed
 	$(PYTHON) -m venv $(VENV).mutants
 	$(VENV).mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray
 	$(BIN)/python tools/mutation.py --cosmic-ray $(VENV).mutants/bin/cosmic-ray --work build/mutants
+
+# The ONNX files of `make demo` under an emulated aarch64 processor: parity only, never a speed. Needs Debian's apt-get.
+aarch64: $(VENV)/installed
+	$(BIN)/python tools/aarch64.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -253,6 +253,32 @@ def test_an_audit_is_timed_on_the_device(server: Server, models: tuple[Path, Pat
     assert b"127.0.0.1" not in text
 
 
+def test_a_compressed_study_is_timed_on_the_device(server: Server, tmp_path: Path) -> None:
+    from edgesafe.commands import compress
+    from edgesafe.commands.bundle import BundleRequest, bundle
+    from edgesafe.study.study import read
+
+    target = server.target(tmp_path / "board.toml", "memory_mb = 250")
+    keys = [
+        "name=small", "data.train_images=200", "data.test_images=60", "train.epochs=1", "train.milestones=[]",
+        "recover.epochs=0", "recover.bn_images=64", "compress=[{method='filter', ratios=[0.5]}]",
+        "evaluate.corruptions=none", "evaluate.latency_runs=64", "certify.sets=[]", f"target.name={target}",
+    ]  # fmt: skip
+    study = compress.compress(parsing.load(None, keys), tmp_path / "study")
+    for variant in study.values():
+        measured = variant.measurements
+        assert measured.device is not None
+        assert measured.device.files[0].sha256 == measured.onnx_sha256
+        assert 40e6 < measured.metrics["memory.peak_bytes"].estimate < 250e6
+    assert "latency.ratio" in study["filter-r0.50-s0"].metrics
+    bundle(read(study.root), BundleRequest("filter-r0.50-s0", str(target), tmp_path / "bundle"))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "bundle").rglob("*") if path.is_file())
+    assert b"Latencies are those of" in written
+    assert str(server.folder).encode() not in written  # not how the device is reached
+    assert cli.run(["report", str(study.root), "--out", str(tmp_path / "report")]) == 0
+    assert "Latency timed on board" in (tmp_path / "report" / "index.html").read_text()
+
+
 # -------------------------------------------------------------------------------------------------- the script alone
 
 
