@@ -27,7 +27,7 @@ __all__ = ["FLOAT_TOLERANCE", "PARITY_IMAGES", "STEP_TOLERANCE", "Timed", "Timin
 PARITY_IMAGES = 16  #: whose outputs are compared between device and host
 #: Largest difference of an output between processors: float networks agree to 2e-5 on x86 and aarch64.
 FLOAT_TOLERANCE = 1e-3
-#: The same where a file rounds to integers on the way: one step of an int8 file moved a logit by 0.2.
+#: The same where a file rounds to integers on the way: steps of int8 files moved logits by 0.3.
 STEP_TOLERANCE = 0.5
 _CANDIDATE, _BASELINE, _SIBLING = "candidate", "baseline", "sibling"
 
