@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set", "Study", "Workers"]
+__all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set", "Studies", "Study", "Workers"]
 
 Study = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
+Studies = Annotated[
+    list[Path],
+    typer.Argument(metavar="STUDY...", help="What `edgesafe compress` wrote; several are compared."),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
 NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Leave out the policy's gates that compare; a first run.")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgesafe.cli.needs import needs
-from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Root, Set, Study, Workers
+from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Root, Set, Studies, Study, Workers
 from edgesafe.cli.streams import TO_STDOUT, deliver
 from edgesafe.display import terminal
-from edgesafe.errors import ExitCode, RecipeError
+from edgesafe.errors import ExitCode, RecipeError, UsageError
 from edgesafe.executors.crew import Crew, Kind
 from edgesafe.files import refuse_inputs
 from edgesafe.records import VariantStatus
@@ -108,7 +108,7 @@ def _show(recipe: Recipe, json: str | None) -> int:
 
 
 def report(
-    study: Study,
+    studies: Studies,
     out: Out = None,
     policy: Annotated[
         Path | None, typer.Option("--policy", metavar="P", help="Also show the gate's verdict: a file, or a name.")
@@ -118,19 +118,23 @@ def report(
     ] = None,
     json: Json = None,
 ) -> int:
-    """Write the HTML page, Markdown, CSV and JSON of a study."""
+    """Write the HTML page, Markdown, CSV and JSON of a study; of several, one page that compares them."""
     from edgesafe.commands import report
     from edgesafe.records import FilesResult
 
-    target = out or Path("reports") / study.resolve().name
+    for option, given in (("--policy", policy), ("--mlflow", mlflow)):
+        if len(studies) > 1 and given is not None:
+            raise UsageError("is about one study", where=option, fix="give one study, or leave it out")
+    target = out or Path("reports") / ("comparison" if len(studies) > 1 else studies[0].resolve().name)
     tracking = needs("edgesafe.commands.tracking", "mlflow") if mlflow is not None else None
-    written = report.write(read(study), target, policy)
+    opened = [read(study) for study in studies]
+    written = report.compare(opened, target) if len(opened) > 1 else report.write(opened[0], target, policy)
     if tracking is not None:
-        runs = tracking.track(read(study), mlflow, written, policy)
+        runs = tracking.track(opened[0], mlflow, written, policy)
         print(f"mlflow: {len(runs)} runs, the study's is {runs[0]}", file=sys.stderr)
-    files = tuple(str(path) for path in written)
+    files = tuple(map(str, written))
     result = FilesResult(command="report", files=files)
-    deliver(result, json, lambda: print("\n".join(map(terminal, files))), (study, policy, *files))
+    deliver(result, json, lambda: print("\n".join(map(terminal, files))), (*studies, policy, *files))
     return ExitCode.DONE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgesafe.certificates import archive
@@ -13,7 +13,7 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.records import Evidence
 from edgesafe.study.study import Study
 
-__all__ = ["write"]
+__all__ = ["compare", "write"]
 
 
 def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
@@ -50,6 +50,34 @@ def write(study: Study, target: Path, policy: Path | None = None) -> list[Path]:
     for name, text in zip(names, (files.html, files.markdown, files.csv, files.json), strict=True):
         atomic_write(target / name, text.encode("utf-8"))
     return [target / name for name in names]
+
+
+def compare(studies: Sequence[Study], target: Path) -> list[Path]:
+    """Write index.html, report.md, results.json and the figures of several studies; returns their paths.
+
+    Args:
+        studies: two or more, of one data set; every file of them is compared with its hash first.
+        target: directory of the report.
+
+    Raises:
+        UsageError: they cannot be compared, the extra `report` is not installed, or the target lies in a study.
+        NothingEvaluated: no pruned variant is finished.
+        StoreError: the target cannot be written.
+        IntegrityError: a file of a study was changed.
+    """
+    for study in studies:
+        study.verify()
+    try:
+        from edgesafe.report.comparison import pages
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("edgesafe"):
+            raise
+        raise UsageError(f"{error.name} is not installed", fix="pip install 'edgesafe[report]'") from None
+    files = pages.compared(studies)
+    refuse_inputs((target / name for name in files), tuple(study.root for study in studies))
+    for name, text in files.items():
+        atomic_write(target / name, text.encode("utf-8"))
+    return [target / name for name in files]
 
 
 class _Evidences(Mapping[str, Evidence]):

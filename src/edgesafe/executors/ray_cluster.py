@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from edgesafe.files import sha256_bytes
 
 __all__ = ["RayBlob", "RayCluster"]
 
+_KNOCK_S = 5.0
 _GONE = (exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.ObjectLostError,
          exceptions.OutOfMemoryError, exceptions.OwnerDiedError, exceptions.RaySystemError)  # fmt: skip
 
@@ -122,12 +124,12 @@ class RayCluster:
         where: dict[str, Any] = {"address": address} if address else {"address": "local", "num_cpus": cores}
         if address is None:
             where |= {"include_dashboard": False, "runtime_env": path}
+        if address is not None:
+            _knock(address)
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", **where)
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            what = f"no Ray cluster can be reached: {str(error).strip().splitlines()[0]}"
-            fix = "see `ray status`, or leave --address out to start one here"
-            raise UsageError(what, where=f"--address {address}", fix=fix) from None
+        except Exception as error:  # noqa: BLE001 - Ray raises plain ones
+            raise _unreachable(address, str(error).strip().splitlines()[0]) from None
 
     def _fits(self, need: Need) -> None:
         if need in self._fitting:
@@ -144,6 +146,26 @@ class RayCluster:
     def _ended(self, stream: Any, event: Event) -> Event:
         del self._running[stream]
         return event
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself tries for minutes.
+
+    Raises:
+        UsageError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", "local": Ray knows at once
+    try:
+        socket.create_connection((host, int(port)), _KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, str(error)) from None
+
+
+def _unreachable(address: str | None, why: str) -> UsageError:
+    fix = "see `ray status`, or leave --address out to start one here"
+    return UsageError(f"no Ray cluster can be reached: {why}", where=f"--address {address}", fix=fix)
 
 
 def _streamed(job: str, order: Any) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,132 @@
+"""Several studies on one page: what is said of each finding, what cannot be compared, and the page itself."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_synthetic import Plan, study
+from scipy import stats
+
+from edgesafe.errors import NothingEvaluated, UsageError
+from edgesafe.records import Comparison, IntervalMethod, Unit
+from edgesafe.report import View
+from edgesafe.report.comparison import findings as findings_
+from edgesafe.report.comparison import pages
+from edgesafe.report.comparison.findings import MARGIN, Answer, findings
+from edgesafe.report.comparison.points import curves
+from edgesafe.study.study import Study
+
+
+@pytest.fixture(scope="module")
+def two() -> tuple[Study, Study]:
+    """Weight and filter pruning with three seeds, and channel pruning with one, of one network."""
+    some = {"n": 200, "per_cell": 40, "corruptions": ("fog", "snow"), "layers": 4}
+    first = study(Plan(variants=(("weight", 0.3), ("weight", 0.7), ("filter", 0.5)), seeds=(0, 1, 2), **some))
+    second = study(Plan(name="slimmed", variants=(("channel", 0.5),), seeds=(0,), **some))
+    return first.study, second.study
+
+
+def with_differences(made: Study, metric: str, intervals: list[tuple[float, float, float]]) -> Study:
+    """The study with these differences (estimate, low, high) of its pruned variants, in their order."""
+    left = iter(intervals)
+    variants = []
+    for variant in made.variants:
+        measured = variant.measured
+        if measured is not None and measured.differences:
+            estimate, low, high = next(left)
+            told = Comparison(
+                metric=metric, estimate=estimate, low=low, high=high, n=10, method=IntervalMethod.PAIRED_NORMAL,
+                unit=Unit.FRACTION, candidate=0.5, baseline=0.5,
+            )  # fmt: skip
+            measured = measured.model_copy(update={"differences": {metric: told}})
+        variants.append(replace(variant, measured=measured))
+    return Study(made.root, made.record, tuple(variants))
+
+
+interval = st.tuples(st.floats(-0.05, 0.05), st.floats(0.0001, 0.04))
+
+
+@given(st.lists(interval, min_size=3, max_size=3), st.sampled_from([("ece_em10_top1", 1, 0), ("mpc", -1, 3)]))
+def test_a_statement_is_confirmed_contradicted_or_undecided_as_its_intervals_say(
+    drawn: list[tuple[float, float]], what: tuple[str, int, int]
+) -> None:
+    """Oracle: the three rules written down again, with scipy's quantiles."""
+    metric, sign, position = what
+    made = with_differences(THREE, metric, [(e, e - h, e + h) for e, h in drawn])
+    finding = findings(curves([made]))[position]
+    worse = [(sign * e, h) for e, h in drawn]
+    wider = stats.norm.ppf(1 - 0.05 / 2 / 3) / stats.norm.ppf(0.975)
+    confirming = sum(e + h <= MARGIN for e, h in worse)
+    if any(e - h * wider > MARGIN for e, h in worse):
+        expected = Answer.CONTRADICTED
+    else:
+        expected = Answer.CONFIRMED if confirming == 3 else Answer.UNDECIDED
+    assert (finding.answer, finding.tested, finding.confirming) == (expected, 3, confirming)
+
+
+THREE = study(
+    Plan(
+        variants=(("weight", 0.3), ("weight", 0.5), ("weight", 0.7)), n=60, per_cell=20, corruptions=("fog",), layers=4
+    )
+).study
+
+
+def test_what_was_not_measured_is_not_tested(two: tuple[Study, Study]) -> None:
+    answers = {a.statement.method: a.answer for a in findings(curves([two[1]])) if "Calibration" in a.statement.text}
+    assert answers["weight"] is answers["filter"] is Answer.UNTESTED
+    assert answers["channel"] is not Answer.UNTESTED
+    assert findings_._judged(findings_.Statement("x"), []).answer is Answer.UNTESTED
+
+
+def test_the_page_holds_every_curve_and_mean_and_spread_over_seeds(two: tuple[Study, Study]) -> None:
+    files = pages.compared(two)
+    assert set(files) == {"figure-1.svg", "figure-2.svg", "figure-3.svg", "report.md", "results.json", "index.html"}
+    assert pages.compared(two) == files
+    result = json.loads(files["results.json"])
+    assert [(c["network"], c["method"], len(c["points"])) for c in result["curves"]] == [
+        ("resnet20", "weight", 3), ("resnet20", "filter", 2), ("resnet20", "channel", 2),
+    ]  # fmt: skip
+    cells = []
+    for metric in ("accuracy", "ece_em10_top1"):
+        values = [two[0][f"weight-r0.70-s{seed}"].metrics[metric].estimate for seed in range(3)]
+        mean, sd = float(np.mean(values)), float(np.std(values, ddof=1))
+        deepest = result["curves"][0]["points"][-1]["metrics"][metric]
+        assert (deepest["mean"], deepest["sd"]) == (pytest.approx(mean), pytest.approx(sd, abs=1e-12))
+        assert deepest["seeds"] == 3
+        cells.append(f"{100 * mean:.2f} ± {100 * sd:.2f}")
+    assert f"| resnet20 | weight | 70 | 3 | {' | '.join(cells)} |" in files["report.md"]
+    for number in (1, 2, 3):
+        drawing = ET.fromstring(files[f"figure-{number}.svg"])  # noqa: S314 - our own
+        text = "".join(drawing.itertext())
+        assert all(f"resnet20, {method}" in text for method in ("weight", "filter", "channel"))
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", files["index.html"])
+    assert "<script" not in files["index.html"]
+
+
+def test_a_hostile_name_is_text(two: tuple[Study, Study]) -> None:
+    record = two[0].record.model_copy(update={"recipe": {"model": {"arch": "<script>alert(1)</script>|x"}}})
+    files = pages.compared([Study(two[0].root, record, two[0].variants), two[1]])
+    assert "<script" not in files["index.html"]
+    rows = [line for line in files["report.md"].splitlines() if "alert" in line and line.startswith("|")]
+    assert rows
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {11}
+    ET.fromstring(files["figure-1.svg"])  # noqa: S314 - our own
+
+
+def test_what_cannot_be_compared(two: tuple[Study, Study], small: View) -> None:
+    with pytest.raises(UsageError, match="two studies have this name"):
+        curves([two[0], two[0]])
+    data = two[1].record.data.model_copy(update={"test_sha256": "sha256:" + "1" * 64})
+    other = Study(two[1].root, two[1].record.model_copy(update={"data": data}), two[1].variants)
+    with pytest.raises(UsageError, match="different test images"):
+        curves([two[0], other])
+    alone = tuple(v for v in small.study.variants if v.entry.method == "baseline")
+    record = small.study.record.model_copy(update={"variants": tuple(v.entry for v in alone)})
+    with pytest.raises(NothingEvaluated, match="no pruned variant"):
+        curves([Study(Path("x"), record, alone)])
