@@ -12,7 +12,7 @@ __all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set"
 Study = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
 Studies = Annotated[
     list[Path],
-    typer.Argument(metavar="STUDY...", help="What `edgesafe compress` wrote; several are compared."),
+    typer.Argument(metavar="STUDY", help="What `edgesafe compress` wrote; several are compared."),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write.")]
 NoBaseline = Annotated[
