@@ -47,6 +47,7 @@ docs: $(VENV)/installed
 
 # Really prune, export and compare every architecture of docs/support.md (tens of minutes).
 support: $(VENV)/installed
+	$(BIN)/python tools/families.py
 	$(BIN)/python tools/support_table.py
 
 constraints:

@@ -19,7 +19,7 @@ from edgesafe.errors import RefusedError, SurgeryError
 from edgesafe.models.count import macs
 from edgesafe.prune import PruneContext, PruneOutcome, prune
 from edgesafe.recipe.sections import CompressSection
-from edgesafe.records import LayerRecord
+from edgesafe.records import Declined, LayerRecord
 from edgesafe.surgery.rebuild import load_bytes, save_bytes
 from edgesafe.surgery.units import channel_graph
 
@@ -239,6 +239,9 @@ def test_layers_with_a_computed_weight_are_in_the_table() -> None:
     row = layers(outcome)["middle"]
     assert (row.kind, row.out_before, row.out_after) == ("Blended", 16, 16)
     assert "its weight is computed in the forward" in row.note
+    reason = outcome.record.engine_reason
+    assert reason is not None
+    assert (reason.cause, reason.layer) == (Declined.NOT_ASKED, "middle")
     assert any(note.startswith("layers with ") and "(middle, …)" in note for note in outcome.record.notes)
 
 

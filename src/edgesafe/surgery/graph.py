@@ -74,6 +74,10 @@ def cut(
         where = f"{path}.{next(iter(names))}" if path else next(iter(names))
         detail = f"it does not set sizes that a forward reads from a module ({where})"
         return sliced, EngineReason(cause=Declined.NOT_ASKED, layer=path, detail=detail)
+    if graph.trace.computed:  # there its index lists may grow for minutes without making an index object
+        layer = next(iter(graph.trace.computed))
+        detail = "a weight is computed there, and it follows such weights without a limit"
+        return sliced, EngineReason(cause=Declined.NOT_ASKED, layer=layer, detail=detail)
     try:
         pruned = _cut_by_engine(model, inputs, graph, removals)
         _require_equal(pruned, sliced)
