@@ -11,8 +11,12 @@ from edgesafe import data
 from edgesafe.commands import compress, evaluate
 from edgesafe.data.rows import LazyImages
 from edgesafe.deploy import export
+from edgesafe.measure import evidence
+from edgesafe.measure.inference import robustness
 from edgesafe.recipe import parsing
 from edgesafe.recipe.sections import DataSection
+from edgesafe.stages import observe
+from edgesafe.study.host import host
 from edgesafe.study.study import Study
 from edgesafe.train import augmentation, batchnorm, loop
 
@@ -119,3 +123,43 @@ def test_training_reads_ahead_what_it_would_have_had(digits: Path, tmp_path: Pat
         hits = loop.right(net, bundle.validation, normalise)
         made.append((losses, hits.tolist(), [value.tolist() for value in net.state_dict().values()]))
     assert made[0] == made[1]
+
+
+def test_large_sets_are_kept_in_parts_and_joined_to_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after three parts: the next run does not run these again, and ends with the bytes of one that was not."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+    onnx = export.export_onnx(net.eval(), input_shape=(32, 32, 3), mean=(0.5,) * 3, std=(0.5,) * 3)
+    recipe = parsing.load(None, ["evaluate.corruptions=['fog']", "evaluate.severities=[1,3]", "evaluate.batch_size=7"])
+    bundle = data.load(recipe.data.model_copy(update={"test_images": 100}))
+    bench = observe.prepare(bundle, recipe.evaluate, recipe.target, host())
+    classifier = bench.open(onnx)
+    ran: list[int] = []
+    wanted = evidence.to_bytes(observe.collect(classifier, bench, Parts(99), lambda _: None))
+    monkeypatch.setattr(observe, "_KEPT", 30)
+    kept = Parts(3)
+    with pytest.raises(KeyboardInterrupt):
+        observe.collect(classifier, bench, kept, lambda _: None)
+    assert sorted(kept.parts) == ["clean-0", "clean-28", "clean-56"]
+    kept.left, real = 99, robustness.collect_cell
+    monkeypatch.setattr(robustness, "collect_cell", lambda *a, **more: ran.append(len(a[3])) or real(*a, **more))
+    assert evidence.to_bytes(observe.collect(classifier, bench, kept, lambda _: None)) == wanted
+    assert ran == [16, 1, 100, 100]
+    assert {"cells-fog-1", "cells-fog-3", "cells-fog"} <= kept.parts.keys()
+
+
+class Parts:
+    """Keeps so many parts in memory; then the run is killed."""
+
+    def __init__(self, left: int) -> None:
+        self.parts: dict[str, bytes] = {}
+        self.left = left
+
+    def get(self, name: str) -> bytes | None:
+        return self.parts.get(name)
+
+    def put(self, name: str, content: bytes) -> None:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.parts[name] = content

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from edgesafe.data.rows import LazyImages, part
 from edgesafe.errors import UsageError
 from edgesafe.files import Keeper, sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
+from edgesafe.measure.cells import joined
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.inputs import InputSpec
 from edgesafe.measure.inference.session import OnnxClassifier
@@ -55,6 +57,7 @@ __all__ = [
     "samples",
 ]
 
+_KEPT = 8192  # images after which what was found is kept, so that a run that is killed loses no more
 _MADE_BYTES = 32 << 20  # of corrupted images that are made at once
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
 
@@ -218,9 +221,21 @@ def _corruption(
         advance(sum(len(cell.index) for cell in found.values()))
         return found
     wanted = {key: indices for key, indices in bench.cells.items() if key[0] == name}
-    cells = corrupted(classifier, bench, wanted, advance)
     first, logits = clean(classifier, bench, np.zeros(1, np.int64))
-    origin = provenance(classifier, bench, bench.sample)
+    origin, cells = provenance(classifier, bench, bench.sample), dict[tuple[str, int], Cell]()
+    if sum(map(len, wanted.values())) <= _KEPT:
+        cells.update(corrupted(classifier, bench, wanted, advance))
+        wanted = {}
+    for key, indices in wanted.items():  # too many to be lost when a run is killed: each cell is kept
+        piece = keeper.get(f"cells-{name}-{key[1]}")
+        if piece is not None:
+            cells.update(evidence_files.from_bytes(piece).cells)
+            advance(len(indices))
+            continue
+        made = corrupted(classifier, bench, {key: indices}, advance)
+        evidence = Evidence(first, logits, origin, made, bench.test.task)
+        keeper.put(f"cells-{name}-{key[1]}", evidence_files.to_bytes(evidence))
+        cells.update(made)
     keeper.put(f"cells-{name}", evidence_files.to_bytes(Evidence(first, logits, origin, cells, bench.test.task)))
     return cells
 
@@ -241,8 +256,21 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
     if kept is not None:
         evidence = evidence_files.from_bytes(kept)
         return evidence.clean, evidence.logits
-    cell, logits = clean(classifier, bench, bench.clean)
     origin = provenance(classifier, bench, bench.sample)
+    batch = classifier.batch or bench.section.batch_size
+    step = batch * max(1, _KEPT // batch)  # whole batches, so that each is what it would be without parts
+    pieces: list[tuple[Cell, NDArray[np.float32]]] = []
+    for start in range(0, len(bench.clean), step):
+        found = keeper.get(f"clean-{start}")
+        if found is not None:
+            evidence = evidence_files.from_bytes(found)
+            pieces.append((evidence.clean, evidence.logits))
+            continue
+        pieces.append(clean(classifier, bench, bench.clean[start : start + step]))
+        if len(bench.clean) > step:
+            piece = Evidence(*pieces[-1], origin, task=bench.test.task)
+            keeper.put(f"clean-{start}", evidence_files.to_bytes(piece))
+    cell, logits = reduce(joined, (cell for cell, _ in pieces)), np.concatenate([logits for _, logits in pieces])
     keeper.put("clean", evidence_files.to_bytes(Evidence(cell, logits, origin, task=bench.test.task)))
     return cell, logits
 
