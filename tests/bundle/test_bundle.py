@@ -22,7 +22,7 @@ from edgesafe import cli
 from edgesafe.commands import evaluate
 from edgesafe.commands.bundle import BundleRequest, bundle
 from edgesafe.data import sets
-from edgesafe.deploy.bundle import archive, clean, layout
+from edgesafe.deploy.bundle import archive, card, clean, layout
 from edgesafe.deploy.bundle.examples import cpp_literal
 from edgesafe.deploy.ort_format import Platform, to_ort
 from edgesafe.errors import (
@@ -35,7 +35,7 @@ from edgesafe.errors import (
     UsageError,
 )
 from edgesafe.recipe.sections import DataSection
-from edgesafe.records import BundleManifest
+from edgesafe.records import Agreement, BundleManifest, Conversion, Precision
 from edgesafe.study.study import read
 
 
@@ -89,6 +89,20 @@ def test_the_bill_of_materials_names_the_model_by_its_hash(made: Path) -> None:
     assert model["hashes"] == [{"alg": "SHA-256", "content": expected}]
     assert {"onnxruntime", "numpy", "digits", "model.onnx"} <= {one["name"] for one in plain["components"]}
     assert "timestamp" not in plain["metadata"]
+
+
+def test_the_card_says_what_a_file_of_another_precision_was_converted_from(audited: Path) -> None:
+    agreement = Agreement.model_construct()
+    made_from = Conversion.model_construct(
+        sibling="filter-r0.50-s0", onnx_sha256="sha256:abc", ranges=None, images=512, images_sha256=None,
+        float_layers=("conv1",), packed_layers=(), agreement=agreement,
+    )  # fmt: skip
+    record = read(audited)["candidate-s0"].record.model_copy(
+        update={"method": "filter", "ratio": 0.5, "precision": Precision.INT8}
+    )
+    text = card._conversion(record, made_from)
+    for words in ("Converted to int8", "`filter-r0.50-s0`", "ratio 0.5", "512 training images", "float32: conv1"):
+        assert words in text
 
 
 def test_nothing_names_the_place_it_was_made_at(made: Path, audited: Path) -> None:

@@ -13,7 +13,7 @@ from edgesafe.deploy.bundle.layout import CARD, CONFIG, LICENCE_TEXT, LICENCES, 
 from edgesafe.display import STATUS, amount, clean, interval, markdown, markdown_code, rule
 from edgesafe.metrics import EXTRA_CORRUPTIONS, info
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Measurement, Unit
+from edgesafe.records import Conversion, Measurement, Unit, VariantRecord
 
 __all__ = ["written"]
 
@@ -132,6 +132,8 @@ def _how_it_was_compressed(contents: Contents) -> list[str]:
     record = contents.record
     lines = ["## How it was compressed", ""]
     surgery = record.surgery
+    if record.conversion is not None:
+        return [*lines, _conversion(record, record.conversion)]
     if surgery is None:
         return [*lines, "Not at all: it is the network as it was trained or given."]
     what = "weights set to zero" if surgery.method == "weight" else "channels removed"
@@ -150,6 +152,20 @@ def _how_it_was_compressed(contents: Contents) -> list[str]:
         tuned = f"{after.fine_tuning.epochs} epoch(s) of fine-tuning" if after.fine_tuning else "no fine-tuning"
         lines += ["", f"Recovery: BatchNorm statistics from {after.bn_images:,} images, {tuned}."]
     return lines
+
+
+def _conversion(record: VariantRecord, conversion: Conversion) -> str:
+    """How a variant of another precision was made from its fp32 sibling."""
+    pruned = "not pruned" if record.method == "baseline" else f"method `{record.method}`, ratio {record.ratio:g}"
+    text = (
+        f"Converted to {record.precision.value} from the fp32 variant `{conversion.sibling}` ({pruned}; its own record "
+        f"in the study says what was removed), file `{conversion.onnx_sha256}`."
+    )
+    if conversion.images:
+        text += f" Ranges of activations were read off {conversion.images:,} training images."
+    if conversion.float_layers:
+        text += f" Left in float32: {markdown(', '.join(conversion.float_layers))}."
+    return text
 
 
 def _evidence(contents: Contents) -> list[str]:
