@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UsageError,
         WeightsError,
+        WorkerError,
     )
     from edgesafe.records import (
         Comparison,
@@ -77,6 +78,7 @@ __all__ = [
     "VariantStatus",
     "Verdict",
     "WeightsError",
+    "WorkerError",
     "__version__",
     "certify",
     "compress",
@@ -91,7 +93,7 @@ _PLACES = {
     "edgesafe.errors": (
         "DataError", "DeviceDropped", "DeviceError", "EdgesafeError", "ExitCode", "IntegrityError", "NonFiniteError",
         "NothingEvaluated", "ParityError", "PolicyError", "RecipeError", "RefusedError", "StoreError", "SurgeryError",
-        "UnknownNameError", "UsageError", "WeightsError",
+        "UnknownNameError", "UsageError", "WeightsError", "WorkerError",
     ),
     "edgesafe.records": (
         "Comparison", "GateResult", "GateStatus", "Measurement", "Unit", "VariantStatus", "Verdict",
