@@ -91,7 +91,9 @@ def stop() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["ship weight", "channel-r0.30-s0", "timing", "[6/6] random-r0.50-s0: done"])
+@pytest.mark.parametrize(
+    "words", ["[2/6] weight-r0.50-s0", "channel-r0.30-s0", "timing", "[6/6] random-r0.50-s0: done"]
+)
 def test_a_driver_that_is_stopped_goes_on(study: Path, tiny: recipe.Recipe, tmp_path: Path, words: str) -> None:
     with pytest.raises(Stop):
         compress.compress(tiny, tmp_path / "s", Heard(words, stop), Crew(2))

@@ -62,6 +62,7 @@ class RayCluster:
 
     def __init__(self, job: str, workers: int | None, address: str | None, cores: int) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody asked for telling
+        os.environ.setdefault("RAY_worker_niceness", "0")  # of a cluster started here; Ray's own is 15: starved
         self._job, self._workers = job, workers
         self._ours = not ray.is_initialized()
         self._blobs: dict[str, RayBlob] = {}
