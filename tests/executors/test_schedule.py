@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesafe.errors import EdgesafeError, IntegrityError, RefusedError, WorkerError
-from edgesafe.executors import schedule
+from edgesafe.errors import EdgesafeError, IntegrityError, RefusedError, UsageError, WorkerError
+from edgesafe.executors import crew, schedule
 from edgesafe.executors.processes import FileBlob, Processes
 from edgesafe.executors.sequential import Sequential
 from edgesafe.executors.tasks import Done, Event, Failed, Lost, Sent, Task
@@ -187,3 +187,9 @@ def test_errors_travel_between_processes() -> None:
         error = pickle.loads(pickle.dumps(kind("what", where="where", fix="fix")))  # noqa: S301 - our own
         assert type(error) is kind
         assert (error.what, error.where, error.fix) == ("what", "where", "fix")
+
+
+def test_ray_that_is_not_installed_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"ray is not installed; pip install 'edgesafe\[ray\]'"):
+        crew.Crew(2, crew.Kind.RAY)

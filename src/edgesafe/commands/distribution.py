@@ -18,7 +18,7 @@ from typing import Any
 from edgesafe.commands import variants
 from edgesafe.commands.variants import Run
 from edgesafe.commands.worker import Order, Shared, Step
-from edgesafe.errors import RefusedError, UsageError, WorkerError
+from edgesafe.errors import RefusedError, WorkerError
 from edgesafe.executors import schedule
 from edgesafe.executors.crew import Crew, Kind
 from edgesafe.executors.processes import Processes
@@ -91,10 +91,8 @@ def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], cr
 def _executor(crew: Crew) -> Executor:
     if crew.kind is Kind.LOCAL:
         return Processes(_JOB, crew.workers or 1)
-    try:
-        from edgesafe.executors.ray_cluster import RayCluster
-    except ModuleNotFoundError:
-        raise UsageError("ray is not installed", where="--executor ray", fix="pip install 'edgesafe[ray]'") from None
+    from edgesafe.executors.ray_cluster import RayCluster
+
     return RayCluster(_JOB, crew.workers, crew.address, cores())
 
 

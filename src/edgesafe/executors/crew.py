@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 
 from edgesafe.errors import UsageError
 
@@ -35,12 +36,14 @@ class Crew:
         """Refuse what cannot work.
 
         Raises:
-            UsageError: no workers, or an address without Ray.
+            UsageError: no workers, an address without Ray, or Ray is not installed.
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"{self.workers} workers", where="--workers", fix="give 1 or more")
         if self.address is not None and self.kind is not Kind.RAY:
             raise UsageError("an address goes with Ray", where="--address", fix="add --executor ray")
+        if self.kind is Kind.RAY and find_spec("ray") is None:
+            raise UsageError("ray is not installed", where="--executor ray", fix="pip install 'edgesafe[ray]'")
 
     @property
     def is_alone(self) -> bool:
