@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from edgesafe.errors import DataError
+from edgesafe.data.options import validated
 from edgesafe.records import Task
 
 __all__ = ["MIRROR", "NAMES", "AircraftOptions", "options_of", "part", "pictured", "task_of"]
@@ -65,13 +65,7 @@ def options_of(args: dict[str, object]) -> AircraftOptions:
     Raises:
         DataError: an unknown option, or a value out of range.
     """
-    try:
-        return AircraftOptions.model_validate(args)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(AircraftOptions.model_fields)
-        raise DataError(str(first["msg"]), where=f"data.args.{key}", fix=f"aircraft takes {known}") from None
+    return validated(AircraftOptions, args, "aircraft takes")
 
 
 def task_of(options: AircraftOptions) -> Task:

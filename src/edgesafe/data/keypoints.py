@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgesafe.data.files import memory_budget
 from edgesafe.data.folders import read_upright
+from edgesafe.data.options import validated
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, read_bounded
 from edgesafe.records import MOST_KEYPOINTS, Task
@@ -55,13 +56,7 @@ def options_of(args: Mapping[str, Any]) -> KeypointOptions:
     plain = dict(args)
     if isinstance(plain.get("pairs"), list):
         plain["pairs"] = [tuple(pair) if isinstance(pair, list) else pair for pair in plain["pairs"]]
-    try:
-        return KeypointOptions.model_validate(plain)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(KeypointOptions.model_fields)
-        raise DataError(str(first["msg"]), where=f"data.args.{key}", fix=f"keypoints take {known}") from None
+    return validated(KeypointOptions, plain, "keypoints take")
 
 
 def task_of(options: KeypointOptions, names: Sequence[str], shape: tuple[int, int]) -> Task:

@@ -167,7 +167,7 @@ class FileImages(LazyImages):
 
     @property
     def key(self) -> str:
-        """As given."""
+        """A text that identifies the pixels, as it was given for the file."""
         return self._key
 
     def digests(self) -> NDArray[np.uint8] | None:

@@ -12,7 +12,7 @@ __all__ = ["Crew", "Kind", "crew_of"]
 
 
 class Kind(StrEnum):
-    """Where workers run."""
+    """The kinds of places where the workers of a study run."""
 
     LOCAL = "local"  #: as processes of this machine
     RAY = "ray"  #: on a Ray cluster, or on one that is started for the purpose

@@ -102,7 +102,7 @@ class Blob(Hashable, Protocol):
 
 
 class Executor(Protocol):
-    """What runs tasks."""
+    """Runs tasks, so many at once, and tells what becomes of each; `schedule.run` decides their order."""
 
     @property
     def slots(self) -> int:

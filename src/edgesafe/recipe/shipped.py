@@ -72,10 +72,8 @@ def device_script() -> Path:
     Raises:
         UsageError: it is not installed.
     """
-    for path in (_HERE / "bench_target.py", _HERE.parents[1] / "export" / "bench_target.py"):
-        if path.is_file():
-            return path
-    raise UsageError("the script for devices is not installed", fix="install edgesafe again")
+    places = _HERE / "bench_target.py", _HERE.parents[1] / "export" / "bench_target.py"
+    return _installed(places, "the script for devices is not installed", "install edgesafe again")
 
 
 def support_table() -> Path:
@@ -84,7 +82,13 @@ def support_table() -> Path:
     Raises:
         UsageError: it is not installed.
     """
-    for path in (_HERE / "support.json", _HERE.parents[1] / "docs" / "support.json"):
+    places = _HERE / "support.json", _HERE.parents[1] / "docs" / "support.json"
+    return _installed(places, "the support table is not installed", "read docs/support.md of the repository")
+
+
+def _installed(places: tuple[Path, ...], missing: str, fix: str) -> Path:
+    """The first of some places, in a wheel or in a checkout, where a file lies."""
+    for path in places:
         if path.is_file():
             return path
-    raise UsageError("the support table is not installed", fix="read docs/support.md of the repository")
+    raise UsageError(missing, fix=fix)

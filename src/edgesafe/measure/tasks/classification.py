@@ -79,7 +79,7 @@ class ClassificationRules(Rules):
         return classes
 
     def right_answers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        """The labels themselves."""
+        """The answer that is right of each image: its class, int64 (n,)."""
         return labels.astype(np.int64, copy=False)
 
     def certified_points(

@@ -68,7 +68,7 @@ class Curve:
 
     @property
     def title(self) -> str:
-        """Network and method."""
+        """What a figure calls the points: network and method, with a comma between."""
         return f"{self.network}, {self.method}"
 
 

@@ -1,0 +1,34 @@
+"""What a recipe's `data.args` says, as the record of one kind of image set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from edgesafe.errors import DataError
+
+__all__ = ["validated"]
+
+_M = TypeVar("_M", bound=BaseModel)
+
+
+def validated(model: type[_M], args: Mapping[str, Any], takes: str) -> _M:
+    """The options of an image set.
+
+    Args:
+        model: what the set takes.
+        args: `data.args` of the recipe.
+        takes: how the message that lists the options begins ("aircraft takes").
+
+    Raises:
+        DataError: an unknown option, or a value that cannot be used; names the first.
+    """
+    try:
+        return model.model_validate(dict(args))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(model.model_fields)
+        raise DataError(str(first["msg"]), where=f"data.args.{key}", fix=f"{takes} {known}") from None
