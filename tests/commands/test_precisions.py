@@ -17,6 +17,7 @@ from edgesafe.display import slower
 from edgesafe.errors import RecipeError, StoreError
 from edgesafe.policy import policy
 from edgesafe.policy.decision import decide
+from edgesafe.policy.proposal import init
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection
 from edgesafe.records import GateStatus, Measurements, Precision, Role, VariantRecord, VariantStatus
@@ -36,6 +37,14 @@ schema = "edgesafe.policy/1"
 id = "parity"
 metric = "parity.max_abs_logit"
 max = 1e-4
+"""
+SIBLING = """
+schema = "edgesafe.policy/1"
+[[gate]]
+id = "conversion"
+metric = "mpc"
+max_drop = "90pp"
+against = "sibling"
 """
 FLIPS = """
 [[gate]]
@@ -153,6 +162,18 @@ def test_a_variant_that_nothing_is_asked_of_does_not_pass(mixed: Study) -> None:
     assert judged(mixed, alone, "filter-r0.50-s0") == [("filter-r0.50-s0", "flips", GateStatus.MISSING)]
 
 
+def test_a_gate_against_the_sibling_is_judged_from_the_stored_study(mixed: Study) -> None:
+    root = mixed.root
+    names = ("filter-r0.50-s0", "filter-r0.50-int8-s0")
+    assert judged(mixed, SIBLING, *names)[1] == ("filter-r0.50-int8-s0", "conversion", GateStatus.PASS)
+    measured = json.loads((root / names[1] / "measurements.json").read_text(encoding="utf-8"))
+    assert measured["sibling_differences"]["mpc"]["baseline"] == mixed[names[0]].metrics["mpc"].estimate
+    proposed = init(mixed.record, mixed.measurements())
+    assert 'against = "sibling"' in proposed
+    assert "latency.ratio.sibling" in proposed
+    policy.loads(proposed)
+
+
 def test_certificates_are_the_files_own(mixed: Study, tmp_path: Path) -> None:
     root = tmp_path / "s"
     shutil.copytree(mixed.root, root)
@@ -160,6 +181,11 @@ def test_certificates_are_the_files_own(mixed: Study, tmp_path: Path) -> None:
     found = certify.certify_study(certify.CertifyRequest(root, section))
     int8, fp32 = found["filter-r0.50-int8-s0"], found["filter-r0.50-s0"]
     assert "certified_agreement.brightness=1" in int8.differences
+    paired = int8.measurements.sibling_differences["certified_accuracy.brightness=1"]
+    certified = "certified_accuracy.brightness=1"
+    assert paired.candidate == int8.metrics[certified].estimate
+    assert paired.baseline == fp32.metrics[certified].estimate
+    assert not fp32.measurements.sibling_differences
     assert int8.certificates_bytes() != fp32.certificates_bytes()
 
 

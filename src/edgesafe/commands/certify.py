@@ -85,7 +85,7 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
             order = certify.CertifyOrder(
                 section=request.section, test=bundle.test, study=study, progress=progress, variant=variant.id,
                 population=f"{bundle.name} test set, {len(bundle.test):,} images", baseline=variant.entry.baseline,
-                complete=variant.entry.is_baseline,
+                complete=variant.entry.is_baseline, sibling=variant.entry.sibling,
             )  # fmt: skip
             study.keep_previous(variant.id)
             certified = certify.certify(order, _open(variant, recipe), _earlier(variant))
@@ -107,10 +107,11 @@ def _data(request: CertifyRequest, recipe: Recipe, known: Study) -> DataBundle:
 
 
 def _chosen(study: Study, names: tuple[str, ...]) -> list[Variant]:
-    """The finished variants to certify, each after its baseline."""
+    """The finished variants to certify, each after its baseline and its fp32 sibling."""
     chosen = [study[name] for name in names] if names else list(study.finished())
     bases = [study[variant.entry.baseline] for variant in chosen if variant.entry.baseline is not None]
-    return list({variant.id: variant for variant in [*bases, *chosen]}.values())
+    siblings = [study[variant.entry.sibling] for variant in chosen if variant.entry.sibling is not None]
+    return list({variant.id: variant for variant in [*bases, *siblings, *chosen]}.values())
 
 
 def _open(variant: Variant, recipe: Recipe) -> OnnxClassifier:

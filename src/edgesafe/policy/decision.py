@@ -21,12 +21,7 @@ from edgesafe.metrics import members
 from edgesafe.policy import looks, sentences, waivers
 from edgesafe.policy.lock import Lock, verify
 from edgesafe.policy.multiplicity import holm
-from edgesafe.policy.policy import (
-    Clause,
-    Gate,
-    Level,
-    Policy,
-)
+from edgesafe.policy.policy import Against, Clause, Gate, Level, Policy
 from edgesafe.policy.readings import (
     Problem,
     Reading,
@@ -195,6 +190,9 @@ def gates_that_compare(policy: Policy) -> tuple[str, ...]:
 
 
 def _compares(gate: Gate, clause: Clause) -> bool:
+    """Whether a rule needs a baseline: it compares, and not with the fp32 sibling, which every conversion has."""
+    if gate.against is Against.SIBLING:
+        return False
     return clause.rule.relative or any(metric.paired for metric in members(gate.metric))
 
 
@@ -245,6 +243,7 @@ def _judge(
 
 
 def _items(subject: Subject, gate: Gate, clause: Clause, policy: Policy, z: float) -> tuple[Reading | Problem, ...]:
+    subject = subject.compared(gate.against)
     infos = metrics_of(subject, gate.metric)
     if not infos:
         return (Problem(gate.metric, GateStatus.MISSING, f"no metric of the family '{gate.metric}' was measured"),)
@@ -298,7 +297,7 @@ def _settle(judgement: _Judgement, subject: Subject, policy: Policy, z: float) -
         "status": status,
         "rule": str(judgement.clause),
         "blocking": _blocks(judgement.level, status, policy),
-        "baseline": subject.baseline_id if judgement.clause.rule.relative else None,
+        "baseline": subject.compared(judgement.gate.against).baseline_id if judgement.clause.rule.relative else None,
     }
     if isinstance(item, Problem):
         return GateResult(**shared, message=sentences.of_problem(judgement.gate.id, item))

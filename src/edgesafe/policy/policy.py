@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,7 @@ from edgesafe.policy.limits import Limit, parse
 
 __all__ = [
     "DEFAULT_CONFIDENCE",
+    "Against",
     "Clause",
     "DataRules",
     "Gate",
@@ -53,6 +55,18 @@ Written = StrictStr | StrictInt | StrictFloat
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 GateId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
 Level = Literal["error", "warn"]
+
+
+class Against(StrEnum):
+    """What a gate compares the candidate with."""
+
+    BASELINE = "baseline"
+    SIBLING = "sibling"  #: the fp32 variant that an int8 or fp16 candidate was converted from: the same weights
+
+    @property
+    def noun(self) -> str:
+        """As messages say it."""
+        return "baseline" if self is Against.BASELINE else "fp32 sibling"
 
 
 class _Table(BaseModel):
@@ -87,6 +101,9 @@ class GateTable(_Table):
     id: GateId
     metric: str = Field(min_length=1, max_length=200, description="a metric id, or a family such as mpc.corruption.*")
     level: Level = Field(default="error", description="warn: shown, never changes the exit code")
+    against: Against = Field(
+        default=Against.BASELINE, description="what max_drop, max_increase and max_ratio compare with"
+    )
     max: Written | None = Field(default=None, description='upper limit of the value: "6pp", "8ms", "300kB", 0.3')
     min: Written | None = Field(default=None, description='lower limit of the value: "90%"')
     max_drop: Written | None = Field(
@@ -141,6 +158,7 @@ class Gate:
     metric: str
     level: Level
     clauses: tuple[Clause, ...]
+    against: Against = Against.BASELINE
 
 
 @dataclass(frozen=True)
@@ -288,20 +306,32 @@ def _gate(table: GateTable, where: str) -> Gate:
     clauses = []
     for rule, value in written.items():
         if any(rule not in metric.rules() for metric in infos):
-            raise PolicyError(
-                _senseless(rule, table.metric), where=f"{where}.{rule.value}", fix=_instead(infos[0], rule)
-            )
+            fix = _instead(infos[0], rule, table.against)
+            raise PolicyError(_senseless(rule, table.metric), where=f"{where}.{rule.value}", fix=fix)
+        if table.against is Against.SIBLING and not rule.relative:
+            what = f"{rule.value} limits a value, and compares with no sibling"
+            raise PolicyError(what, where=f"{where}.{rule.value}", fix=_beside_sibling(infos[0]))
         clauses.append(Clause(rule, parse(value, infos[0].unit, rule, f"{where}.{rule.value}")))
-    return Gate(table.id, table.metric, table.level, tuple(clauses))
+    return Gate(table.id, table.metric, table.level, tuple(clauses), table.against)
 
 
 def _senseless(rule: Rule, metric: str) -> str:
     return f"{rule.value} makes no sense for '{metric}'"
 
 
-def _instead(metric: MetricInfo, rule: Rule) -> str:
-    if metric.id.startswith("latency.") and rule.relative and metric.id != "latency.ratio":
-        return 'write metric = "latency.ratio", max = "0.9x": it is measured interleaved, so it has an interval'
+def _beside_sibling(metric: MetricInfo) -> str:
+    """What to write where a limit of a value is put beside `against = "sibling"`."""
+    own = f"{metric.id}.sibling"
+    if metric.paired and own in known():
+        return f'write metric = "{own}" without against: it is itself the comparison'
+    relative = tuple(rule for rule in metric.rules() if rule.relative)
+    return f"give {_names(relative)}, or leave against out" if relative else "leave against out"
+
+
+def _instead(metric: MetricInfo, rule: Rule, against: Against) -> str:
+    if metric.id.startswith("latency.") and rule.relative and not metric.paired:
+        ratio = "latency.ratio" if against is Against.BASELINE else "latency.ratio.sibling"
+        return f'write metric = "{ratio}", max = "0.9x": it is measured interleaved, so it has an interval'
     direction = "higher is better" if metric.higher_is_better else "lower is better"
     return f"it allows {_names(metric.rules())} ({direction})"
 

@@ -27,12 +27,7 @@ from edgesafe.policy.limits import (
     Limit,
     canonical,
 )
-from edgesafe.policy.policy import (
-    DEFAULT_CONFIDENCE,
-    Clause,
-    Gate,
-    Policy,
-)
+from edgesafe.policy.policy import DEFAULT_CONFIDENCE, Against, Clause, Gate, Policy
 from edgesafe.policy.readings import (
     Problem,
     Reading,
@@ -41,6 +36,7 @@ from edgesafe.policy.readings import (
     read,
     valid,
 )
+from edgesafe.policy.subjects import compares_with_sibling
 from edgesafe.records import Measurements, StudyRecord
 
 __all__ = ["check", "init"]
@@ -63,6 +59,7 @@ class _Wish:
     limit: float
     level: str
     why: str
+    against: Against = Against.BASELINE
 
 
 _WISHES = (
@@ -91,6 +88,21 @@ _WISHES = (
     _Wish("size", "size.onnx_bytes", Rule.MAX_RATIO, 1.0, "error", "no larger than the baseline"),
     _Wish("latency", "latency.ratio", Rule.MAX, 1.0, "warn", "noisy on shared machines: a warning"),
 )
+#: Of files of other precisions, beside the fp32 files that they were converted from: what the conversion alone may do.
+_OF_CONVERTED = (
+    _Wish(
+        "conversion-accuracy", "accuracy", Rule.MAX_DROP, 0.005, "error",
+        "what a conversion alone may cost: paired with the fp32 file of the same weights", Against.SIBLING,
+    ),
+    _Wish(
+        "conversion-certified", "certified_accuracy.*", Rule.MAX_DROP, 0.01, "error",
+        "the same, right on every image of the set", Against.SIBLING,
+    ),
+    _Wish(
+        "conversion-latency", "latency.ratio.sibling", Rule.MAX, 1.0, "warn",
+        "converted, and no slower than the fp32 file; noisy on shared machines: a warning", Against.SIBLING,
+    ),
+)  # fmt: skip
 
 
 def init(study: StudyRecord, measurements: Mapping[str, Measurements]) -> str:
@@ -113,8 +125,14 @@ def init(study: StudyRecord, measurements: Mapping[str, Measurements]) -> str:
     if not baselines:
         raise NothingEvaluated("no measured baseline", where=study.name, fix="run compress first")
     base = measurements[baselines[0]]
-    others = [measurements[e.id] for e in study.variants if not e.is_baseline and e.id in measurements]
+    others = [
+        _subject(measurements[e.id], base, measurements)
+        for e in study.variants
+        if not e.is_baseline and e.id in measurements
+    ]
+    converted = [other.compared(Against.SIBLING) for other in others if other.candidate.sibling is not None]
     blocks = [text for wish in _WISHES if (text := _block(wish, base, others))]
+    blocks += [text for wish in _OF_CONVERTED if converted and (text := _block(wish, base, converted))]
     if not blocks:
         raise NothingEvaluated("no metric that can be gated", where=study.name, fix="measure the baseline again")
     seen = (
@@ -139,12 +157,20 @@ def init(study: StudyRecord, measurements: Mapping[str, Measurements]) -> str:
     return "\n".join([*head, *blocks])
 
 
-def _block(wish: _Wish, base: Measurements, others: list[Measurements]) -> str:
+def _subject(candidate: Measurements, base: Measurements | None, measurements: Mapping[str, Measurements]) -> Subject:
+    """A candidate as the measurements alone tell of it."""
+    sibling = measurements.get(candidate.sibling or "")
+    return Subject(candidate.variant, candidate, None, candidate.baseline, base, None, sibling=sibling)
+
+
+def _block(wish: _Wish, base: Measurements, others: list[Subject]) -> str:
     """One [[gate]], or "" where its metric was not measured."""
     measured = list(expand(wish.metric, base.metrics)) if is_family(wish.metric) else [wish.metric]
     measured = [metric for metric in measured if metric in base.metrics]
-    if wish.metric in ("latency.ratio",):
-        measured = [wish.metric] if any(wish.metric in other.metrics for other in others) else []
+    if wish.metric.startswith("latency.ratio"):
+        measured = [wish.metric] if any(wish.metric in other.candidate.metrics for other in others) else []
+    elif wish.against is Against.SIBLING:
+        measured = [metric for metric in measured if any(metric in one.candidate.differences for one in others)]
     if not measured:
         return ""
     limit, reason = _limit(wish, measured, base, others)
@@ -156,6 +182,7 @@ def _block(wish: _Wish, base: Measurements, others: list[Measurements]) -> str:
         "[[gate]]",
         f'id = "{wish.id}"',
         f'metric = "{wish.metric}"',
+        *([f'against = "{wish.against}"'] if wish.rule.relative and wish.against is Against.SIBLING else []),
         f'{wish.rule.value} = "{text}"',
         f'level = "{wish.level}"',
         "",
@@ -163,7 +190,7 @@ def _block(wish: _Wish, base: Measurements, others: list[Measurements]) -> str:
     return "\n".join(lines)
 
 
-def _limit(wish: _Wish, measured: list[str], base: Measurements, others: list[Measurements]) -> tuple[float, str]:
+def _limit(wish: _Wish, measured: list[str], base: Measurements, others: list[Subject]) -> tuple[float, str]:
     """The limit to propose, in the unit of the metric, and a sentence with its reason; "" where it needs none."""
     entry = info(measured[0])
     if entry is None or entry.basis is not Basis.IMAGES:
@@ -184,13 +211,12 @@ def _limit(wish: _Wish, measured: list[str], base: Measurements, others: list[Me
     return max(wish.limit, _round_up(needed)), reason
 
 
-def _paired_spread(measured: list[str], base: Measurements, others: list[Measurements]) -> tuple[float, int]:
+def _paired_spread(measured: list[str], base: Measurements, others: list[Subject]) -> tuple[float, int]:
     """The largest spread of a paired difference of these metrics, and its n; guessed without a measured candidate."""
     spreads = []
     for other in others:
-        subject = Subject(other.variant, other, None, other.baseline, base, None)
         for metric in measured:
-            item = _read(subject, metric, Rule.MAX_INCREASE)
+            item = _read(other, metric, Rule.MAX_INCREASE)
             if item is not None:
                 spreads.append((max(item.below, item.above), item.n))
     if spreads:
@@ -206,11 +232,11 @@ def _read(subject: Subject, metric: str, rule: Rule) -> Reading | None:
     return item if isinstance(item, Reading) else None
 
 
-def _least_n(base: Measurements, others: list[Measurements]) -> int:
+def _least_n(base: Measurements, others: list[Subject]) -> int:
     """The smallest n behind a proposed gate: fewer, next time, is a mistake."""
     wanted = {member.id for wish in _WISHES for member in members(wish.metric) if member.basis is Basis.IMAGES}
     sizes = [value.n for metric, value in base.metrics.items() if metric in wanted]
-    sizes += [value.n for other in others for metric, value in other.differences.items() if metric in wanted]
+    sizes += [value.n for other in others for metric, value in other.candidate.differences.items() if metric in wanted]
     return min(sizes, default=1)
 
 
@@ -258,7 +284,9 @@ def check(policy: Policy, measurements: Mapping[str, Measurements]) -> list[str]
         for clause in gate.clauses:
             for candidate in candidates:
                 base = measurements.get(candidate.baseline) if candidate.baseline is not None else None
-                subject = Subject(candidate.variant, candidate, None, candidate.baseline, base, None)
+                if candidate.sibling is None and compares_with_sibling(gate):
+                    continue  # fp32: not asked of it
+                subject = _subject(candidate, base, measurements).compared(gate.against)
                 lines.append(_line(gate, clause, _hardest(subject, gate, clause, policy), (candidate.variant, z)))
     return lines
 

@@ -14,22 +14,14 @@ the correlation (triangle inequality for standard deviations): never too small, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 from edgesafe.display import bounds, show
 from edgesafe.errors import IntegrityError, NonFiniteError
-from edgesafe.metrics import (
-    FILE_SIZES,
-    Basis,
-    MetricInfo,
-    Rule,
-    expand,
-    get,
-    info,
-    is_family,
-)
-from edgesafe.policy.policy import Clause
+from edgesafe.metrics import Basis, MetricInfo, Rule, expand, get, info, is_family
+from edgesafe.policy.counted import exact_values
+from edgesafe.policy.policy import Against, Clause
 from edgesafe.records import (
     Comparison,
     GateStatus,
@@ -40,12 +32,12 @@ from edgesafe.records import (
     VariantRecord,
 )
 
-__all__ = ["Problem", "Reading", "Subject", "exact_values", "metrics_of", "read", "valid"]
+__all__ = ["Problem", "Reading", "Subject", "metrics_of", "read", "valid"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A candidate to judge, and the baseline that it is compared with.
+    """A candidate to judge, and what it is compared with: "the baseline", which may be its fp32 sibling.
 
     Without a baseline `baseline_id` is None; `baseline` alone is None where that variant was not measured. Where a
     record is None, counted metrics are taken from the measurements alone.
@@ -58,6 +50,19 @@ class Subject:
     baseline: Measurements | None
     baseline_record: VariantRecord | None
     distinct: float = 1.0  #: share of the test images that are different ones
+    sibling: Measurements | None = None  #: of the fp32 variant that it was converted from
+    sibling_record: VariantRecord | None = None
+    against: Against = Against.BASELINE  #: what the baseline here is
+
+    def compared(self, against: Against) -> Subject:
+        """The candidate beside what a gate compares it with: its baseline, or its fp32 sibling, if it has one."""
+        if against is Against.BASELINE:
+            return self
+        changes = {"baseline": self.candidate.sibling, "differences": self.candidate.sibling_differences}
+        return replace(
+            self, candidate=self.candidate.model_copy(update=changes), baseline_id=self.candidate.sibling,
+            baseline=self.sibling, baseline_record=self.sibling_record, against=against,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Reading:
         info: of the metric.
         noise_floor: of an ECE.
         of: the baseline's value where the limit is a share of it.
+        against: what a relative rule compared with.
     """
 
     metric: str
@@ -100,6 +106,7 @@ class Reading:
     info: MetricInfo
     noise_floor: float | None = None
     of: float | None = None
+    against: Against = Against.BASELINE
 
     @property
     def exact(self) -> bool:
@@ -150,18 +157,20 @@ def read(subject: Subject, metric: MetricInfo, clause: Clause, z: float) -> Read
     if not clause.rule.relative:
         return _absolute(subject, metric, clause)
     if metric.basis is Basis.EXACT:
-        return _exact_difference(subject, metric, clause)
-    return _paired(subject, metric, clause, z)
+        found = _exact_difference(subject, metric, clause)
+    else:
+        found = _paired(subject, metric, clause, z)
+    return replace(found, against=subject.against) if isinstance(found, Reading) else found
 
 
 def _no_baseline(subject: Subject, metric: MetricInfo) -> Problem | None:
     """Why there is nothing to compare `metric` with; None if there is."""
+    noun = subject.against.noun
     if subject.baseline_id is None:
-        return Problem(
-            metric.id, GateStatus.MISSING, "no baseline to compare with; measure one, or ask for absolute gates only"
-        )
+        why = f"no {noun} to compare with; measure one, or ask for absolute gates only"
+        return Problem(metric.id, GateStatus.MISSING, why)
     if subject.baseline is None and subject.baseline_record is None:
-        return Problem(metric.id, GateStatus.MISSING, f"the baseline '{subject.baseline_id}' has no measurements")
+        return Problem(metric.id, GateStatus.MISSING, f"the {noun} '{subject.baseline_id}' has no measurements")
     if metric.basis is not Basis.EXACT and subject.candidate.baseline != subject.baseline_id:
         against = subject.candidate.baseline or "nothing"
         return Problem(
@@ -195,7 +204,8 @@ def _absolute(subject: Subject, metric: MetricInfo, clause: Clause) -> Reading |
 def _paired(subject: Subject, metric: MetricInfo, clause: Clause, z: float) -> Reading | Problem:
     stored = subject.candidate.differences.get(metric.id)
     if stored is None:
-        return Problem(metric.id, GateStatus.MISSING, f"no paired difference of '{metric.id}' was measured")
+        to = " to the fp32 sibling" if subject.against is Against.SIBLING else ""
+        return Problem(metric.id, GateStatus.MISSING, f"no paired difference of '{metric.id}'{to} was measured")
     _check(stored, metric, subject.id)
     spreads = _spreads(stored)
     if spreads is None:
@@ -205,7 +215,8 @@ def _paired(subject: Subject, metric: MetricInfo, clause: Clause, z: float) -> R
     if share is not None and share != 0.0:
         own = subject.baseline.metrics.get(metric.id) if subject.baseline else None
         if own is None:
-            return Problem(metric.id, GateStatus.MISSING, f"the baseline's own '{metric.id}' was not measured")
+            why = f"the {subject.against.noun}'s own '{metric.id}' was not measured"
+            return Problem(metric.id, GateStatus.MISSING, why)
         _check(own, metric, subject.baseline_id or "")
         of_baseline = _spreads(own)
         if of_baseline is None:
@@ -231,7 +242,7 @@ def _exact_difference(subject: Subject, metric: MetricInfo, clause: Clause) -> R
         return _missing(metric)
     base = exact_values(subject.baseline, subject.baseline_record).get(metric.id)
     if base is None:
-        return Problem(metric.id, GateStatus.MISSING, f"the baseline has no '{metric.id}'")
+        return Problem(metric.id, GateStatus.MISSING, f"the {subject.against.noun} has no '{metric.id}'")
     return _against(metric, clause, (value - base, base), (0.0, 0.0), (1, IntervalMethod.EXACT))
 
 
@@ -279,41 +290,6 @@ def _unseen(stored: Comparison, below: float, above: float, z: float) -> tuple[f
     alpha = 1.0 - NormalDist().cdf(z)
     widest = (1.0 - math.exp(math.log(alpha) / stored.n)) / z
     return widest, widest
-
-
-def exact_values(measured: Measurements | None, record: VariantRecord | None) -> dict[str, float]:
-    """The counted metrics of a variant, from its measurements and from its own record.
-
-    Raises:
-        IntegrityError: the two name different values for one metric.
-    """
-    values = _recorded(record) if record is not None else {}
-    if measured is None:
-        return values
-    for metric, stored in measured.metrics.items():
-        if (entry := info(metric)) is None or entry.basis is not Basis.EXACT:
-            continue
-        if not math.isfinite(stored.estimate):
-            raise NonFiniteError(f"{metric} is not finite", where=measured.variant, fix="measure again")
-        if metric in values and not math.isclose(values[metric], stored.estimate, rel_tol=1e-9, abs_tol=1e-12):
-            raise IntegrityError(
-                f"{metric} is {stored.estimate:g} in measurements.json and {values[metric]:g} in variant.json",
-                where=measured.variant, fix="measure again: one of the files was edited or is stale",
-            )  # fmt: skip
-        values[metric] = stored.estimate
-    return values
-
-
-def _recorded(record: VariantRecord) -> dict[str, float]:
-    """The counted metrics that variant.json holds."""
-    counted = {"size.params": record.params, "sparsity": record.sparsity, "macs": record.macs}
-    values = {metric: float(value) for metric, value in counted.items() if value is not None}
-    for file, metric in FILE_SIZES.items():
-        if (artefact := record.artefact(file)) is not None:
-            values[metric] = float(artefact.bytes)
-    if record.parity:
-        values["parity.max_abs_logit"] = max(parity.max_abs_logit for parity in record.parity)
-    return values
 
 
 def _check(stored: Measurement | Comparison, metric: MetricInfo, where: str) -> None:

@@ -11,7 +11,7 @@ import math
 
 from edgesafe.display import RULE_NOUNS, show, show_limit
 from edgesafe.metrics import Basis, Rule
-from edgesafe.policy.policy import Clause
+from edgesafe.policy.policy import Against, Clause
 from edgesafe.policy.readings import Problem, Reading
 from edgesafe.records import GateStatus
 
@@ -37,7 +37,8 @@ def of_reading(gate: str, reading: Reading, clause: Clause, status: GateStatus, 
     interval = "" if reading.exact else f" [{low_text}, {high_text}]"
     rests = _rests_on(reading)
     tail = ", ".join(part for part in (rests, extra) if part)
-    what = f"{reading.metric}{RULE_NOUNS[reading.rule]} {estimate}{unit}{interval}"
+    to = f" to the {reading.against.noun}" if reading.against is Against.SIBLING else ""
+    what = f"{reading.metric}{RULE_NOUNS[reading.rule]}{to} {estimate}{unit}{interval}"
     text = f"{status.name} {gate}: {what} {relation} {_limit(reading, clause)}"
     text += f" ({tail})" if tail else ""
     if status is GateStatus.INCONCLUSIVE and (hint := _more_images(reading, z)):
@@ -59,7 +60,7 @@ def _limit(reading: Reading, clause: Clause) -> str:
         return show_limit(clause.limit.text)
     (applied,), unit = show((reading.limit,), reading.unit, difference=True)
     (base,), base_unit = show((reading.of,), reading.unit)
-    return f"{applied}{unit} ({show_limit(clause.limit.text)} of the baseline's {base}{base_unit})"
+    return f"{applied}{unit} ({show_limit(clause.limit.text)} of the {reading.against.noun}'s {base}{base_unit})"
 
 
 def _relation(reading: Reading, status: GateStatus, z: float) -> str:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from edgesafe.errors import IntegrityError, NothingEvaluated, PolicyError, UsageError
 from edgesafe.metrics import known, members, nearest
 from edgesafe.policy.lock import corruption_sha256
-from edgesafe.policy.policy import Clause, Gate, Policy
+from edgesafe.policy.policy import Against, Clause, Gate, Policy
 from edgesafe.policy.readings import Subject
 from edgesafe.records import (
     DataIdentity,
@@ -21,7 +21,7 @@ from edgesafe.records import (
     VariantRecord,
 )
 
-__all__ = ["applicable", "check", "require_task", "select", "subject_of"]
+__all__ = ["applicable", "check", "compares_with_sibling", "require_task", "select", "subject_of"]
 
 Rules = list[tuple[Gate, Clause]]
 
@@ -118,7 +118,7 @@ def subject_of(
     measured = measurements.get(entry.id)
     if measured is None:
         return None
-    base = baseline if baseline is not None else measured.baseline
+    base, sibling = baseline if baseline is not None else measured.baseline, measured.sibling or ""
     return Subject(
         id=entry.id,
         candidate=measured,
@@ -127,6 +127,8 @@ def subject_of(
         baseline=measurements.get(base) if base is not None else None,
         baseline_record=variants.get(base) if base is not None else None,
         distinct=1.0 if data.test_distinct is None else data.test_distinct / data.test_n,
+        sibling=measurements.get(sibling),
+        sibling_record=variants.get(sibling),
     )
 
 
@@ -141,7 +143,7 @@ def applicable(subject: Subject, rules: Rules) -> tuple[Rules, list[str]]:
         return rules, []
     precision = subject.record.precision
     if precision is Precision.FP32:
-        left = [rule for rule in rules if not rule[0].metric.endswith(_SIBLING)]
+        left = [rule for rule in rules if not compares_with_sibling(rule[0])]
         why = "fp32 has no sibling to be compared with"
     else:
         left = [rule for rule in rules if rule[0].metric != _PARITY]
@@ -150,6 +152,11 @@ def applicable(subject: Subject, rules: Rules) -> tuple[Rules, list[str]]:
         return rules, []
     spared = ", ".join(dict.fromkeys(rule[0].id for rule in rules if rule not in left))
     return left, [f"not asked of {subject.id}: {spared} ({why})"]
+
+
+def compares_with_sibling(gate: Gate) -> bool:
+    """Whether a gate asks how a file differs from the fp32 one that it was converted from."""
+    return gate.against is Against.SIBLING or gate.metric.endswith(_SIBLING)
 
 
 def check(subject: Subject, study: StudyRecord, policy: Policy) -> None:
@@ -161,11 +168,31 @@ def check(subject: Subject, study: StudyRecord, policy: Policy) -> None:
     _check_measured(subject.id, subject.candidate, subject.record, study)
     if policy.data.test_sha256 is not None:
         _same(policy.data.test_sha256, subject.candidate.test_sha256, "the policy's test set", subject.id)
-    if subject.baseline is None or subject.baseline_id is None:
+    for beside in (subject, subject.compared(Against.SIBLING)):
+        if beside.baseline is None or beside.baseline_id is None:
+            continue
+        _check_measured(beside.baseline_id, beside.baseline, beside.baseline_record, study)
+        ours, theirs = (corruption_sha256(m.corruptions) for m in (beside.candidate, beside.baseline))
+        _same(theirs, ours, f"the corruption generator of '{beside.baseline_id}'", subject.id)
+    _check_sibling(subject)
+
+
+def _check_sibling(subject: Subject) -> None:
+    """What a converted file was compared with must be the file that it was converted from."""
+    measured, record = subject.candidate, subject.record
+    if measured.sibling is None or record is None or subject.sibling is None:
         return
-    _check_measured(subject.baseline_id, subject.baseline, subject.baseline_record, study)
-    ours, theirs = (corruption_sha256(m.corruptions) for m in (subject.candidate, subject.baseline))
-    _same(theirs, ours, f"the corruption generator of '{subject.baseline_id}'", subject.id)
+    if record.conversion is None or record.conversion.sibling != measured.sibling:
+        raise IntegrityError(
+            f"was compared with '{measured.sibling}', which it was not converted from", where=subject.id,
+            fix="run compress again",
+        )  # fmt: skip
+    what = f"the file of '{measured.sibling}' that it was converted from"
+    if record.conversion.onnx_sha256 != subject.sibling.onnx_sha256:
+        raise IntegrityError(
+            f"{what} is {record.conversion.onnx_sha256[:19]}…, but {subject.sibling.onnx_sha256[:19]}… was measured",
+            where=subject.id, fix="run compress again",
+        )  # fmt: skip
 
 
 def _check_measured(name: str, measured: Measurements, record: VariantRecord | None, study: StudyRecord) -> None:

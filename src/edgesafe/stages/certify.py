@@ -57,6 +57,7 @@ class CertifyOrder:
         variant: id.
         baseline: id of a variant that was certified completely; None: nothing is compared.
         complete: run every image, also after a violation, because other files will be compared with this one.
+        sibling: id of the fp32 variant with the same weights, if it is not fp32 itself.
     """
 
     section: CertifySection
@@ -67,6 +68,7 @@ class CertifyOrder:
     variant: str
     baseline: str | None
     complete: bool
+    sibling: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,13 @@ class Certified:
         sha256: of certificates.npz.
         metrics: see `certificates.summary.summarise`.
         differences: paired, to the baseline's.
+        sibling_differences: paired, to the fp32 sibling's.
     """
 
     sha256: str | None = None
     metrics: Mapping[str, Measurement] = field(default_factory=dict)
     differences: Mapping[str, Comparison] = field(default_factory=dict)
+    sibling_differences: Mapping[str, Comparison] = field(default_factory=dict)
 
     def added_to(self, measured: Measurements) -> Measurements:
         """The measurements with these numbers, in the place of older ones of the same sets."""
@@ -90,6 +94,7 @@ class Certified:
                 "certificates_sha256": self.sha256,
                 "metrics": {**measured.metrics, **self.metrics},
                 "differences": {**measured.differences, **self.differences},
+                "sibling_differences": {**measured.sibling_differences, **self.sibling_differences},
             }
         )
 
@@ -176,7 +181,23 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
     prefix = PREFIX if section.engine == "line" else ""
     fresh = Certificates(tuple(certified[prefix + finite.id] for finite in sets), origin)
     differences = summary.compare(fresh, base, population, task=test.task) if base is not None else {}
-    return Certified(written.sha256, summary.summarise(fresh, population, task=test.task), differences)
+    own = summary.summarise(fresh, population, task=test.task)
+    return Certified(written.sha256, own, differences, _beside_sibling(order, fresh, differences, population))
+
+
+def _beside_sibling(
+    order: CertifyOrder, fresh: Certificates, differences: dict[str, Comparison], population: Population
+) -> dict[str, Comparison]:
+    """Paired differences to the fp32 sibling's certificates, of the sets that it has; none without a sibling."""
+    if order.sibling is None or order.sibling == order.baseline:
+        return differences if order.sibling is not None else {}
+    content = order.study.certificates_bytes(order.sibling)
+    if content is None:
+        return {}
+    other = archive.from_bytes(content)
+    both = tuple(part for part in fresh.sets if other.of(part.id) is not None)
+    ours = Certificates(both, fresh.provenance)
+    return summary.compare(ours, other, population, task=order.test.task, agreement=False)
 
 
 def _is_same(

@@ -134,6 +134,7 @@ def _certified(order: MeasureOrder, classifier: OnnxClassifier) -> Certified:
     asked = certify.CertifyOrder(
         section=order.certify, test=order.bench.test, population=order.bench.population, study=order.study,
         progress=order.progress, variant=order.variant, baseline=order.baseline, complete=order.is_reference,
+        sibling=order.sibling,
     )  # fmt: skip
     onnx, provider, spec = order.study.file_bytes(order.variant, MODEL), classifier.providers[0], classifier.input_spec
     return certify.certify(asked, OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec))
@@ -168,11 +169,14 @@ def _decided(
     order: MeasureOrder, policy: Path, reference: tuple[str, Evidence] | None, certified: Certified
 ) -> Callable[[Evidence], bool]:
     """Asks the policy whether a sample is large enough."""
-    names = [name for name in (order.baseline, order.variant) if name is not None]
+    names = [name for name in (order.baseline, order.sibling, order.variant) if name is not None]
     records = {name: order.study.variant(name) for name in names}
-    baseline = order.study.measurements(order.baseline) if order.baseline is not None else None
-    asked = Judge(*judge.load(policy), order.study.record, records, baseline, order.no_baseline, order.progress.note)
-    asks_for_calibrated, asks_for_sibling = asked.names(".calibrated"), asked.names(".sibling")
+    baseline, sibling = (
+        order.study.measurements(name) if name is not None else None for name in (order.baseline, order.sibling)
+    )
+    (rules, lock), note = judge.load(policy), order.progress.note
+    asked = Judge(rules, lock, order.study.record, records, baseline, order.no_baseline, note, sibling)
+    asks_for_calibrated, asks_for_sibling = asked.names(".calibrated"), asked.compares_with_sibling
 
     def decided(evidence: Evidence) -> bool:
         measured = certified.added_to(_assembled(order, evidence, reference, ""))
@@ -227,7 +231,7 @@ def _beside_sibling(order: MeasureOrder, evidence: Evidence, measured: Measureme
         pair = (evidence, other)
         if any(is_drawn(each) for each in pair):
             pair = (replace(evidence, cells={}), replace(other, cells={}))
-        differences = summary.compare(*pair)
+        differences = {**summary.compare(*pair), **measured.sibling_differences}
     metrics = dict(measured.metrics)
     if "flips" in differences:
         flips = summary.flips(evidence, other, population=order.bench.population)

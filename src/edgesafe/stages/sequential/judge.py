@@ -77,10 +77,11 @@ class Judge:
         policy: what must hold.
         lock: the baseline that it pins, or None.
         study: lists the variant.
-        records: variant.json of the variant and of its baseline.
+        records: variant.json of the variant, of its baseline and of its fp32 sibling.
         baseline: the baseline's measurements; None: there is none.
         no_baseline: gates that compare are left out on purpose.
         told: told what is still open after a look.
+        sibling: the fp32 sibling's measurements; None: the variant is fp32.
     """
 
     policy: Policy
@@ -90,6 +91,7 @@ class Judge:
     baseline: Measurements | None
     no_baseline: bool
     told: Callable[[str], None]
+    sibling: Measurements | None = None
 
     def __call__(self, measured: Measurements) -> bool:
         """Whether no more images are needed: everything that blocks is decided, or one gate has surely failed."""
@@ -115,11 +117,15 @@ class Judge:
         """Whether the policy has a gate on another file's metrics, such as `ece_em10_top1.calibrated`."""
         return any(gate.metric.endswith(suffixes) for gate in self.policy.gates)
 
+    @property
+    def compares_with_sibling(self) -> bool:
+        """Whether the policy asks how a file differs from the fp32 one that it was converted from."""
+        return any(subjects.compares_with_sibling(gate) for gate in self.policy.gates)
+
     def verdict(self, measured: Measurements) -> Verdict:
         """What the gate says of the measurements."""
-        measurements = {measured.variant: measured}
-        if self.baseline is not None:
-            measurements[self.baseline.variant] = self.baseline
+        beside = {one.variant: one for one in (self.sibling, self.baseline) if one is not None}
+        measurements = {**beside, measured.variant: measured}
         return decide(
             self.policy,
             self.study,
