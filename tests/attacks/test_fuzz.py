@@ -33,8 +33,8 @@ from edgesafe.corruptions.frost import FrostBank
 from edgesafe.corruptions.source import DirectorySource
 from edgesafe.corruptions.tables import Profile
 from edgesafe.corruptions.writer import write_directory
-from edgesafe.data import files as data_files
-from edgesafe.data import folders
+from edgesafe.data import folders, pictures
+from edgesafe.data import npz as npz_files
 from edgesafe.errors import EdgesafeError, ExitCode
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference import foreign, weights
@@ -120,14 +120,14 @@ READERS: dict[str, Callable[[Path], object]] = {
     "policy.toml": policy.load,
     "edgesafe.lock": lock.load,
     "target.toml": lambda path: parsing.load(None, [f"target.name={path}"]),
-    "data.npz": lambda path: data_files.read_npz(path, ("x_train",)),
-    "packed.npz": lambda path: data_files.read_npz(path, ("x_train",)),
+    "data.npz": lambda path: npz_files.read_npz(path, ("x_train",)),
+    "packed.npz": lambda path: npz_files.read_npz(path, ("x_train",)),
     "evidence.npz": lambda path: evidence_files.from_bytes(files.read_bounded(path, 1 << 30, "evidence")),
     "w.safetensors": lambda path: models.load_weights(net(), path),
     "w.pt": lambda path: models.load_weights(net(), path),
-    "i.png": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions()),
-    "i.jpg": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions(scale_deep=True)),
-    "i.tif": lambda path: folders.read_folder(path.parent.parent, folders.FolderOptions(scale_deep=True)),
+    "i.png": lambda path: folders.read_folder(path.parent.parent, pictures.PictureOptions()),
+    "i.jpg": lambda path: folders.read_folder(path.parent.parent, pictures.PictureOptions(scale_deep=True)),
+    "i.tif": lambda path: folders.read_folder(path.parent.parent, pictures.PictureOptions(scale_deep=True)),
     "model.onnx": open_onnx,
     "certificates.npz": lambda path: archive.from_bytes(files.read_bounded(path, 1 << 30, "certificates")),
     "waived.toml": policy.load,

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from edgesafe import data
-from edgesafe.data import files, folders
+from edgesafe.data import npz, pictures
 from edgesafe.errors import DataError
 from edgesafe.policy import readings
 from edgesafe.recipe.sections import DataSection
@@ -179,9 +179,9 @@ def test_exif_rotation_is_applied(root: Path, orientation: int) -> None:
     exif[0x0112] = orientation
     path = root / "x.png"
     stored.save(path, exif=exif)
-    notes = folders._Notes()
-    assert (folders._read_image(path, folders.FolderOptions(), notes) == upright).all()
-    assert notes.turned == 1
+    pixels, changes = pictures.pixels_of(path.read_bytes(), "x", pictures.PictureOptions())
+    assert (pixels == upright).all()
+    assert changes.turned == 1
 
 
 def test_transparency_shows_the_stated_background(root: Path) -> None:
@@ -192,8 +192,8 @@ def test_transparency_shows_the_stated_background(root: Path) -> None:
     path = root / "train" / "ant" / "z.png"
     Image.fromarray(pixels).save(path)
     for background in ((255, 255, 255), (10, 200, 30)):
-        notes = folders._Notes()
-        got = folders._read_image(path, folders.FolderOptions(background=background), notes).astype(float)
+        options = pictures.PictureOptions(background=background)
+        got = pictures.pixels_of(path.read_bytes(), "z", options)[0].astype(float)
         alpha = pixels[..., 3:] / 255
         assert np.abs(got - (alpha * pixels[..., :3] + (1 - alpha) * background)).max() <= 1.0
     loads_with(root, "transparent pixels shown over RGB (255, 255, 255)")
@@ -318,16 +318,16 @@ def test_headers_are_not_believed(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_BOMB_BYTES", 1 << 20)
+    monkeypatch.setattr(npz, "_BOMB_BYTES", 1 << 20)
     content = header((4000, 32, 32, 3)) + b"\0" * (4000 * 3072)
     path = with_member(tmp_path / "d.npz", content, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(DataError, match="would unpack to"):
-        files.read_npz(path, ())
+        npz.read_npz(path, ())
     monkeypatch.undo()
-    assert len(files.read_npz(path, ("x_train",))["x_train"]) == 4000
-    monkeypatch.setattr(files, "memory_budget", lambda: 1 << 20)
+    assert len(npz.read_npz(path, ("x_train",))["x_train"]) == 4000
+    monkeypatch.setattr(npz, "memory_budget", lambda: 1 << 20)
     with pytest.raises(DataError, match="would unpack to"):
-        files.read_npz(path, ())
+        npz.read_npz(path, ())
 
 
 def test_damaged_archives_of_every_kind_are_one_line(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_damaged_archives_of_every_kind_are_one_line(tmp_path: Path) -> None:
         damaged[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         try:
-            files.read_npz(path, ("x_train",))
+            npz.read_npz(path, ("x_train",))
         except DataError:
             refused += 1
     assert refused > 200
@@ -352,7 +352,7 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path) -> None:
                "s": np.float32(3), "e": np.zeros((0, 3)), "b": rng.integers(0, 9, 5).astype(">i8")}  # fmt: skip
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "a.npz", **content)
-        found = files.read_npz(tmp_path / "a.npz", ())
+        found = npz.read_npz(tmp_path / "a.npz", ())
         with np.load(tmp_path / "a.npz") as wanted:
             assert set(found) == set(wanted.files)
             for name in wanted.files:

@@ -12,7 +12,8 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from edgesafe import data
-from edgesafe.data import decoded, folders
+from edgesafe.data import folders, kept
+from edgesafe.data.pictures import PictureOptions
 from edgesafe.data.preprocessing import Preprocessing
 from edgesafe.errors import DataError
 from edgesafe.recipe.sections import DataSection
@@ -62,7 +63,7 @@ def test_padding_keeps_the_aspect_ratio_and_fills_with_the_background() -> None:
 )
 def test_what_cannot_be_meant_is_refused(args: dict[str, object], says: str) -> None:
     with pytest.raises(DataError, match=says):
-        folders.FolderOptions.of(args)
+        PictureOptions.of(args)
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ def test_a_folder_on_disk_is_the_folder_in_memory(pictures: Path) -> None:
 
 def test_images_are_decoded_once_wherever_they_lie(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = data.identity(loaded(pictures, "disk"))
-    seen: list[Path] = []
-    real = folders._read_image
-    monkeypatch.setattr(folders, "_read_image", lambda path, *rest: seen.append(path) or real(path, *rest))
+    seen: list[str] = []
+    real = folders.pixels_of
+    monkeypatch.setattr(folders, "pixels_of", lambda *given: seen.append(given[1]) or real(*given))
     assert data.identity(loaded(pictures, "disk")) == wanted
     assert len(seen) == 2  # the first of each part, for its size
     moved = pictures.rename(pictures.with_name("moved"))
@@ -110,7 +111,7 @@ def test_images_are_decoded_once_wherever_they_lie(pictures: Path, monkeypatch: 
 
 
 def test_more_than_the_limit_is_refused_before_it_is_decoded(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoded, "_write", None)
+    monkeypatch.setattr(kept, "_write", None)
     with pytest.raises(
         DataError, match=r"12 decoded images take 0\.00 GB, the limit is 0\.00 GB; raise data\.cache_gb"
     ):
@@ -154,8 +155,8 @@ def test_one_folder_is_split_by_a_table(one_folder: Path) -> None:
     bundle = split(one_folder, "split.csv")
     assert bundle.train.labels.tolist() == [0, 1, 2]
     assert (bundle.validation.labels.tolist(), bundle.test.labels.tolist()) == ([1], [0])
-    alone = folders.read_folder(one_folder, folders.FolderOptions.of({"resize": 18, "crop": 16}))
-    assert np.array_equal(bundle.test.images[0], alone.images[alone.paths.index("a/3.png")])
+    alone = folders.read_folder(one_folder, PictureOptions.of({"resize": 18, "crop": 16}))
+    assert np.array_equal(bundle.test.images[0], alone.images[alone.names.index("a/3.png")])
     assert any("7 images that it does not name are left out" in note for note in bundle.notes)
 
 

@@ -17,7 +17,7 @@ from edgesafe import data
 from edgesafe.data import (
     arrays,
     fetch,
-    files,
+    npz,
     sets,
 )
 from edgesafe.errors import DataError, ExitCode
@@ -284,7 +284,7 @@ def test_real_cifar10() -> None:
     bundle = data.load(DataSection(name="cifar10", root=str(root)))
     assert (len(bundle.train), len(bundle.validation), len(bundle.test)) == (45000, 5000, 10000)
     assert np.bincount(bundle.test.labels).tolist() == [1000] * 10
-    found = files.read_npz(root / "cifar10.npz", ("x_train",))
+    found = npz.read_npz(root / "cifar10.npz", ("x_train",))
     assert np.allclose(found["x_train"].mean((0, 1, 2)) / 255, (0.4914, 0.4822, 0.4465), atol=5e-5)
 
 

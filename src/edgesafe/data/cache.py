@@ -10,22 +10,26 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.data.files import memory_budget
-from edgesafe.data.rows import DIGEST_BYTES, FileImages, LazyImages, blocks, pixel_digest
+from edgesafe.data.rows import DIGEST_BYTES, HashedImages, LazyImages, blocks, pixel_digest
 from edgesafe.errors import DataError, StoreError
-from edgesafe.files import atomic_write, is_file, read_bounded, sha256_bytes, stage_key
+from edgesafe.files import atomic_write, is_file, read_bounded, sha256_bytes, sha256_file, stage_key
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe.sections import DataSection
 
 __all__ = ["Cache", "default_directory"]
 
 _GB = 1 << 30
+_H = TypeVar("_H", bound=HashedImages)
 _MOST_KEPT = 1 << 30  # bytes of a kept file of hashes: those of 64 million images
 
 
@@ -92,22 +96,47 @@ class Cache:
         self.keep_text(f"{key}.json", named)
         return named
 
-    def checked(self, images: FileImages) -> FileImages:
+    def checked(self, images: _H) -> _H:
         """The same images, each compared with its hash whenever it is read; the hashes are worked out once."""
-        name = f"{stage_key(what='images', pixels=images.key)}.npy"
-        kept = self._kept(name)
+        name = None if images.stamp is None else f"{stage_key(what='images', pixels=images.stamp)}.npy"
+        kept = None if name is None else self._kept(name)
         known = None if kept is None else _digests_of(kept, len(images))
         if known is None:
             known = np.empty((len(images), DIGEST_BYTES), np.uint8)
-            with self.progress.stage(f"hashing {len(images):,} images of {images.path.name}", len(images)) as advance:
+            with self.progress.stage(
+                f"hashing {len(images):,} images of {Path(images.place).name}", len(images)
+            ) as advance:
                 for rows in blocks(images):
                     hashes = b"".join(pixel_digest(image) for image in images[rows])
                     known[rows] = np.frombuffer(hashes, np.uint8).reshape(-1, DIGEST_BYTES)
                     advance(rows.stop - rows.start)
-            buffer = io.BytesIO()
-            np.save(buffer, known)
-            self._keep(name, buffer.getvalue())
+            if name is not None:
+                buffer = io.BytesIO()
+                np.save(buffer, known)
+                self._keep(name, buffer.getvalue())
         return images.with_digests(known)
+
+    def content_of(self, root: Path, files: Sequence[Path]) -> str:
+        """One hash over the names and the content of files below a root; worked out once while nobody changes them."""
+        stamps: list[Any] = []
+        for path in files:
+            status = path.stat()
+            stamps.append([str(path.relative_to(root)), status.st_size, status.st_mtime_ns])
+        place = stage_key(root=str(root.resolve()), stamps=sha256_bytes(json.dumps(stamps).encode()))
+        kept = self.kept_text(f"{place}.json")
+        if kept is not None:
+            return kept
+        with (
+            self.progress.stage(f"hashing {len(files):,} files", len(files)) as advance,
+            ThreadPoolExecutor(self.workers) as pool,
+        ):
+            lines = []
+            for path, named in zip(files, pool.map(sha256_file, files), strict=True):
+                lines.append(f"{path.relative_to(root)} {named}\n")
+                advance(1)
+        kept = sha256_bytes("".join(lines).encode())
+        self.keep_text(f"{place}.json", kept)
+        return kept
 
     def kept_text(self, name: str) -> str | None:
         """A hash that was kept under a name; None: none was.

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgesafe.data.files import check_cifar10, read_npz
+from edgesafe.data.files import check_cifar10
+from edgesafe.data.npz import read_npz
 from edgesafe.errors import DataError, UsageError
 
 __all__ = ["fetch_cifar10"]

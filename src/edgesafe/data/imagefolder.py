@@ -6,28 +6,16 @@ root/<class>/…        data.args = {split = [0.8, 0.1, 0.1]}, or {split = "spli
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edgesafe.data import arrays, folders
+from edgesafe.data import folders, parts
 from edgesafe.data.cache import Cache
+from edgesafe.data.pictures import PictureOptions
 from edgesafe.data.raw import RawData
-from edgesafe.data.rows import part
 from edgesafe.errors import DataError
-from edgesafe.files import read_bounded
 from edgesafe.recipe.sections import DataSection
-from edgesafe.records import Task
 
 __all__ = ["load"]
-
-_PARTS = ("train", "validation", "test")
-_MOST_TABLE = 256 << 20  # bytes of a split.csv
 
 
 def load(section: DataSection, cache: Cache) -> RawData:
@@ -37,88 +25,20 @@ def load(section: DataSection, cache: Cache) -> RawData:
         DataError: a part is missing or empty, classes differ, or the split cannot be used.
     """
     root, args = Path(section.root), dict(section.args)
-    split = args.pop("split", None)
-    options = folders.FolderOptions.of(args)
-    if split is not None:
-        return _divided(root, split, options, cache)
+    options = PictureOptions.of(args, ("train", "test", "validation", "split"), "an imagefolder")
+    if "split" in args:
+        return parts.divided(folders.read_folder(root, options, cache), args["split"], root, "folder")
     places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}
     others = folders.find_part(root, ("validation", "val", "valid"), args.get("validation"))
     if others is not None and others not in places.values():
         places["validation"] = others
-    parts = {name: folders.read_folder(place, options, cache) for name, place in places.items()}
-    classes = parts["train"].classes
-    for name, folder in parts.items():
+    read = {name: folders.read_folder(place, options, cache) for name, place in places.items()}
+    classes = read["train"].classes
+    for name, folder in read.items():
         if folder.classes != classes:
             odd = sorted(set(folder.classes) ^ set(classes))
             raise DataError(
                 f"classes differ from train's: {odd[:5]}", where=str(places[name]), fix="use the same class folders"
             )
-    notes = [f"{name} images are those of {place.name}/" for name, place in places.items() if place.name != name]
-    validation = parts.get("validation")
-    return RawData(
-        train=(parts["train"].images, parts["train"].labels),
-        test=(parts["test"].images, parts["test"].labels),
-        task=Task.classes(classes),
-        validation=None if validation is None else (validation.images, validation.labels),
-        hold_out=max(1, len(parts["train"].labels) // 10),
-        notes=(*notes, *(line for folder in parts.values() for line in folder.notes)),
-    )
-
-
-def _divided(root: Path, split: object, options: folders.FolderOptions, cache: Cache) -> RawData:
-    """One folder of classes in two or three parts."""
-    whole = folders.read_folder(root, options, cache)
-    n = len(whole.labels)
-    rows = _by_table(root / split, whole.paths) if isinstance(split, str) else _by_shares(split, n)
-    for name in ("train", "test"):
-        if not len(rows[name]):
-            raise DataError(f"no image is in {name}", where="data.args.split", fix="give each part some")
-    parts = {name: (part(whole.images, index), whole.labels[index]) for name, index in rows.items()}
-    said = ", ".join(f"{len(index):,} {name}" for name, index in rows.items())
-    out = n - sum(map(len, rows.values()))
-    how = f"by {split}" if isinstance(split, str) else "by shares, at random with a fixed seed"
-    left = f"; {out:,} images that it does not name are left out" if out else ""
-    return RawData(
-        train=parts["train"],
-        test=parts["test"],
-        task=Task.classes(whole.classes),
-        validation=parts["validation"] if len(rows["validation"]) else None,
-        hold_out=max(1, len(rows["train"]) // 10),
-        notes=(f"one folder split {how}: {said}{left}", *whole.notes),
-    )
-
-
-def _by_shares(split: object, n: int) -> dict[str, NDArray[np.int64]]:
-    """Rows of train, validation and test, by a permutation that depends on nothing but n."""
-    shares = split if isinstance(split, list | tuple) else ()
-    if len(shares) != 3 or not all(isinstance(v, int | float) and 0 <= v < 1 for v in shares):
-        fix = 'give the shares of train, validation and test, such as [0.8, 0.1, 0.1], or a file "split.csv"'
-        raise DataError(f"{split!r} is no split", where="data.args.split", fix=fix)
-    if abs(sum(shares) - 1.0) > 1e-6:
-        raise DataError(f"the shares sum to {sum(shares):g}, not 1", where="data.args.split", fix="mend them")
-    sizes = [round(n * share) for share in shares[1:]]
-    return dict(zip(_PARTS, arrays.split(n, sizes, where="data.args.split"), strict=True))
-
-
-def _by_table(file: Path, paths: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:
-    """Rows by a CSV file with the columns path (relative to the root) and part."""
-    text = read_bounded(file, _MOST_TABLE, "a table of parts", DataError).decode("utf-8-sig", "replace")
-    table = csv.DictReader(io.StringIO(text))
-    if not {"path", "part"} <= set(table.fieldnames or ()):
-        raise DataError("has no columns path and part", where=str(file), fix="begin it with the line: path,part")
-    known, chosen = {path: row for row, path in enumerate(paths)}, dict[int, str]()
-    for line, entry in enumerate(table, 2):
-        row, name = known.get(_plain(entry)), entry["part"]
-        where = f"{file}, line {line}"
-        if row is None:
-            raise DataError(f"there is no image {entry['path']!r}", where=where, fix="give paths from the root")
-        if name not in _PARTS:
-            raise DataError(f"{name!r} is no part", where=where, fix=f"one of {', '.join(_PARTS)}")
-        if row in chosen:
-            raise DataError(f"{entry['path']!r} stands twice", where=where, fix="name each image once")
-        chosen[row] = name
-    return {name: np.array(sorted(r for r, p in chosen.items() if p == name), np.int64) for name in _PARTS}
-
-
-def _plain(entry: Mapping[str, Any]) -> str:
-    return str(entry["path"]).removeprefix("./").replace("\\", "/")
+    notes = (f"{name} images are those of {place.name}/" for name, place in places.items() if place.name != name)
+    return parts.joined(read, tuple(notes))

@@ -15,8 +15,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgesafe.data.files import memory_budget
-from edgesafe.data.folders import read_upright
 from edgesafe.data.options import validated
+from edgesafe.data.pictures import read_upright
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, read_bounded
 from edgesafe.records import MOST_KEYPOINTS, Task

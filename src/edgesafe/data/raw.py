@@ -1,12 +1,34 @@
-"""What a loader of a data set gives, before it is checked, split and hashed."""
+"""What a reader of images gives, and a loader of a data set, before it is checked, split and hashed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesafe.records import Task
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["RawData"]
+from edgesafe.records import Images, Task
+
+__all__ = ["Labelled", "RawData"]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Decoded images with their classes: of one part of a set, or of a whole one that is to be split.
+
+    Attributes:
+        images: uint8 (N, H, W, 3).
+        labels: int64 (N,), positions in `classes`.
+        classes: their names.
+        names: of the images, as a table of parts names them.
+        notes: what was skipped or changed.
+    """
+
+    images: Images
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

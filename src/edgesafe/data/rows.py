@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from edgesafe.errors import DataError, IntegrityError
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.records import Images
 
-__all__ = ["FileImages", "LazyImages", "Subset", "blocks", "part", "pixel_digest"]
+__all__ = ["FileImages", "HashedImages", "LazyImages", "Subset", "blocks", "part", "pixel_digest"]
 
 _BLOCK_BYTES = 4 << 20  # of pixels that are looked at together where a whole set is gone through
 DIGEST_BYTES = 16
@@ -131,7 +131,46 @@ class Subset(LazyImages):
         return None if known is None else known[self._rows]
 
 
-class FileImages(LazyImages):
+class HashedImages(LazyImages):
+    """Images that come from outside, each of which is compared with its hash whenever it is read, once that is known.
+
+    Args:
+        shape: (N, H, W, C).
+        place: what they come from, for messages.
+        digests: hashes of the images, uint8 (N, 16); None: not yet known.
+    """
+
+    def __init__(self, shape: tuple[int, ...], place: str, digests: NDArray[np.uint8] | None = None) -> None:
+        super().__init__(shape)
+        self.place, self._digests = place, digests
+
+    @property
+    @abstractmethod
+    def stamp(self) -> str | None:
+        """What their hashes may be kept under: equal stamps, equal pixels. None: nothing says that they are equal."""
+
+    @abstractmethod
+    def with_digests(self, digests: NDArray[np.uint8]) -> Self:
+        """The same set, whose images are compared with these hashes, uint8 (N, 16), whenever they are read."""
+
+    def digests(self) -> NDArray[np.uint8] | None:
+        """Hashes of the images, uint8 (N, 16); None: not known."""
+        return self._digests
+
+    def _compare(self, rows: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+        """Raise IntegrityError if one of the rows does not have the hash that is known of it."""
+        if self._digests is None:
+            return
+        for row, image in zip(rows.tolist(), pixels, strict=True):
+            if pixel_digest(image) != self._digests[row].tobytes():
+                raise IntegrityError(
+                    f"image {row} is not what it was when it was hashed",
+                    where=self.place,
+                    fix="restore it, or remove what the cache holds of it and run anew",
+                )
+
+
+class FileImages(HashedImages):
     """Pixels of images one after another in a file, as a .npy file or a member of an npz that is not packed has them.
 
     Args:
@@ -149,8 +188,8 @@ class FileImages(LazyImages):
     def __init__(
         self, path: Path, offset: int, shape: tuple[int, ...], key: str, digests: NDArray[np.uint8] | None = None
     ) -> None:
-        super().__init__(shape)
-        self.path, self._offset, self._key, self._digests = path, offset, key, digests
+        super().__init__(shape, str(path), digests)
+        self.path, self._offset, self._key = path, offset, key
         self._size = int(np.prod(shape[1:], dtype=np.int64))
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -170,13 +209,14 @@ class FileImages(LazyImages):
         """A text that identifies the pixels, as it was given for the file."""
         return self._key
 
-    def digests(self) -> NDArray[np.uint8] | None:
-        """Hashes of the images, uint8 (N, 16); None: not known."""
-        return self._digests
+    @property
+    def stamp(self) -> str:
+        """The key."""
+        return self._key
 
-    def with_digests(self, digests: NDArray[np.uint8]) -> FileImages:
+    def with_digests(self, digests: NDArray[np.uint8]) -> Self:
         """The same set, whose images are compared with these hashes, uint8 (N, 16), whenever they are read."""
-        return FileImages(self.path, self._offset, self.shape, self._key, digests)
+        return type(self)(self.path, self._offset, self.shape, self._key, digests)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read rows; neighbours in the file in one go.
@@ -192,14 +232,7 @@ class FileImages(LazyImages):
         starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
         for start, stop in zip(starts.tolist(), [*starts[1:].tolist(), len(rows)], strict=True):
             self._fill(flat[start:stop].reshape(-1).data, self._offset + int(rows[start]) * self._size)
-        if self._digests is not None:
-            for row, image in zip(rows.tolist(), out, strict=True):
-                if pixel_digest(image) != self._digests[row].tobytes():
-                    raise IntegrityError(
-                        f"image {row} is not what it was when it was hashed",
-                        where=str(self.path),
-                        fix="restore the file, or remove what the cache holds of it and run anew",
-                    )
+        self._compare(rows, out)
         return out
 
     def _fill(self, place: memoryview, position: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,11 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesafe.data import aircraft, arrays, files, folders, imagefolder, keypoints, npy
+from edgesafe.data import (
+    aircraft,
+    arrays,
+    factories,
+    files,
+    folders,
+    imagefolder,
+    keypoints,
+    mappings,
+    npy,
+    npz,
+    parquet,
+    webdataset,
+)
 from edgesafe.data.cache import Cache
 from edgesafe.data.raw import RawData
 from edgesafe.data.rows import blocks, part
-from edgesafe.errors import DataError, EdgesafeError
+from edgesafe.errors import DataError
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import DataSection
 from edgesafe.records import DataBundle, DataIdentity, Images, ImageSet, Task, TaskKind
@@ -171,9 +183,9 @@ def _digits(_: DataSection, _cache: Cache) -> RawData:
     """Handwritten digits of the UCI repository (as in scikit-learn): 1,797 images of 8x8, shown as 32x32x3."""
     with (
         resources.files("edgesafe.data").joinpath("digits.npz").open("rb") as handle,
-        np.load(handle, allow_pickle=False) as npz,
+        np.load(handle, allow_pickle=False) as archive,
     ):
-        small, labels = npz["images"], npz["labels"]
+        small, labels = archive["images"], archive["labels"]
     large = _upscale(small, 4)
     rest, test = arrays.split(len(large), [600], where="digits")
     return RawData(
@@ -204,11 +216,11 @@ def _cifar10(section: DataSection, _cache: Cache) -> RawData:
         raise DataError(
             "CIFAR-10 is not there", where=str(path), fix=f"run: edgesafe fetch cifar10 --root {section.root}"
         )
-    npz = files.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
-    files.check_cifar10(npz, path)
+    found = npz.read_npz(path, ("x_train", "y_train", "x_test", "y_test"))
+    files.check_cifar10(found, path)
     return RawData(
-        train=(npz["x_train"], npz["y_train"]), test=(npz["x_test"], npz["y_test"]), task=Task.classes(CIFAR10_CLASSES),
-        hold_out=5000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
+        train=(found["x_train"], found["y_train"]), test=(found["x_test"], found["y_test"]),
+        task=Task.classes(CIFAR10_CLASSES), hold_out=5000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616),
         licence="CIFAR-10, A. Krizhevsky, 2009",
     )  # fmt: skip
 
@@ -253,92 +265,13 @@ def _keypoints(section: DataSection, _cache: Cache) -> RawData:
     )
 
 
-def _npz(section: DataSection, _cache: Cache) -> RawData:
-    arrays_ = files.read_npz(Path(section.root), ("x_train", "y_train", "x_test", "y_test"))
-    return _from_mapping(arrays_, section.root, section.args)
+def _npz(section: DataSection, cache: Cache) -> RawData:
+    found = npz.read_npz(Path(section.root), ("x_train", "y_train", "x_test", "y_test"), cache)
+    return mappings.raw_data(found, section.root, section.args)
 
 
 def _npy(section: DataSection, cache: Cache) -> RawData:
-    return _from_mapping(npy.read_folder(Path(section.root), cache), section.root)
-
-
-def _factory(section: DataSection, _cache: Cache) -> RawData:
-    module_name, _, attribute = section.name.partition(":")
-    where = f"data.name = '{section.name}'"
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:  # a user's module may raise anything, or exit
-        raise DataError(f"cannot import it ({_one_line(error)})", where=where, fix="check PYTHONPATH") from error
-    try:
-        result = factory(**section.args)
-    except EdgesafeError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise DataError(f"the factory failed: {_one_line(error)}", where=where, fix="check data.args") from error
-    if not isinstance(result, Mapping):
-        raise DataError(
-            f"gave a {type(result).__name__}", where=where,
-            fix="return a mapping with x_train, y_train, x_test, y_test (and classes)",
-        )  # fmt: skip
-    return _from_mapping(result, section.name)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-
-
-def _from_mapping(mapping: Mapping[str, Any], where: str, args: Mapping[str, Any] | None = None) -> RawData:
-    """Labels of one number for each image are classes; of x and y for each of some points, keypoints."""
-    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in mapping]
-    if missing:
-        raise DataError(f"no {', '.join(missing)}", where=where, fix="give x_train, y_train, x_test, y_test")
-    y_train = np.asarray(mapping["y_train"])
-    validation = (mapping["x_val"], mapping["y_val"]) if "x_val" in mapping and "y_val" in mapping else None
-    if y_train.ndim == 3 and y_train.shape[2] == 2:
-        x_train = np.asarray(mapping["x_train"])
-        if x_train.ndim < 3:
-            raise DataError(f"images have shape {x_train.shape}", where=where, fix="store them as (N, H, W, 3)")
-        given = {key: np.asarray(mapping[key]).tolist() for key in ("names", "pairs", "tolerance") if key in mapping}
-        options = keypoints.options_of({**given, **(args or {})})
-        numbers = [str(k) for k in range(1, y_train.shape[1] + 1)]
-        task = keypoints.task_of(options, numbers, (x_train.shape[1], x_train.shape[2]))
-        return RawData(
-            train=(x_train, y_train), test=(mapping["x_test"], mapping["y_test"]), task=task, validation=validation,
-            hold_out=max(1, len(y_train) // 10),
-        )  # fmt: skip
-    if "classes" in mapping:
-        classes = tuple(str(name) for name in np.asarray(mapping["classes"]).ravel())
-    else:
-        if y_train.size == 0 or y_train.dtype.kind not in "iu":
-            raise DataError(
-                "labels must be integers, at least one", where=f"{where}: y_train", fix="store class indices from 0"
-            )
-        classes = _numbered(y_train, where)
-    return RawData(
-        train=(mapping["x_train"], y_train),
-        test=(mapping["x_test"], mapping["y_test"]),
-        task=Task.classes(classes),
-        validation=validation,
-        hold_out=max(1, len(y_train) // 10),
-    )
-
-
-def _numbered(labels: NDArray[Any], where: str) -> tuple[str, ...]:
-    """Names of classes that only their numbers are known of: each of 0..K-1 must have a training image.
-
-    Raises:
-        DataError: one has none, as with labels from 1 to K.
-    """
-    present = np.unique(labels)
-    k = int(present[-1]) + 1
-    if int(present[0]) >= 0 and len(present) != k:
-        least = next(number for number in range(len(present) + 1) if number not in set(present.tolist()))
-        raise DataError(
-            f"labels run from {int(present[0])} to {k - 1}, but none is {least}",
-            where=f"{where}: y_train",
-            fix="number the classes from 0 without gaps, or name all of them in an array 'classes'",
-        )
-    return tuple(str(number) for number in range(k))
+    return mappings.raw_data(npy.read_folder(Path(section.root), cache), section.root)
 
 
 _LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
@@ -349,6 +282,8 @@ _LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
     "imagefolder": imagefolder.load,
     "npy": _npy,
     "npz": _npz,
+    "parquet": parquet.load,
+    "webdataset": webdataset.load,
 }
 
 
@@ -356,7 +291,7 @@ def _loader(name: str) -> Callable[[DataSection, Cache], RawData]:
     if name in _LOADERS:
         return _LOADERS[name]
     if ":" in name:
-        return _factory
+        return factories.load
     near = difflib.get_close_matches(name, _LOADERS, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(_LOADERS)}, or 'module:factory'"
     raise DataError(f"unknown data set '{name}'", where="data.name", fix=hint)

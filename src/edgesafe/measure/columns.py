@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from tokenize import TokenError
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import ValidationError
 
 from edgesafe.errors import DataError
+from edgesafe.files.npy import read_array
 from edgesafe.records import Record
 
 __all__ = ["Column", "Layout", "pack", "parse_header", "unpack"]
@@ -104,23 +103,15 @@ def unpack(data: bytes, *layouts: Layout) -> dict[str, NDArray[Any]]:
 
 
 def _array(raw: bytes, layout: Layout, name: str, column: Column) -> NDArray[Any]:
-    """A .npy member; its header is believed only if type, order and size are what the bytes hold."""
-    stream = io.BytesIO(raw)
+    """A .npy member of the type and the number of dimensions that were agreed."""
     try:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):
-            raise layout.wrong(f"npy version {version}", name)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
-    except (ValueError, EOFError, TypeError, OverflowError, RecursionError, TokenError) as e:
-        raise layout.wrong("not a .npy array", name) from e
-    if any(not isinstance(v, int) or v < 0 for v in shape):
-        raise layout.wrong(f"shape {shape}", name)
+        array = read_array(io.BytesIO(raw), len(raw))
+    except ValueError as e:
+        raise layout.wrong(str(e), name) from e
     want = np.dtype(column.dtype)
-    if dtype != want or fortran or len(shape) != column.dims:
-        raise layout.wrong(f"{dtype} {shape} instead of {want}", name)
-    if math.prod(shape) * dtype.itemsize != len(raw) - stream.tell():
-        raise layout.wrong(f"shape {shape} does not fit its {len(raw)} bytes", name)
-    return np.frombuffer(raw, dtype, offset=stream.tell()).reshape(shape)
+    if array.dtype != want or not array.flags.c_contiguous or array.ndim != column.dims:
+        raise layout.wrong(f"{array.dtype} {array.shape} instead of {want}", name)
+    return array
 
 
 def parse_header(raw: NDArray[np.uint8], layout: Layout, model: type[_R]) -> _R:

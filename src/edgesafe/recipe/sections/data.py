@@ -22,7 +22,7 @@ class DataSection(Section):
     validation_from: Literal["train", "test"] = "train"  #: "test": for given weights, which may know all of train
     train_images: int | None = Field(default=None, ge=1)  #: use only the first so many (after the split); None: all
     test_images: int | None = Field(default=None, ge=1)
-    args: dict[str, Any] = Field(default_factory=dict)  #: for `module:factory` data sets
+    args: dict[str, Any] = Field(default_factory=dict)  #: options of the data set, or of a `module:factory`
     store: Literal["auto", "memory", "disk"] = "auto"  #: where pixels are held; auto: parts up to memory_gb in memory
     memory_gb: Positive = 1.0
     cache_dir: str | None = None  #: of hashes and decoded pixels; None: ~/.cache/edgesafe
