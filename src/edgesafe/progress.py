@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgesafe.display import terminal
+
+if TYPE_CHECKING:
+    import rich.progress
 
 __all__ = ["Lines", "Progress", "Silent", "clock", "for_terminal"]
 
@@ -69,12 +72,13 @@ class Lines:
 
 
 class _Bars:
-    """rich bars on standard error."""
+    """rich bars on standard error; a stage within a stage is a second bar of the same display."""
 
     def __init__(self) -> None:
         from rich.console import Console
 
         self._console = Console(stderr=True)
+        self._open: rich.progress.Progress | None = None
 
     def note(self, text: str) -> None:
         self._console.print(terminal(text), markup=False, highlight=False, emoji=False)
@@ -83,6 +87,13 @@ class _Bars:
     def stage(self, title: str, total: int) -> Iterator[Advance]:
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+        if (outer := self._open) is not None:
+            inner = outer.add_task(title, total=total)
+            try:
+                yield lambda n: outer.advance(inner, n)
+            finally:
+                outer.remove_task(inner)
+            return
         columns = (
             TextColumn("  {task.description}", markup=False),
             BarColumn(),
@@ -91,7 +102,11 @@ class _Bars:
         )
         with Progress(*columns, console=self._console, transient=True) as bars:
             task = bars.add_task(title, total=total)
-            yield lambda n: bars.advance(task, n)
+            self._open = bars
+            try:
+                yield lambda n: bars.advance(task, n)
+            finally:
+                self._open = None
 
 
 def for_terminal() -> Progress:

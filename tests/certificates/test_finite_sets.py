@@ -177,7 +177,7 @@ def test_faults_do_what_their_names_say() -> None:
 
 def test_images_too_large_to_keep_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     kept = parse("dead-line").members(IMAGE)
-    monkeypatch.setattr("edgesafe.certificates.sets._KEEP_BYTES", 0)
+    monkeypatch.setattr("edgesafe.certificates.sets.KEEP_BYTES", 0)
     monkeypatch.setattr("edgesafe.certificates.sets._BLOCK_BYTES", 1000)
     again = FaultSet("dead-line", faults.dead_line()).members(IMAGE)
     everything = np.arange(len(kept))

@@ -180,7 +180,30 @@ def _without_max_pool_kinks(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(operators._OPERATORS, "MaxPool", lambda s: operators._windows(s, -1e30).max((4, 5)))
 
 
-@pytest.mark.parametrize("mutation", [_without_interpolation, _without_clip_kinks, _without_max_pool_kinks])
+def _without_one_pair_of_a_max_pool(patch: pytest.MonkeyPatch) -> None:
+    """The last of a window's four places is not compared with the largest of the others."""
+    real = operators._OPERATORS["MaxPool"]
+
+    class Forgetful:
+        def __init__(self, walk: Any) -> None:
+            self.walk, self.tensors, self.left = walk, walk.tensors, 2
+
+        def split(self, values: Any) -> None:
+            if self.left:
+                self.walk.split(values)
+            self.left -= 1
+
+    def pool(step: Any) -> Any:
+        step.walk = Forgetful(step.walk)
+        return real(step)
+
+    patch.setitem(operators._OPERATORS, "MaxPool", pool)
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [_without_interpolation, _without_clip_kinks, _without_max_pool_kinks, _without_one_pair_of_a_max_pool],
+)
 def test_a_walk_that_forgets_something_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,8 @@ import pytest
 import edgesafe
 from edgesafe import cli
 from edgesafe.certificates import archive
-from edgesafe.commands import certify, compress, evaluate
-from edgesafe.errors import IntegrityError, UsageError
+from edgesafe.commands import certify, compress
+from edgesafe.errors import IntegrityError
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection
@@ -208,63 +208,6 @@ def test_a_policy_gates_certificates(study: Path, tmp_path: Path, capsys: pytest
     assert 'metric = "certified_accuracy.*"' in proposed
     policy.write_text(proposed)
     assert cli.run(["policy", "check", str(policy), str(study)]) == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["--set", "brightnes=2"], 4, "did you mean brightness=2"),
-        (["--set", "brightness=0.1"], 4, "25.5 levels, a tie"),
-        (["--set", "contrast=20%,brightness=25"], 4, "123,777 images of each image, the limit is 10,000"),
-        (["--set", "brightness=2", "--max-images", "4"], 4, "--max-images 5"),
-        (["--set", "occlusion=33"], 4, "does not fit"),
-        (["--set", "brightness=2", "--set", "brightness=2"], 4, "stands twice"),
-        (["--set", "brightness=2", "--data", "cifar10", "--root", "nowhere"], 4, ""),
-        (["--set", "brightness=2", "--variant", "nobody-s0"], 4, "nobody-s0"),
-        ([], 4, ""),
-    ],
-)
-def test_bad_input_is_one_line_with_the_right_code(
-    study: Path, arguments: list[str], code: int, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = read(study).digest
-    assert cli.run(["certify", str(study), *arguments]) == code
-    shown = capsys.readouterr().err
-    if says:
-        assert says in shown
-        assert shown.strip().count("\n") == 0
-    assert read(study).digest == before
-
-
-def test_other_data_and_certificates_of_another_file_are_refused(study: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(study, copy)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (600, 32, 32, 3), dtype=np.uint8)
-    np.savez(tmp_path / "d.npz", x_train=pixels, y_train=np.arange(600) % 10, x_test=pixels, y_test=np.arange(600) % 10)
-    section = CertifySection(sets=("brightness=1",))
-    with pytest.raises(IntegrityError, match="not the test images"):
-        certify.certify_study(certify.CertifyRequest(copy, section, data="npz", root=str(tmp_path / "d.npz")))
-    (copy / "weight-r0.50-s0" / "certificates.npz").write_bytes(
-        (copy / "weight-r0.80-s0" / "certificates.npz").read_bytes()
-    )
-    with pytest.raises(IntegrityError, match=r"certificates\.npz"):
-        certify.certify_study(certify.CertifyRequest(copy, section))
-    with pytest.raises(UsageError, match="no data set"):
-        certify.evaluation(certify.CertifyRequest(study / "baseline-s0" / "model.onnx", section))
-
-
-def test_images_that_are_not_uint8_and_a_file_of_another_input_are_refused(study: Path, tmp_path: Path) -> None:
-    model = study / "baseline-s0" / "model.onnx"
-    pixels = np.random.default_rng(0).integers(0, 256, (200, 16, 16, 3), dtype=np.uint8)
-    labels = np.arange(200) % 10
-    for name, images in (("float", pixels / np.float32(255)), ("small", pixels)):
-        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-        request = certify.CertifyRequest(
-            model, CertifySection(sets=("brightness=1",)), "npz", str(tmp_path / f"{name}.npz")
-        )
-        with pytest.raises(UsageError, match=r"uint8|16, 16"):
-            evaluate.evaluate(certify.evaluation(request), tmp_path / name)
 
 
 def test_a_gate_against_another_variant_compares_the_stored_certificates(study: Path, tmp_path: Path) -> None:

@@ -88,6 +88,30 @@ def test_a_bar_shows_notes_as_they_are(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err.rstrip() == "[red]x[/red] :smile:  [31m"
 
 
+def test_a_stage_within_a_stage_is_shown_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bars = progress.for_terminal()
+    with bars.stage("outer", 4) as advance:
+        with bars.stage("inner", 2) as inner:
+            inner(2)
+        advance(4)
+    with bars.stage("later", 1) as advance:
+        advance(1)
+    said = capsys.readouterr().err
+    assert all(title in said for title in ("outer", "inner", "later"))
+
+
+def test_lines_say_the_share_that_is_done_and_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.Lines(every_s=0.0).stage("certifying", 4) as advance:
+        advance(1)
+        advance(3)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["  certifying: 25 %, about 0 s left"]
+
+
 def test_statuses_have_one_order_and_all_a_look() -> None:
     assert set(display.WORST_FIRST) == set(GateStatus)
     assert display.worst([GateStatus.PASS, GateStatus.FAIL, GateStatus.WAIVED]) is GateStatus.FAIL

@@ -6,6 +6,7 @@ and without starting interpreters from inside a library.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgesafe.certificates import archive
 from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
+from edgesafe.certificates.sets import KEEP_BYTES
 from edgesafe.errors import IntegrityError, NothingEvaluated
 from edgesafe.files import Keeper
 from edgesafe.measure.inference.classifier import Classifier
@@ -32,10 +34,11 @@ __all__ = ["Work", "certify_set"]
 
 _CHUNK_MEMBERS = 20_000  # some 20 s of a small network: no more is lost when a run is killed
 _CHUNK_IMAGES = 512
+_CHUNK_BYTES = 256 << 20  # of a thread: images of a set that are held at a time
 _SHOWN = 4  # witnesses of a set that are kept as pixels
-_JOINED = (
+_ROWS = (
     "index", "label", "prediction", "standing", "margin", "distance", "witness", "members", "ran", "agrees",
-    "answer_count", "answers",
+    "answer_count",
 )  # fmt: skip
 
 
@@ -50,6 +53,8 @@ class Work:
         keeper: keeps chunks.
         advance: told the number of images done.
         workers: threads; 0: one per core.
+        groups: rows of the images, in the order in which a growing sample drew them: chunks of an earlier look are
+            found again at a later one; empty: all are one group.
     """
 
     classifier: Classifier
@@ -58,6 +63,7 @@ class Work:
     keeper: Keeper
     advance: Callable[[int], None]
     workers: int = 0
+    groups: tuple[NDArray[np.int64], ...] = ()
 
 
 def certify_set(work: Work, plan: SetPlan) -> SetCertificates:
@@ -73,47 +79,56 @@ def certify_set(work: Work, plan: SetPlan) -> SetCertificates:
         raise NothingEvaluated("no images", where=plan.finite.id, fix="certify at least one image")
     if baseline is not None and baseline.sha256 != plan.finite.sha256:
         raise IntegrityError("the baseline was certified for another set", where=plan.finite.id, fix="certify it again")
-    step = max(1, min(_CHUNK_IMAGES, _CHUNK_MEMBERS // plan.finite.size(images.pixels.shape[1:])))
-    parts = [slice(start, min(start + step, len(images))) for start in range(0, len(images), step)]
-    finished: dict[int, SetCertificates] = {}
-    todo: list[slice] = []
-    for part in parts:
-        kept = work.keeper.get(_name(plan, part))
+    chunks = _chunks(work, plan)
+    finished: dict[str, SetCertificates] = {}
+    todo: list[str] = []
+    for name, rows in chunks.items():
+        kept = work.keeper.get(name)
         if kept is None:
-            todo.append(part)
+            todo.append(name)
         else:
-            finished[part.start] = archive.from_bytes(kept).sets[0]
-            work.advance(part.stop - part.start)
+            finished[name] = archive.from_bytes(kept).sets[0]
+            work.advance(len(rows))
 
-    def enumerate_part(part: slice) -> SetCertificates:
-        return enumerate_chunk(work.classifier, images.part(part), plan)
+    def enumerate_part(name: str) -> SetCertificates:
+        return enumerate_chunk(work.classifier, images.part(chunks[name]), plan)
 
-    def keep(part: slice, result: SetCertificates) -> None:
-        work.keeper.put(_name(plan, part), archive.to_bytes(Certificates((result,), work.provenance)))
-        finished[part.start] = result
-        work.advance(part.stop - part.start)
+    def keep(name: str, result: SetCertificates) -> None:
+        work.keeper.put(name, archive.to_bytes(Certificates((result,), work.provenance)))
+        finished[name] = result
+        work.advance(len(result))
 
     _run(todo, enumerate_part, keep, work.workers or len(os.sched_getaffinity(0)))
-    whole = _join([finished[part.start] for part in parts])
+    whole = _join([finished[name] for name in chunks])
     return replace(whole, witnesses=_shown(work, plan, whole))
 
 
-def _name(plan: SetPlan, part: slice) -> str:
-    return f"{plan.finite.sha256[7:23]}-{part.start}"
+def _chunks(work: Work, plan: SetPlan) -> dict[str, NDArray[np.int64]]:
+    """The rows of each chunk, rising, under the name by which it is kept."""
+    shape = work.images.pixels.shape[1:]
+    size = plan.finite.size(shape)
+    held = min(size * math.prod(shape), KEEP_BYTES)
+    step = max(1, min(_CHUNK_IMAGES, _CHUNK_MEMBERS // size, _CHUNK_BYTES // held))
+    groups = work.groups or (np.arange(len(work.images)),)
+    return {
+        f"{plan.finite.sha256[7:23]}-{number}-{start}": rows[start : start + step]
+        for number, rows in enumerate(groups)
+        for start in range(0, len(rows), step)
+    }
 
 
 def _run(
-    parts: Sequence[slice],
-    work: Callable[[slice], SetCertificates],
-    done: Callable[[slice, SetCertificates], None],
+    names: Sequence[str],
+    work: Callable[[str], SetCertificates],
+    done: Callable[[str, SetCertificates], None],
     workers: int,
 ) -> None:
-    """Work on parts with some threads; `done` is called in this thread as they finish.
+    """Work on chunks with some threads; `done` is called in this thread as they finish.
 
-    At the first error, and when interrupted, parts that have not begun are given up.
+    At the first error, and when interrupted, chunks that have not begun are given up.
     """
     with ThreadPoolExecutor(workers) as pool:
-        futures: dict[Future[SetCertificates], slice] = {pool.submit(work, part): part for part in parts}
+        futures: dict[Future[SetCertificates], str] = {pool.submit(work, name): name for name in names}
         try:
             while futures:
                 ended = wait(futures, return_when=FIRST_COMPLETED).done
@@ -125,10 +140,14 @@ def _run(
 
 
 def _join(parts: Sequence[SetCertificates]) -> SetCertificates:
-    columns: dict[str, NDArray[np.generic]] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in _JOINED
-    }
-    return replace(parts[0], **columns)  # type: ignore[arg-type]
+    """The certificates of all images of some parts, by rising position in the test set."""
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ROWS}
+    order = np.argsort(columns["index"], kind="stable")
+    answers = np.concatenate([part.answers for part in parts])
+    of_rows = np.split(answers, np.cumsum(columns["answer_count"])[:-1])
+    sorted_: dict[str, NDArray[np.generic]] = {name: column[order] for name, column in columns.items()}
+    sorted_["answers"] = np.concatenate([of_rows[row] for row in order])
+    return replace(parts[0], **sorted_)  # type: ignore[arg-type]
 
 
 def _shown(work: Work, plan: SetPlan, whole: SetCertificates) -> Witnesses:

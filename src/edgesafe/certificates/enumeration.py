@@ -43,8 +43,8 @@ class Images:
     index: NDArray[np.int64]
     task: Task = field(default_factory=Task)
 
-    def part(self, rows: slice) -> Images:
-        """The images of some rows, with their labels and positions."""
+    def part(self, rows: slice | NDArray[np.int64]) -> Images:
+        """The images of some rows, rising, with their labels and positions."""
         return Images(self.pixels[rows], self.labels[rows], self.index[rows], self.task)
 
     def __len__(self) -> int:

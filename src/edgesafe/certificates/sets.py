@@ -18,9 +18,9 @@ from edgesafe.certificates.faults import Fault, Shape
 from edgesafe.certificates.tables import Tables, distinct_rows
 from edgesafe.errors import DataError, UsageError
 
-__all__ = ["FaultSet", "FiniteSet", "Members", "PointSet", "require_room"]
+__all__ = ["KEEP_BYTES", "FaultSet", "FiniteSet", "Members", "PointSet", "require_room"]
 
-_KEEP_BYTES = 8 << 20  # images of one image that are kept after they were compared, instead of being made again
+KEEP_BYTES = 8 << 20  #: images of one image that are kept after they were compared, instead of being made again
 _BLOCK_BYTES = 4 << 20  # images made at a time when they are compared
 
 
@@ -169,7 +169,7 @@ class FaultSet:
             made = self._fault.make(image, numbers)
             for number, pixels in zip(numbers.tolist(), made, strict=True):
                 kind[number] = seen.setdefault(_key(pixels), len(seen))
-            if size * image.nbytes <= _KEEP_BYTES:
+            if size * image.nbytes <= KEEP_BYTES:
                 kept.append(made)
         first = np.unique(kind, return_index=True)[1]
         nearest = np.full(len(first), np.inf)

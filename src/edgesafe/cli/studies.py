@@ -282,6 +282,9 @@ def certify(
     request = certify.CertifyRequest(target, section, data, root, baseline, tuple(variant or ()))
     say = progress.for_terminal()
     if target.is_dir():
+        if out is not None or fresh:
+            where, fix = "--out" if out is not None else "--fresh", "leave it out: sets are added to the study"
+            raise UsageError("goes with a file, and this is a study", where=where, fix=fix)
         study = certify.certify_study(request, say)
     else:
         place = out or Path("export") / f"{target.stem}-certificates"

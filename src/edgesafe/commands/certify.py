@@ -54,8 +54,11 @@ def evaluation(request: CertifyRequest) -> evaluate.AuditRequest:
     """The audit that certifies a file and measures nothing else but the clean test images.
 
     Raises:
-        UsageError: no data set is named.
+        UsageError: no data set is named, or variants, which a file has none of.
     """
+    if request.variants:
+        fix = "leave it out, or give the study"
+        raise UsageError("goes with a study, and this is a file", where=f"--variant {request.variants[0]}", fix=fix)
     if request.data is None:
         raise UsageError("no data set", where="--data", fix="name the data set that the file was trained for")
     section = request.section.model_dump(exclude_defaults=True)
@@ -69,18 +72,23 @@ def certify_study(request: CertifyRequest, progress: Progress | None = None) -> 
     """Certify variants of a finished study, baselines first, and add the numbers to their measurements.
 
     Raises:
-        UsageError: a variant or a set that is not there, or too large.
+        UsageError: a variant or a set that is not there, or too large; a baseline, which a study has of its own.
         IntegrityError: the data are not those of the study, or a file was changed.
         StoreError: not a study, or another process is working on it.
     """
     progress = progress or Silent()
+    if request.baseline is not None:
+        fix = "leave it out: variants are compared with their own baselines"
+        raise UsageError("goes with a file, and this is a study", where=f"--baseline {request.baseline}", fix=fix)
     with StudyWriter(request.target, studies.read_index(request.target)[0]) as study:
         known = studies.read(request.target)
         recipe = parsing.parse(known.record.recipe, where="study.json, recipe")
         bundle = _data(request, recipe, known)
         certify.check(request.section, bundle.test)
-        for variant in _chosen(known, request.variants):
+        chosen = _chosen(known, request.variants)
+        for variant in chosen:
             variant.verify()
+        for variant in chosen:
             progress.note(variant.id)
             order = certify.CertifyOrder(
                 section=request.section, test=bundle.test, study=study, progress=progress, variant=variant.id,

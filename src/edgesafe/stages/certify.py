@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from edgesafe.certificates import archive, summary
 from edgesafe.certificates.certification import Work, certify_set
@@ -21,6 +23,7 @@ from edgesafe.certificates.sets import FiniteSet, require_room
 from edgesafe.data.rows import part
 from edgesafe.errors import UsageError
 from edgesafe.files import stage_key
+from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.inputs import OURS
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.tasks import rules_of
@@ -35,6 +38,7 @@ from edgesafe.records import (
     Measurements,
     Population,
     PopulationKind,
+    Sample,
     SetCertificates,
 )
 from edgesafe.study.checkpoints import Kept
@@ -122,13 +126,16 @@ def check(section: CertifySection, test: ImageSet) -> tuple[FiniteSet, ...]:
     return sets
 
 
-def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | None = None) -> Certified:
+def certify(
+    order: CertifyOrder, file: OnnxClassifier, known: Certificates | None = None, sample: Sample | None = None
+) -> Certified:
     """Certify a file under every set of the recipe and write certificates.npz; finished chunks are not run again.
 
     Args:
         order: what to certify.
         file: the file, on one thread.
         known: certificates of the same file that stay where no set of the recipe takes their place.
+        sample: the look of a growing sample: enumerate as many images as it asks for; None: all.
 
     Raises:
         UsageError, DataError: see `check`.
@@ -142,7 +149,9 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
     complete = order.complete or rules_of(test.task).every_answer
     sets = check(section, test)
     n = len(test) if section.images is None else min(section.images, len(test))
-    images = Images(part(test.images, slice(n)), test.labels[:n], np.arange(n, dtype=np.int64), test.task)
+    groups = () if sample is None else _groups(n, sample)
+    rows = np.sort(np.concatenate(groups)) if groups else np.arange(n, dtype=np.int64)
+    images = Images(part(test.images, rows if groups else slice(n)), test.labels[rows], rows, test.task)
     origin = CertificateProvenance(
         onnx_sha256=file.sha256,
         test_sha256=test.sha256,
@@ -155,7 +164,7 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
     )
     for finite in sets:
         if section.engine == "line":
-            with order.progress.stage(f"following {finite.id}", n) as advance:
+            with order.progress.stage(f"following {finite.id}", len(images)) as advance:
                 network = Network(order.study.file_bytes(order.variant, MODEL))
                 certified[PREFIX + finite.id] = certify_line(network, file, images, finite, advance)
             continue
@@ -170,13 +179,17 @@ def certify(order: CertifyOrder, file: OnnxClassifier, known: Certificates | Non
         key = stage_key(
             origin=origin.model_dump(), set=finite.sha256, n=n, outwards=plan.outwards, complete=plan.complete,
             baseline=base.provenance.onnx_sha256 if base is not None else "",
+            drawn=None if sample is None else (sample.seed, sample.looks),
         )  # fmt: skip
         kept = Kept(order.study, order.variant, "certificates", key)
-        with order.progress.stage(f"certifying {finite.id}", n) as advance:
-            certified[finite.id] = certify_set(Work(file, images, origin, kept, advance, section.workers), plan)
+        with order.progress.stage(f"certifying {finite.id}", len(images)) as advance:
+            at = tuple(np.searchsorted(rows, group) for group in groups)
+            work = Work(file, images, origin, kept, advance, section.workers, at)
+            certified[finite.id] = certify_set(work, plan)
     certificates = Certificates(tuple(certified.values()), origin)
     written = order.study.put_file(order.variant, CERTIFICATES, archive.to_bytes(certificates))
     few = f"; the first {n:,} of them" if n < len(test) else ""
+    few += f"; {len(images):,} drawn at random" if len(images) < n else ""
     population = Population(kind=PopulationKind.IMAGES, description=order.population + few)
     prefix = PREFIX if section.engine == "line" else ""
     fresh = Certificates(tuple(certified[prefix + finite.id] for finite in sets), origin)
@@ -198,6 +211,13 @@ def _beside_sibling(
     both = tuple(part for part in fresh.sets if other.of(part.id) is not None)
     ours = Certificates(both, fresh.provenance)
     return summary.compare(ours, other, population, task=order.test.task, agreement=False)
+
+
+def _groups(n: int, sample: Sample) -> tuple[NDArray[np.int64], ...]:
+    """Positions of the images that each look up to the sample's adds: twice as many at each, all at the last."""
+    sizes = [max(2, -(-n // 2 ** (sample.looks - look))) for look in range(1, sample.look + 1)]  # 2: pairs differ
+    drawn = [robustness.draw(n, size, sample.seed) for size in sizes]
+    return (drawn[0], *(np.setdiff1d(more, fewer) for fewer, more in pairwise(drawn)))
 
 
 def _is_same(

@@ -5,7 +5,6 @@ Shared by `edgesafe compress` and `edgesafe evaluate`; free of torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from edgesafe.measure.sampling.margin import is_drawn
 from edgesafe.measure.tasks import rules_of
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import CertifySection
-from edgesafe.records import DeviceReport, Evidence, Measurement, Measurements
+from edgesafe.records import DeviceReport, Evidence, Measurement, Measurements, Sample
 from edgesafe.stages import certify, observe, sequential
 from edgesafe.stages.certify import Certified
 from edgesafe.stages.observe import Bench
@@ -91,8 +90,9 @@ def measure(order: MeasureOrder, classifier: OnnxClassifier, known: Evidence | N
     reference = order.reference()
     if known is None:
         _check(classifier, order)
-    certified = _certified(order, classifier)
-    evidence = known or _evidence(order, classifier, reference, certified)
+        evidence, certified = _measured(order, classifier, reference)
+    else:
+        evidence, certified = known, _certified(order, classifier)
     written = order.study.put_file(order.variant, "evidence.npz", evidence_files.to_bytes(evidence))
     measured = _assembled(order, evidence, reference, written.sha256)
     measured = _beside_sibling(order, evidence, certified.added_to(measured))
@@ -127,8 +127,8 @@ def _check(classifier: OnnxClassifier, order: MeasureOrder) -> None:
         )
 
 
-def _certified(order: MeasureOrder, classifier: OnnxClassifier) -> Certified:
-    """Certify the file before its evidence is collected, as a policy that ends the measuring may ask for the result."""
+def _certified(order: MeasureOrder, classifier: OnnxClassifier, sample: Sample | None = None) -> Certified:
+    """Certify the file on all images of [certify], or on those of a look of a growing sample."""
     if not order.certify.sets:
         return Certified()
     asked = certify.CertifyOrder(
@@ -137,23 +137,32 @@ def _certified(order: MeasureOrder, classifier: OnnxClassifier) -> Certified:
         sibling=order.sibling,
     )  # fmt: skip
     onnx, provider, spec = order.study.file_bytes(order.variant, MODEL), classifier.providers[0], classifier.input_spec
-    return certify.certify(asked, OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec))
+    file = OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec)
+    return certify.certify(asked, file, sample=sample)
 
 
-def _evidence(
-    order: MeasureOrder, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None, certified: Certified
-) -> Evidence:
+def _measured(
+    order: MeasureOrder, classifier: OnnxClassifier, reference: tuple[str, Evidence] | None
+) -> tuple[Evidence, Certified]:
+    """The file's evidence and its certificates: of everything, or of samples that grow until the policy is decided.
+
+    Certificates grow where the policy has a gate on them; else all are made before, as the recipe says.
+    """
     bench, base = order.bench, reference[1] if reference is not None else None
     if bench.section.mode == "full" or (base is None and order.policy is None):
-        kept = _kept(order, classifier)
+        certified, kept = _certified(order, classifier), _kept(order, classifier)
         with order.progress.stage("measuring under onnxruntime", bench.inferences) as advance:
-            return observe.collect(classifier, bench, kept, advance)
+            return observe.collect(classifier, bench, kept, advance), certified
     kept = _kept(order, classifier, base.provenance.onnx_sha256 if base is not None else "")
-    decided = _decided(order, order.policy, reference, certified) if order.policy is not None else None
-    looks = sequential.plan(bench, base, escalating=decided is not None)
+    judged = None if order.policy is None else _Judged(order, classifier, reference, _judge(order, order.policy))
+    certified = _certified(order, classifier) if judged is None or not judged.growing else Certified()
+    if judged is not None:
+        judged.certified = certified
+    looks = sequential.plan(bench, base, escalating=judged is not None)
     with order.progress.stage("measuring under onnxruntime", looks[-1].inferences) as advance:
         runner = sequential.ModelRunner(classifier, bench, advance)
-        return sequential.collect(runner, bench, base, kept, decided)
+        evidence = sequential.collect(runner, bench, base, kept, judged)
+    return evidence, judged.certified if judged is not None else certified
 
 
 def _kept(order: MeasureOrder, classifier: OnnxClassifier, drawn_for: str = "") -> Kept:
@@ -165,26 +174,49 @@ def _kept(order: MeasureOrder, classifier: OnnxClassifier, drawn_for: str = "") 
     return Kept(order.study, order.variant, "evidence", key)
 
 
-def _decided(
-    order: MeasureOrder, policy: Path, reference: tuple[str, Evidence] | None, certified: Certified
-) -> Callable[[Evidence], bool]:
-    """Asks the policy whether a sample is large enough."""
+def _judge(order: MeasureOrder, policy: Path) -> Judge:
+    """What asks the policy of the order about its variant."""
     names = [name for name in (order.baseline, order.sibling, order.variant) if name is not None]
     records = {name: order.study.variant(name) for name in names}
     baseline, sibling = (
         order.study.measurements(name) if name is not None else None for name in (order.baseline, order.sibling)
     )
     (rules, lock), note = judge.load(policy), order.progress.note
-    asked = Judge(rules, lock, order.study.record, records, baseline, order.no_baseline, note, sibling)
-    asks_for_calibrated, asks_for_sibling = asked.names(".calibrated"), asked.compares_with_sibling
+    return Judge(rules, lock, order.study.record, records, baseline, order.no_baseline, note, sibling)
 
-    def decided(evidence: Evidence) -> bool:
-        measured = certified.added_to(_assembled(order, evidence, reference, ""))
-        if asks_for_sibling:
+
+class _Judged:
+    """Asks the policy after each look whether the sample is large enough; certifies the look's images before.
+
+    Args:
+        order: what is measured.
+        classifier: the open file.
+        reference: id and evidence of the baseline; None: there is none.
+        judge: asks the policy.
+    """
+
+    def __init__(
+        self,
+        order: MeasureOrder,
+        classifier: OnnxClassifier,
+        reference: tuple[str, Evidence] | None,
+        judge: Judge,
+    ) -> None:
+        self._order, self._classifier, self._reference, self._judge = order, classifier, reference, judge
+        self._calibrated, self._sibling = judge.names(".calibrated"), judge.compares_with_sibling
+        #: whether certificates are made look by look
+        self.growing = order.certify.engine == "enumeration" and judge.asks_for_certificates
+        self.certified = Certified()  #: those of the last look
+
+    def __call__(self, evidence: Evidence) -> bool:
+        """Whether no more images are needed."""
+        order = self._order
+        if self.growing:
+            self.certified = _certified(order, self._classifier, evidence.provenance.sample)
+        measured = self.certified.added_to(_assembled(order, evidence, self._reference, ""))
+        if self._sibling:
             measured = _beside_sibling(order, evidence, measured)
-        return asked(_with(measured, order.counted, _calibrated(order, evidence) if asks_for_calibrated else {}))
-
-    return decided
+        return self._judge(_with(measured, order.counted, _calibrated(order, evidence) if self._calibrated else {}))
 
 
 def _assembled(

@@ -26,6 +26,8 @@ from edgesafe.records import (
 
 __all__ = ["Judge", "check", "load", "require_task", "undecided"]
 
+_OF_CERTIFICATES = ("certified_", "falsified.", "unknown.")
+
 
 def load(path: Path) -> tuple[Policy, Lock | None]:
     """A policy and the lock that it names.
@@ -104,6 +106,9 @@ class Judge:
         seen = f"{measured.metrics['accuracy'].n:,} clean"
         if "mpc" in measured.metrics:
             seen += f" and {measured.metrics['mpc'].n:,} corrupted images"
+        certified = {m.n for metric, m in measured.metrics.items() if metric.startswith(_OF_CERTIFICATES)}
+        if certified:
+            seen += f", {max(certified):,} certified or not"
         if not settled:
             self.told(f"  {seen}: open: {', '.join(dict.fromkeys(r.id for r in open_))}")
             return False
@@ -121,6 +126,11 @@ class Judge:
     def compares_with_sibling(self) -> bool:
         """Whether the policy asks how a file differs from the fp32 one that it was converted from."""
         return any(subjects.compares_with_sibling(gate) for gate in self.policy.gates)
+
+    @property
+    def asks_for_certificates(self) -> bool:
+        """Whether the policy has a gate on certificates."""
+        return any(gate.metric.startswith(_OF_CERTIFICATES) for gate in self.policy.gates)
 
     def verdict(self, measured: Measurements) -> Verdict:
         """What the gate says of the measurements."""
