@@ -52,7 +52,7 @@ support: $(VENV)/installed
 
 constraints:
 	$(PYTHON) -m venv $(VENV).pins
-	$(VENV).pins/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[all,dev]'
+	$(VENV).pins/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[all,dev,ray]'
 	$(VENV).pins/bin/python tools/pins.py > constraints.txt
 	rm -rf $(VENV).pins
 

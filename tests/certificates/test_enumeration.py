@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from certificate_fixtures import ORIGIN, Net, Nowhere, brute_force, pictures, work
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgesafe.certificates import archive, certification
-from edgesafe.certificates.certification import Work, certify_set
+from edgesafe.certificates.certification import Work, certify_set, certify_some, shards
 from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk, visiting_order
 from edgesafe.certificates.ids import parse
 from edgesafe.errors import IntegrityError, NothingEvaluated, RefusedError
@@ -164,6 +166,31 @@ def test_any_number_of_threads_and_any_interruption_give_the_same_bytes(monkeypa
     again = Net()
     certify_set(work(again, images), plan)
     assert fresh.asked < again.asked
+
+
+def test_shares_together_are_the_whole_and_nothing_is_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certification, "_CHUNK_IMAGES", 7)
+    images, plan = pictures(50), SetPlan(parse("brightness=9"))
+    alone = certify_set(work(Net(), images), plan)
+    keeper, counts = Nowhere(), []
+    for number in (2, 3, 1):
+        certify_some(work(Net(), images, keeper=keeper), plan, number, 3)
+        counts.append(len(keeper.parts))
+    assert counts == [3, 5, 8]
+    last = Net()
+    whole = certify_set(work(last, images, keeper=keeper), plan)
+    assert archive.to_bytes(archive.Certificates((whole,), ORIGIN)) == archive.to_bytes(
+        archive.Certificates((alone,), ORIGIN)
+    )
+    assert last.asked == len(whole.witnesses.row)  # what is shown is run once more
+
+
+@given(st.integers(1, 100_000), st.sampled_from(["brightness=2", "jpeg=50..95", "contrast=2%,brightness=2"]))
+def test_no_share_is_smaller_than_what_is_worth_a_worker(n: int, name: str) -> None:
+    finite, shape = parse(name), (32, 32, 3)
+    count = shards(n, shape, finite)
+    assert count == 1 or n * finite.size(shape) / count > 10_000
+    assert 1 <= count <= n
 
 
 def test_what_cannot_be_compared_is_refused() -> None:

@@ -90,6 +90,46 @@ def test_no_cluster_at_an_address() -> None:
         RayCluster("executor_jobs:work", None, "127.0.0.1:1", 1)
 
 
+TINY = [
+    "name=tiny", "threads=1", "data.train_images=200", "data.test_images=60",
+    "train.epochs=2", "train.milestones=[]",
+    "recover.epochs=1", "recover.images=64", "recover.bn_images=64", "recover.milestones=[]",
+    "evaluate.corruptions=['fog']", "evaluate.severities=[1]", "evaluate.images_per_cell=20",
+    "evaluate.latency=false", "compress=[{method='weight', ratios=[0.5]}, {method='filter', ratios=[0.5]}]",
+]  # fmt: skip
+
+
+def test_a_node_lost_in_the_middle_of_a_study(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes when it has just been given a pruned network to train; the digest is one process's."""
+    from edgesafe.commands import compress
+    from edgesafe.executors.crew import Crew, Kind
+    from edgesafe.executors.ray_cluster import RayCluster
+    from edgesafe.progress import Silent
+    from edgesafe.recipe import parsing
+
+    made, nodes = cluster
+    notes: list[str] = []
+    take = RayCluster.wait
+
+    def wait(self: RayCluster) -> Any:
+        event = take(self)
+        if len(nodes) == 2 and "filter" in event.task and (busy := [node for node in nodes if _is_busy(node)]):
+            nodes.remove(busy[0])
+            made.remove_node(busy[0], allow_graceful=False)
+        return event
+
+    class Heard(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    monkeypatch.setattr(RayCluster, "wait", wait)
+    wanted = parsing.load(None, TINY)
+    study = compress.compress(wanted, tmp_path / "ray", Heard(), Crew(4, Kind.RAY))
+    assert len(nodes) == 1
+    assert study.record.digest == compress.compress(wanted, tmp_path / "one").record.digest
+    assert any("its worker is gone" in note for note in notes)
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "a worker killed"])
 def test_a_study_on_a_cluster_that_is_started_and_stopped_has_the_digest_of_one_process(
     tmp_path: Path, kill: bool, monkeypatch: pytest.MonkeyPatch
@@ -102,13 +142,7 @@ def test_a_study_on_a_cluster_that_is_started_and_stopped_has_the_digest_of_one_
     from edgesafe.progress import Silent
     from edgesafe.recipe import parsing
 
-    wanted = parsing.load(None, [
-        "name=tiny", "threads=1", "data.train_images=200", "data.test_images=60",
-        "train.epochs=2", "train.milestones=[]",
-        "recover.epochs=1", "recover.images=64", "recover.bn_images=64", "recover.milestones=[]",
-        "evaluate.corruptions=['fog']", "evaluate.severities=[1]", "evaluate.images_per_cell=20",
-        "evaluate.latency=false", "compress=[{method='weight', ratios=[0.5]}, {method='filter', ratios=[0.5]}]",
-    ])  # fmt: skip
+    wanted = parsing.load(None, TINY)
     killed: list[int] = []
     take = RayCluster.wait
 
@@ -126,6 +160,13 @@ def test_a_study_on_a_cluster_that_is_started_and_stopped_has_the_digest_of_one_
     assert not ray.is_initialized()
     assert bool(killed) == kill
     assert made.record.digest == compress.compress(wanted, tmp_path / "one").record.digest
+
+
+def _is_busy(node: Any) -> bool:
+    """Whether one of the node's workers is at a task."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+    return any(b"ray::_streamed" in _command(Path("/proc") / child) for child in children)
 
 
 def _command(process: Path) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgesafe.certificates import archive
 from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
-from edgesafe.certificates.sets import KEEP_BYTES
+from edgesafe.certificates.sets import KEEP_BYTES, FiniteSet
 from edgesafe.errors import IntegrityError, NothingEvaluated
 from edgesafe.files import Keeper
 from edgesafe.measure.inference.classifier import Classifier
@@ -30,7 +30,7 @@ from edgesafe.records.certificates import (
     Witnesses,
 )
 
-__all__ = ["Work", "certify_set"]
+__all__ = ["Work", "certify_set", "certify_some", "shards"]
 
 _CHUNK_MEMBERS = 20_000  # some 20 s of a small network: no more is lost when a run is killed
 _CHUNK_IMAGES = 512
@@ -74,12 +74,47 @@ def certify_set(work: Work, plan: SetPlan) -> SetCertificates:
         IntegrityError: the baseline's certificates are of another set, of other images, or not complete.
         RefusedError: the file answers an image alone otherwise than in a batch.
     """
-    images, baseline = work.images, plan.baseline
-    if len(images) == 0:
-        raise NothingEvaluated("no images", where=plan.finite.id, fix="certify at least one image")
-    if baseline is not None and baseline.sha256 != plan.finite.sha256:
-        raise IntegrityError("the baseline was certified for another set", where=plan.finite.id, fix="certify it again")
-    chunks = _chunks(work, plan)
+    whole = _join(_certified(work, plan, _chunks(work, plan)))
+    return replace(whole, witnesses=_shown(work, plan, whole))
+
+
+def certify_some(work: Work, plan: SetPlan, number: int, of: int) -> None:
+    """Certify a share of the chunks of images and keep them, so that `certify_set` finds them.
+
+    Args:
+        work: with a keeper.
+        plan: as `certify_set` will be given it.
+        number: of the share, from 1.
+        of: how many shares there are.
+
+    Raises:
+        NothingEvaluated, IntegrityError, RefusedError: as `certify_set`.
+    """
+    _certified(work, plan, dict(list(_chunks(work, plan).items())[number - 1 :: of]))
+
+
+def shards(images: int, shape: tuple[int, int, int], finite: FiniteSet) -> int:
+    """How many shares of a set are worth a worker each: at least 1, and no more than there are chunks.
+
+    Args:
+        images: how many are certified.
+        shape: of an image, (H, W, C).
+        finite: the set.
+    """
+    chunks = -(-images // _chunk_of(finite, shape))
+    return max(1, min(chunks, -(-images * finite.size(shape) // _CHUNK_MEMBERS)))
+
+
+def _chunk_of(finite: FiniteSet, shape: tuple[int, int, int]) -> int:
+    """How many images of a shape are a chunk."""
+    size = finite.size(shape)
+    held = min(size * math.prod(shape), KEEP_BYTES)
+    return max(1, min(_CHUNK_IMAGES, _CHUNK_MEMBERS // size, _CHUNK_BYTES // held))
+
+
+def _certified(work: Work, plan: SetPlan, chunks: Mapping[str, NDArray[np.int64]]) -> list[SetCertificates]:
+    """The certificates of chunks: those that the keeper has, and the others made and kept."""
+    images = work.images
     finished: dict[str, SetCertificates] = {}
     todo: list[str] = []
     for name, rows in chunks.items():
@@ -99,17 +134,18 @@ def certify_set(work: Work, plan: SetPlan) -> SetCertificates:
         work.advance(len(result))
 
     _run(todo, enumerate_part, keep, work.workers or len(os.sched_getaffinity(0)))
-    whole = _join([finished[name] for name in chunks])
-    return replace(whole, witnesses=_shown(work, plan, whole))
+    return [finished[name] for name in chunks]
 
 
 def _chunks(work: Work, plan: SetPlan) -> dict[str, NDArray[np.int64]]:
-    """The rows of each chunk, rising, under the name by which it is kept."""
-    shape = work.images.pixels.shape[1:]
-    size = plan.finite.size(shape)
-    held = min(size * math.prod(shape), KEEP_BYTES)
-    step = max(1, min(_CHUNK_IMAGES, _CHUNK_MEMBERS // size, _CHUNK_BYTES // held))
-    groups = work.groups or (np.arange(len(work.images)),)
+    """The rows of each chunk, rising, under the name by which it is kept, if images and baseline can be used."""
+    images, baseline = work.images, plan.baseline
+    if len(images) == 0:
+        raise NothingEvaluated("no images", where=plan.finite.id, fix="certify at least one image")
+    if baseline is not None and baseline.sha256 != plan.finite.sha256:
+        raise IntegrityError("the baseline was certified for another set", where=plan.finite.id, fix="certify it again")
+    step = _chunk_of(plan.finite, images.pixels.shape[1:])
+    groups = work.groups or (np.arange(len(images)),)
     return {
         f"{plan.finite.sha256[7:23]}-{number}-{start}": rows[start : start + step]
         for number, rows in enumerate(groups)

@@ -1,10 +1,12 @@
 """The variants of a study as tasks: for this process one after the other, or for a crew of workers.
 
     ship (baseline) ─> prepare (of a block) ─> ship ─> look (clean, each corruption) ─┐
+                                                 ├───> certify (shares of the images) ┤
                                                  └───> time ──────────────────────────┴─> measure
 
 A worker has a copy of what its task needs of the study and sends back what it makes; this process alone writes into the
-study. Latency is timed here, while no worker works. Looking only fills in parts that measuring would make itself.
+study. Latency is timed here, while no worker works. Looking and certifying only fill in parts that measuring would make
+itself.
 """
 
 from __future__ import annotations
@@ -27,16 +29,32 @@ from edgesafe.executors.tasks import Blob, Executor, Need, Task
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import CompressSection, Device, Method
 from edgesafe.records import Role, StudyRecord, VariantStatus
+from edgesafe.stages import certify, measure
+from edgesafe.stages.certify import Shard
 from edgesafe.stages.timing import Timed
 from edgesafe.study import naming
 from edgesafe.study.host import cores
 from edgesafe.study.outpost import adopt, stages_of, variant_files
 
-__all__ = ["Work", "make", "works"]
+__all__ = ["Parts", "Work", "make", "works"]
 
 _JOB = "edgesafe.commands.worker:perform"
 _A_GPU = 0.25  # small networks leave most of a GPU idle: four of them share one
+_MEASURED = ("model.onnx", "variant.json")  # of a variant: what running its file on images needs
 _STARTED = ("model.safetensors", "model.onnx")  # of a baseline: what others begin with, and are compared with
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the measuring of every file is divided into.
+
+    Attributes:
+        corruptions: looked at by a task each.
+        shards: of the certificates; sets that are not shared are certified with the measuring.
+    """
+
+    corruptions: Sequence[str]
+    shards: Sequence[Shard] = ()
 
 
 @dataclass(frozen=True)
@@ -48,12 +66,14 @@ class Work:
         step: which stages.
         plan: of the variant; of the first of its block where the step is to prepare.
         part: of the evidence, where the step is looking.
+        shard: of the certificates, where it is certifying.
     """
 
     task: Task
     step: Step
     plan: VariantPlan
     part: str = ""
+    shard: Shard | None = None
 
 
 def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], crew: Crew) -> None:
@@ -79,7 +99,9 @@ def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], cr
         schedule.run([item.task for item in work], Sequential(alone.here), alone)
         return
     threads = run.recipe.threads or run.bench.host.cores
-    work = works(run.recipe, run.bench.corrupted, left, threads)
+    in_full = run.recipe.evaluate.mode == "full"  # a sample that grows is certified as it grows
+    shards = certify.shards(run.recipe.certify, run.bundle.test) if in_full else ()
+    work = works(run.recipe, Parts(run.bench.corrupted, shards), left, threads)
     with_others = _Crew(run, work, numbers, _executor(crew))
     try:
         schedule.run([item.task for item in work], with_others.executor, with_others)
@@ -96,9 +118,9 @@ def _executor(crew: Crew) -> Executor:
     return RayCluster(_JOB, crew.workers, crew.address, cores())
 
 
-def works(recipe: Recipe, corruptions: Sequence[str], left: Sequence[VariantPlan], threads: int = 1) -> list[Work]:
+def works(recipe: Recipe, parts: Parts, left: Sequence[VariantPlan], threads: int = 1) -> list[Work]:
     """The tasks for a crew: what others wait for first, timings when all networks are made, then the numbers."""
-    looked = ("", *corruptions) if recipe.evaluate.mode == "full" else ()
+    looked = ("", *parts.corruptions) if recipe.evaluate.mode == "full" else ()
     on_gpu = Device.CUDA in (recipe.train.device, recipe.recover.device)
     trained = Need(cpus=threads, gpus=_A_GPU if on_gpu else 0.0)
     first: list[Work] = []
@@ -118,6 +140,10 @@ def works(recipe: Recipe, corruptions: Sequence[str], left: Sequence[VariantPlan
         shipping = Task(f"ship {plan.id}", tuple(after), alone=by_latency, need=trained)
         first.append(Work(shipping, Step.SHIP, plan))
         before = [Work(Task(f"look {plan.id} {part}", (shipping.id,)), Step.LOOK, plan, part) for part in looked]
+        reference = [f"measure {name}" for name in _after(left, plan.baseline)]
+        for shard in parts.shards:
+            task = Task(f"certify {plan.id} {shard}", (shipping.id, *reference))
+            before.append(Work(task, Step.CERTIFY, plan, shard=shard))
         first += before
         ends = [work.task.id for work in before] or [shipping.id]
         if recipe.evaluate.latency:
@@ -214,10 +240,39 @@ class _Crew(_Driver):
     def order(self, task: Task) -> Order:
         """What a worker needs of the study for the task."""
         item, study = self.by_task[task.id], self.run.study
-        plan, root = item.plan, study.root
+        plan = item.plan
         if item.step is Step.SHIP:
             self.run.progress.note(f"{self.numbers[plan.id]} {plan.id}")
-        files = stages_of(root, plan.id)
+        files, common = self._own(item), self._common(item)
+        return Order(
+            shared=self._shared,
+            step=item.step,
+            variant=plan.id,
+            part=item.part,
+            shard=item.shard,
+            record=_unfinished(study.record, plan.id),
+            files=files,
+            common={name: self.executor.share(content) for name, content in common.items()},
+            timed=self._timed.get(plan.id, Timed({})),
+            threads=max(1, self.run.bench.host.cores // self.executor.slots),
+            weights=self._weights(plan) if item.step in (Step.PREPARE, Step.SHIP) else None,
+        )
+
+    def _own(self, item: Work) -> dict[str, bytes]:
+        """The variant's own files that the step needs, and what it or a worker before it has finished of it."""
+        root, name = self.run.study.root, item.plan.id
+        match item.step:
+            case Step.LOOK:
+                return variant_files(root, name, *_MEASURED) | stages_of(root, name, measure.kept_of(item.part))
+            case Step.CERTIFY:
+                return variant_files(root, name, *_MEASURED) | stages_of(root, name, certify.KEPT)
+            case Step.MEASURE:
+                return variant_files(root, name) | stages_of(root, name)
+        return stages_of(root, name)
+
+    def _common(self, item: Work) -> dict[str, bytes]:
+        """The files that the step needs and other tasks need, too."""
+        root, plan = self.run.study.root, item.plan
         common: dict[str, bytes] = {}
         if item.step in (Step.PREPARE, Step.SHIP):
             common |= stages_of(root, f"{naming.baseline(plan.seed).id}.train")
@@ -226,24 +281,10 @@ class _Crew(_Driver):
             if plan.role is Role.CANDIDATE:
                 common |= stages_of(root, f"slim-s{plan.seed}") | stages_of(root, f"tune-s{plan.seed}")
                 common |= variant_files(root, str(plan.baseline), *_STARTED)
-        elif item.step is Step.LOOK:
-            files = variant_files(root, plan.id, "model.onnx", "variant.json")
-        else:
-            files |= variant_files(root, plan.id)
+        elif item.step in (Step.CERTIFY, Step.MEASURE):
             for name in {plan.baseline, plan.sibling} - {None}:
                 common |= variant_files(root, str(name))
-        return Order(
-            shared=self._shared,
-            step=item.step,
-            variant=plan.id,
-            part=item.part,
-            record=_unfinished(study.record, plan.id),
-            files=files,
-            common={name: self.executor.share(content) for name, content in common.items()},
-            timed=self._timed.get(plan.id, Timed({})),
-            threads=max(1, self.run.bench.host.cores // self.executor.slots),
-            weights=self._weights(plan) if item.step in (Step.PREPARE, Step.SHIP) else None,
-        )
+        return common
 
     def _weights(self, plan: VariantPlan) -> tuple[str, Blob] | None:
         """The weights that the recipe gives for the seed, and what of the file's name its reading depends on."""

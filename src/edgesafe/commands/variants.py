@@ -34,6 +34,7 @@ from edgesafe.records import (
 )
 from edgesafe.stages import counts, export, lighting, measure, prune, timing
 from edgesafe.stages.baseline import Baselines
+from edgesafe.stages.certify import Shard
 from edgesafe.stages.export import Exported, ExportOrder, Source
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.steps import steps_of
@@ -47,6 +48,7 @@ from edgesafe.train.tasks import lesson_of
 __all__ = [
     "Run",
     "begin",
+    "certified",
     "context_of",
     "make",
     "measured",
@@ -154,6 +156,11 @@ def measured(run: Run, plan: VariantPlan, timed: Timed) -> None:
 def observed(run: Run, plan: VariantPlan, part: str) -> None:
     """Run the variant's file on the images of one part of its evidence, and keep that; see `measure.observe_part`."""
     measure.observe_part(_measuring(run, plan, Timed({})), run.bench.open(run.study.file_bytes(plan.id, MODEL)), part)
+
+
+def certified(run: Run, plan: VariantPlan, shard: Shard) -> None:
+    """Certify the variant's file on a share of the images, and keep that; see `measure.certify_part`."""
+    measure.certify_part(_measuring(run, plan, Timed({})), shard)
 
 
 # ------------------------------------------------------------------------------- what the recipe says to each stage

@@ -23,6 +23,7 @@ from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.records import DataBundle, Host, StudyRecord
 from edgesafe.stages import observe
+from edgesafe.stages.certify import Shard
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.timing import Timed
 from edgesafe.study.host import host
@@ -38,6 +39,7 @@ class Step(StrEnum):
     PREPARE = "prepare"  #: a training before the cut, which the variants of a block share
     SHIP = "ship"  #: prune, recover, export
     LOOK = "look"  #: run the file on one part of the images
+    CERTIFY = "certify"  #: certify the file on a share of the images
     TIME = "time"  #: latency, in the process that holds the study
     MEASURE = "measure"  #: what is left to look at; certificates; every metric
 
@@ -66,6 +68,7 @@ class Order:
         step: what to do.
         variant: id.
         part: of the evidence, for `Step.LOOK`.
+        shard: of the certificates, for `Step.CERTIFY`.
         record: the study's index.
         files: the variant's own, by path below the study.
         common: those that other tasks need, too.
@@ -84,6 +87,7 @@ class Order:
     timed: Timed
     threads: int
     weights: tuple[str, Blob] | None = None
+    shard: Shard | None = None
 
 
 class _Told(Silent):
@@ -129,6 +133,8 @@ def perform(order: Order, send: Send) -> None:
                 variants.ship(run, plan)
             case Step.LOOK:
                 variants.observed(run, plan, order.part)
+            case Step.CERTIFY if order.shard is not None:
+                variants.certified(run, plan, order.shard)
             case Step.MEASURE:
                 variants.measured(run, plan, order.timed)
             case _:

@@ -114,7 +114,7 @@ class Processes:
         try:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             process = subprocess.Popen(  # noqa: S603 - this interpreter
-                [sys.executable, "-m", "edgesafe.executors.served", self._job, str(theirs.fileno())],
+                [sys.executable, "-m", "edgesafe.executors.served", self._job, str(theirs.fileno()), str(self._folder)],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -1,12 +1,16 @@
 """A worker process: takes orders from its pipe, does the job, sends what comes of it; ends when its driver is gone.
 
-python -m edgesafe.executors.served module:function FILE_DESCRIPTOR
+python -m edgesafe.executors.served module:function FILE_DESCRIPTOR FOLDER
+
+The folder is for temporary files of all workers of a driver; it goes when the driver does.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -58,17 +62,21 @@ def load_job(name: str) -> Job:
     return job
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its driver has ended: it may have been killed without a word."""
+def _end_with(parent: int, folder: str) -> None:
+    """End this process when its driver has ended, which may have been killed without a word, and clean up after it."""
     while os.getppid() == parent:
         time.sleep(_LOOK_EVERY_S)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 def main() -> None:
     """Serve the job that the command line names on the pipe that it names."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    serve(load_job(sys.argv[1]), Connection(int(sys.argv[2])))
+    job, pipe, tempfile.tempdir = sys.argv[1:]
+    watch = threading.Thread(target=_end_with, args=(os.getppid(), tempfile.tempdir), daemon=True)
+    watch.start()
+    serve(load_job(job), Connection(int(pipe)))
+    watch.join()  # the pipe ends with the driver
 
 
 if __name__ == "__main__":

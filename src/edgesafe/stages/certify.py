@@ -5,7 +5,7 @@ Shared by `edgesafe compress`, `evaluate` and `certify`; free of torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -14,7 +14,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from edgesafe.certificates import archive, summary
-from edgesafe.certificates.certification import Work, certify_set
+from edgesafe.certificates.certification import Work, certify_set, certify_some
+from edgesafe.certificates.certification import shards as shards_of
 from edgesafe.certificates.enumeration import Images, SetPlan
 from edgesafe.certificates.ids import parse
 from edgesafe.certificates.line import PREFIX, certify_line, segment_of
@@ -45,7 +46,9 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import CERTIFICATES, MODEL
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["Certified", "CertifyOrder", "certify", "check"]
+__all__ = ["KEPT", "Certified", "CertifyOrder", "Shard", "certify", "certify_shard", "check", "shards"]
+
+KEPT = "certificates"  #: what the chunks of a file are kept as, see `study.checkpoints.Kept`
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,43 @@ class Certified:
         )
 
 
+@dataclass(frozen=True)
+class Shard:
+    """A share of the images under one set: what one worker certifies.
+
+    Attributes:
+        set: id.
+        number: of the share, from 1.
+        of: how many shares there are.
+    """
+
+    set: str
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.set} {self.number}/{self.of}"
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What all sets of a file share.
+
+    Attributes:
+        images: what is certified.
+        origin: of the certificates: file, images, runtime.
+        base: certificates of the baseline.
+        sample: the look of a growing sample that the images are of; None: they are all that [certify] asks for.
+        groups: rows of the images that each look added; empty without a sample.
+    """
+
+    images: Images
+    origin: CertificateProvenance
+    base: Certificates | None
+    sample: Sample | None = None
+    groups: tuple[NDArray[np.int64], ...] = ()
+
+
 def check(section: CertifySection, test: ImageSet) -> tuple[FiniteSet, ...]:
     """The sets of a recipe for these test images, before anything is computed.
 
@@ -145,20 +185,9 @@ def certify(
     section = order.section
     if not section.sets:
         return Certified()
-    test, base = order.test, _baseline(order)
-    complete = order.complete or rules_of(test.task).every_answer
-    sets = check(section, test)
-    n = len(test) if section.images is None else min(section.images, len(test))
-    groups = () if sample is None else _groups(n, sample)
-    rows = np.sort(np.concatenate(groups)) if groups else np.arange(n, dtype=np.int64)
-    images = Images(part(test.images, rows if groups else slice(n)), test.labels[rows], rows, test.task)
-    origin = CertificateProvenance(
-        onnx_sha256=file.sha256,
-        test_sha256=test.sha256,
-        provider=file.providers[0],
-        runtime=f"onnxruntime {onnxruntime.__version__}",
-        input="" if file.input_spec == OURS else str(file.input_spec),
-    )
+    test, ground = order.test, _ground(order, file, sample)
+    images, origin, base = ground.images, ground.origin, ground.base
+    sets, n = check(section, test), _count(section, test)
     certified: dict[str, SetCertificates] = (
         {certificate.id: certificate for certificate in known.sets} if known is not None else {}
     )
@@ -168,24 +197,10 @@ def certify(
                 network = Network(order.study.file_bytes(order.variant, MODEL))
                 certified[PREFIX + finite.id] = certify_line(network, file, images, finite, advance)
             continue
-        reference = base.of(finite.id) if base is not None else None
-        if base is not None and reference is None:
-            raise UsageError(
-                f"'{order.baseline}' was not certified for it", where=finite.id, fix="certify the baseline, too"
-            )
         if base is None and _is_same(known, origin, finite, order, n):
             continue
-        plan = SetPlan(finite, section.outwards, complete, reference, section.batch_size)
-        key = stage_key(
-            origin=origin.model_dump(), set=finite.sha256, n=n, outwards=plan.outwards, complete=plan.complete,
-            baseline=base.provenance.onnx_sha256 if base is not None else "",
-            drawn=None if sample is None else (sample.seed, sample.looks),
-        )  # fmt: skip
-        kept = Kept(order.study, order.variant, "certificates", key)
         with order.progress.stage(f"certifying {finite.id}", len(images)) as advance:
-            at = tuple(np.searchsorted(rows, group) for group in groups)
-            work = Work(file, images, origin, kept, advance, section.workers, at)
-            certified[finite.id] = certify_set(work, plan)
+            certified[finite.id] = certify_set(*_work(order, file, ground, finite, advance))
     certificates = Certificates(tuple(certified.values()), origin)
     written = order.study.put_file(order.variant, CERTIFICATES, archive.to_bytes(certificates))
     few = f"; the first {n:,} of them" if n < len(test) else ""
@@ -218,6 +233,80 @@ def _groups(n: int, sample: Sample) -> tuple[NDArray[np.int64], ...]:
     sizes = [max(2, -(-n // 2 ** (sample.looks - look))) for look in range(1, sample.look + 1)]  # 2: pairs differ
     drawn = [robustness.draw(n, size, sample.seed) for size in sizes]
     return (drawn[0], *(np.setdiff1d(more, fewer) for fewer, more in pairwise(drawn)))
+
+
+def shards(section: CertifySection, test: ImageSet) -> tuple[Shard, ...]:
+    """The shares of what the recipe certifies that are worth a worker each; sets that are one worker's are not shared.
+
+    Raises:
+        UsageError, DataError: see `check`.
+    """
+    if section.engine == "line":
+        return ()
+    n, shape = _count(section, test), test.images.shape[1:]
+    counted = {finite.id: shards_of(n, shape, finite) for finite in check(section, test)}
+    return tuple(Shard(name, k + 1, count) for name, count in counted.items() if count > 1 for k in range(count))
+
+
+def certify_shard(order: CertifyOrder, file: OnnxClassifier, shard: Shard) -> None:
+    """Certify a share of the images under one set and keep that, so that `certify` finds it.
+
+    Args:
+        order: as the file will be certified.
+        file: the file, on one thread.
+        shard: which share.
+
+    Raises:
+        UsageError, DataError, IntegrityError, NothingEvaluated, RefusedError: see `certify`.
+    """
+    work, plan = _work(order, file, _ground(order, file), parse(shard.set), lambda _: None)
+    certify_some(work, plan, shard.number, shard.of)
+
+
+def _count(section: CertifySection, test: ImageSet) -> int:
+    """How many of the test images are certified."""
+    return len(test) if section.images is None else min(section.images, len(test))
+
+
+def _ground(order: CertifyOrder, file: OnnxClassifier, sample: Sample | None = None) -> _Ground:
+    test, n = order.test, _count(order.section, order.test)
+    groups = () if sample is None else _groups(n, sample)
+    rows = np.sort(np.concatenate(groups)) if groups else np.arange(n, dtype=np.int64)
+    images = Images(part(test.images, rows if groups else slice(n)), test.labels[rows], rows, test.task)
+    origin = CertificateProvenance(
+        onnx_sha256=file.sha256,
+        test_sha256=test.sha256,
+        provider=file.providers[0],
+        runtime=f"onnxruntime {onnxruntime.__version__}",
+        input="" if file.input_spec == OURS else str(file.input_spec),
+    )
+    at = tuple(np.searchsorted(rows, group) for group in groups)
+    return _Ground(images, origin, _baseline(order), sample, at)
+
+
+def _work(
+    order: CertifyOrder, file: OnnxClassifier, ground: _Ground, finite: FiniteSet, advance: Callable[[int], None]
+) -> tuple[Work, SetPlan]:
+    """What is run under a set, and how; finished chunks are kept in the study.
+
+    Raises:
+        UsageError: the baseline was not certified for the set.
+    """
+    section, base, sample = order.section, ground.base, ground.sample
+    reference = base.of(finite.id) if base is not None else None
+    if base is not None and reference is None:
+        raise UsageError(
+            f"'{order.baseline}' was not certified for it", where=finite.id, fix="certify the baseline, too"
+        )
+    complete = order.complete or rules_of(order.test.task).every_answer
+    plan = SetPlan(finite, section.outwards, complete, reference, section.batch_size)
+    key = stage_key(
+        origin=ground.origin.model_dump(), set=finite.sha256, n=_count(section, order.test), outwards=plan.outwards,
+        complete=plan.complete, baseline=base.provenance.onnx_sha256 if base is not None else "",
+        drawn=None if sample is None else (sample.seed, sample.looks),
+    )  # fmt: skip
+    kept = Kept(order.study, order.variant, KEPT, key)
+    return Work(file, ground.images, ground.origin, kept, advance, section.workers, ground.groups), plan
 
 
 def _is_same(

@@ -20,7 +20,7 @@ from edgesafe.progress import Progress
 from edgesafe.recipe.sections import CertifySection
 from edgesafe.records import DeviceReport, Evidence, Measurement, Measurements, Sample
 from edgesafe.stages import certify, observe, sequential
-from edgesafe.stages.certify import Certified
+from edgesafe.stages.certify import Certified, Shard
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.sequential.judge import Judge
@@ -28,11 +28,12 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import MODEL
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["MeasureOrder", "Metrics", "measure", "observe_part"]
+__all__ = ["MeasureOrder", "Metrics", "certify_part", "kept_of", "measure", "observe_part"]
 
 Metrics = dict[str, Measurement]
 
 _CALIBRATED = "model.calibrated.onnx"
+_EVIDENCE = "evidence"  # what its parts are kept as
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,16 @@ def observe_part(order: MeasureOrder, classifier: OnnxClassifier, part: str) -> 
     observe.collect_part(classifier, order.bench, _kept(order, classifier), part)
 
 
+def certify_part(order: MeasureOrder, shard: Shard) -> None:
+    """Certify a share of the images under one set and keep that, so that `measure` finds it."""
+    certify.certify_shard(_certify_order(order), _alone(order, order.bench.open(_model(order))), shard)
+
+
+def kept_of(part: str) -> str:
+    """How the names begin under which a part of the evidence is kept: "" for the clean images, or a corruption."""
+    return f"{_EVIDENCE}-cells-{part}" if part else f"{_EVIDENCE}-clean"
+
+
 def _check(classifier: OnnxClassifier, order: MeasureOrder) -> None:
     """Refuse a file that is not a function of one image, or whose scores are not what they are taken for.
 
@@ -131,14 +142,25 @@ def _certified(order: MeasureOrder, classifier: OnnxClassifier, sample: Sample |
     """Certify the file on all images of [certify], or on those of a look of a growing sample."""
     if not order.certify.sets:
         return Certified()
-    asked = certify.CertifyOrder(
+    return certify.certify(_certify_order(order), _alone(order, classifier), sample=sample)
+
+
+def _certify_order(order: MeasureOrder) -> certify.CertifyOrder:
+    return certify.CertifyOrder(
         section=order.certify, test=order.bench.test, population=order.bench.population, study=order.study,
         progress=order.progress, variant=order.variant, baseline=order.baseline, complete=order.is_reference,
         sibling=order.sibling,
     )  # fmt: skip
-    onnx, provider, spec = order.study.file_bytes(order.variant, MODEL), classifier.providers[0], classifier.input_spec
-    file = OnnxClassifier(onnx, threads=1, provider=provider, input_spec=spec)
-    return certify.certify(asked, file, sample=sample)
+
+
+def _model(order: MeasureOrder) -> bytes:
+    return order.study.file_bytes(order.variant, MODEL)
+
+
+def _alone(order: MeasureOrder, classifier: OnnxClassifier) -> OnnxClassifier:
+    """The file on one thread, given its input as the open one is."""
+    provider, spec = classifier.providers[0], classifier.input_spec
+    return OnnxClassifier(_model(order), threads=1, provider=provider, input_spec=spec)
 
 
 def _measured(
@@ -171,7 +193,7 @@ def _kept(order: MeasureOrder, classifier: OnnxClassifier, drawn_for: str = "") 
     cells = {f"{name} {severity}": sha256_bytes(i.tobytes()) for (name, severity), i in bench.cells.items()}
     pixels = bench.corruptions.model_dump(mode="json") if bench.corruptions is not None else None
     key = stage_key(onnx=classifier.sha256, sample=cells, corruptions=pixels, baseline=drawn_for)
-    return Kept(order.study, order.variant, "evidence", key)
+    return Kept(order.study, order.variant, _EVIDENCE, key)
 
 
 def _judge(order: MeasureOrder, policy: Path) -> Judge:

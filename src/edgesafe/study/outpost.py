@@ -90,15 +90,18 @@ def variant_files(root: Path, variant_id: str, *names: str) -> dict[str, bytes]:
     return _read(root, root / variant_id, names)
 
 
-def stages_of(root: Path, owner: str, *names: str) -> dict[str, bytes]:
-    """What the stages of an owner left, by path below the study; no names: all."""
-    return _read(root, root / ".work" / owner, names)
+def stages_of(root: Path, owner: str, beginning: str = "") -> dict[str, bytes]:
+    """What the stages of an owner left, by path below the study: those whose names begin so."""
+    return _read(root, root / ".work" / owner, beginning=beginning)
 
 
-def _read(root: Path, folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
+def _read(root: Path, folder: Path, names: tuple[str, ...] = (), beginning: str = "") -> dict[str, bytes]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     return {
         path.relative_to(root).as_posix(): path.read_bytes()
         for path in paths
-        if path.is_file() and not path.name.startswith(".") and (not names or path.name in names)
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.name.startswith(beginning)
+        and (not names or path.name in names)
     }
