@@ -364,7 +364,7 @@ assert edgesafe.gate(*sys.argv[1:]) == first
 def test_budgets_and_steps(tmp_path: Path) -> None:
     blocks = (
         'compress=[{method="filter", budget={macs=0.6}, round_to=4},'
-        ' {method="filter", label="slow", ratios=[0.5], steps=2, ranking="global", criterion="taylor", round_to=4}]'
+        ' {method="filter", label="slow", ratios=[0.5], steps=2, allocation="global", criterion="taylor", round_to=4}]'
     )
     wanted = parsing.load(None, [*TINY, blocks, "evaluate.corruptions=none"])
     study = compress.compress(wanted, tmp_path / "s")

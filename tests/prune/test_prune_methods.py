@@ -259,9 +259,9 @@ def test_global_ranking_takes_more_where_more_is_unimportant() -> None:
     with torch.no_grad():
         model.get_submodule(convolutions[4]).weight[:200].mul_(0.01)  # of 256
     left = {}
-    for ranking in ("layer", "global"):
-        record = prune(model, section("filter", ranking=ranking), 0.3, CONTEXT).record
-        left[ranking] = {layer.name: layer.out_after / layer.out_before for layer in record.layers}
-    assert all(abs(left["layer"][name] - 0.7) < 0.02 for name in convolutions)
+    for allocation in ("uniform", "global"):
+        record = prune(model, section("filter", allocation=allocation), 0.3, CONTEXT).record
+        left[allocation] = {layer.name: layer.out_after / layer.out_before for layer in record.layers}
+    assert all(abs(left["uniform"][name] - 0.7) < 0.02 for name in convolutions)
     assert left["global"][convolutions[4]] < 0.3
     assert left["global"][convolutions[7]] > left["global"][convolutions[4]] + 0.3

@@ -268,13 +268,14 @@ def test_the_channels_that_brightness_moves_go_first(criterion: str, stays: list
     assert made.record.calibration == (None if criterion == "l1" else CALIBRATION)
 
 
-@pytest.mark.parametrize("ranking", ["layer", "global"])
-def test_both_rankings_and_all_scopes_are_pruned_and_proven(ranking: str) -> None:
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_both_allocations_and_all_scopes_are_pruned_and_proven(allocation: str) -> None:
     torch.manual_seed(1)
     model = Residual().eval()
     for scope in ("internal", "all"):
         for criterion in ("usn", "usn_absolute", "usn_l1"):
-            section = CompressSection(method="usn", ratios=(0.4,), scope=scope, criterion=criterion, ranking=ranking)
+            asked = {"scope": scope, "criterion": criterion, "allocation": allocation}
+            section = CompressSection(method="usn", ratios=(0.4,), **asked)
             record = prune(model, section, 0.4, PruneContext(SHAPE, engine=False, lighting=given())).record
             assert record.proof.equivalence is not None
             assert record.proof.equivalence < 1e-5

@@ -9,7 +9,7 @@ Stages take frozen records and never see the recipe as a whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
@@ -22,7 +22,7 @@ from edgesafe.models import count
 from edgesafe.progress import Progress
 from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import CompressSection, Method, RecoverSection
+from edgesafe.recipe.sections import MEASURED, CompressSection, Method, RecoverSection
 from edgesafe.records import (
     DataBundle,
     Lineage,
@@ -33,6 +33,7 @@ from edgesafe.records import (
     VariantStatus,
 )
 from edgesafe.stages import counts, export, lighting, measure, prune, timing
+from edgesafe.stages.allocating import Probing, allocation_of
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.certify import Shard
 from edgesafe.stages.export import Exported, ExportOrder, Source
@@ -207,7 +208,7 @@ def recovery_of(recipe: Recipe, section: CompressSection) -> RecoverSection:
 def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
     """What pruning a seed's network as a block says needs besides the block."""
     recipe, bundle = run.recipe, run.bundle
-    return PruneContext(
+    context = PruneContext(
         input_shape=run.study.record.data.shape,
         seed=seed,
         round_to=section.round_to or run.steps.round_to,
@@ -218,11 +219,15 @@ def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
         gradient_batches=partial(prune.gradient_batches, bundle, Normalisation(bundle.mean, bundle.std)),
         loss=lesson_of(bundle.task).total,
     )
+    if section.allocates not in MEASURED:
+        return context
+    probing = Probing(bundle, recovery_of(recipe, section), recipe.export, recipe.target, run.study, run.progress)
+    return replace(context, allocation=allocation_of(start_of(run, seed, section), section, context, probing))
 
 
 def _order(run: Run, plan: VariantPlan) -> ExportOrder:
     """The files that are to be exported of the variant, by recipe and method."""
-    unstructured = plan.section is not None and plan.section.method is Method.WEIGHT
+    unstructured = plan.section is not None and plan.section.zeroes
     provider, cores = run.recipe.target.provider, run.bench.cores
     return ExportOrder(run.recipe.export, run.bundle, unstructured, provider, cores, run.steps.int8_step, run.templates)
 

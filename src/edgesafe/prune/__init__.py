@@ -9,7 +9,7 @@ from torch import nn
 
 from edgesafe.prune.context import PruneContext, PruneOutcome, require_prunable
 from edgesafe.prune.structured import prune_structured
-from edgesafe.prune.weights import prune_weights
+from edgesafe.prune.weights import prune_weights, zeroed
 from edgesafe.recipe.sections import CompressSection, Method
 
 __all__ = ["PruneContext", "PruneOutcome", "prune"]
@@ -25,11 +25,11 @@ def prune(model: nn.Module, section: CompressSection, ratio: float, context: Pru
         model: a CNN on the CPU that maps normalised float32 (n, C, H, W) to its outputs.
         section: method, scope, criterion, widths.
         ratio: in (0, 1). Method weight: share of all Conv2d weights that become zero. filter, random: share of each
-            narrowed layer's channels; channel: share of all channels in scope.
+            narrowed layer's channels; channel, and allocations other than uniform: share of all channels in scope.
         context: see `PruneContext`.
 
     Returns:
-        The pruned network, the record with its proof, and for method weight the masks.
+        The pruned network, the record with its proof, and where weights became zero the masks.
 
     Raises:
         RecipeError: the ratio is outside (0, 1).
@@ -37,5 +37,7 @@ def prune(model: nn.Module, section: CompressSection, ratio: float, context: Pru
         NonFiniteError: a weight or an output is NaN or infinite.
     """
     require_prunable(model, ratio)
-    run = prune_weights if section.method is Method.WEIGHT else prune_structured
-    return run(model, section, ratio, context)
+    if section.method is Method.WEIGHT:
+        return prune_weights(model, section, ratio, context)
+    outcome = prune_structured(model, section, ratio, context)
+    return outcome if section.then_weight is None else zeroed(outcome, section.then_weight, context)

@@ -17,7 +17,7 @@ from edgesafe.errors import (
 )
 from edgesafe.models.contract import require_plain_weights
 from edgesafe.prune.deviations import Lighting
-from edgesafe.records import SurgeryRecord
+from edgesafe.records import AllocationRecord, SurgeryRecord
 
 __all__ = ["PruneContext", "PruneOutcome", "require_prunable"]
 
@@ -37,6 +37,7 @@ class PruneContext:
         lighting: images and lit copies, for the criteria usn.
         loss: of these gradients: sum over images of outputs and labels; None: cross entropy.
         paper_layers: module paths for scope "paper".
+        allocation: what narrowing each layer alone costs and saves (`curves`), for the allocations that are measured.
         example_inputs: instead of input_shape, for networks with several inputs: tensors of batch 1.
     """
 
@@ -49,6 +50,7 @@ class PruneContext:
     lighting: Lighting | None = None
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
     paper_layers: tuple[str, ...] = ()
+    allocation: AllocationRecord | None = None
     example_inputs: tuple[Tensor, ...] | None = None
     only: tuple[str, ...] | None = None  #: within the scope, narrow only groups with one of these layers
     engine: bool = True  #: let torch-pruning remove, compared with our slices; False: slices only (faster, same result)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
 from edgesafe.errors import SurgeryError
+from edgesafe.prune.allocation import Options, options_of, shared_out
 from edgesafe.prune.context import PruneContext
 from edgesafe.prune.criteria import NEED_LIGHTING, gather, score_group
 from edgesafe.prune.deviations import Deviation, deviations, spots
-from edgesafe.prune.select import Choice, Widths, choose_global, choose_local
-from edgesafe.recipe.sections import CompressSection, Criterion, Method, Scope
+from edgesafe.prune.select import Choice, Widths, choose_counts, choose_global, choose_local, removable_counts
+from edgesafe.recipe.sections import Allocation, CompressSection, Criterion, Method, Scope
 from edgesafe.surgery.propagation import Slot
 from edgesafe.surgery.units import ChannelGraph, ChannelGroup, Layer
 
-__all__ = ["GLOBAL_METHODS", "NothingRemovedError", "Plan", "default_criterion", "make_plan", "reasons_of"]
-
-GLOBAL_METHODS = frozenset({Method.CHANNEL})  #: one ranking over the whole network; the others rank layer by layer
+__all__ = ["NothingRemovedError", "Plan", "default_criterion", "make_plan", "reasons_of"]
 
 
 class NothingRemovedError(SurgeryError):
@@ -88,9 +87,9 @@ def make_plan(
         )
     if not groups:
         raise _nothing(graph, scope, only=context.only is not None)
-    globally = section.method in GLOBAL_METHODS if section.ranking is None else section.ranking == "global"
+    comparable = section.allocates is Allocation.GLOBAL
     material = gather(
-        model, criterion, context.gradient_batches, seed=context.seed, comparable=globally, loss=context.loss
+        model, criterion, context.gradient_batches, seed=context.seed, comparable=comparable, loss=context.loss
     )
     if criterion in NEED_LIGHTING:
         material = replace(material, deviations=_moved(model, graph, groups, criterion, context))
@@ -105,11 +104,57 @@ def make_plan(
             where="model",
             fix="use method = filter (weights), or set criterion = l1",
         )
-    choose = choose_global if globally else choose_local
-    choices = choose(graph, scored, ratio, widths)
+    choices = _chosen(graph, scored, section, ratio, widths, context)
     if not any(choice.removed for choice in choices):
         raise _unchanged(choices, ratio, widths)
     return Plan(scope, criterion, widths, graph, groups, tuple(scored), choices, broken)
+
+
+def _chosen(
+    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], section: CompressSection, ratio: float,
+    widths: Widths, context: PruneContext,
+) -> tuple[Choice, ...]:  # fmt: skip
+    """What goes of each group, as the section shares it out."""
+    if section.allocates is Allocation.GLOBAL:
+        return choose_global(graph, scored, ratio, widths)
+    if section.allocates is Allocation.UNIFORM:
+        return choose_local(graph, scored, _ratios(graph, scored, section.layers, ratio), widths)
+    if context.allocation is None:
+        raise SurgeryError(
+            f"allocation {section.allocates.value} needs what narrowing each layer alone costs",
+            where="compress.allocation", fix='give PruneContext.allocation, or use allocation = "uniform"',
+        )  # fmt: skip
+    known = {curve.layer: curve for curve in context.allocation.layers}
+    stays = Options((0,), (0.0,), (0.0,))
+    layers = [
+        options_of(known[group.name], removable_counts(graph, group, scores, widths)) if group.name in known else stays
+        for group, scores in scored
+    ]
+    asked = int(ratio * sum(len(scores) for _, scores in scored) + 0.5)
+    return choose_counts(graph, scored, shared_out(layers, asked), widths)
+
+
+def _ratios(
+    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], given: Mapping[str, float], ratio: float
+) -> list[float]:
+    """The share of each group: what is given for one of its layers, or the ratio.
+
+    Raises:
+        SurgeryError: a layer is not there or not in scope, or two of one group are given.
+    """
+    ratios: list[float | None] = [None] * len(scored)
+    for name, share in given.items():
+        out = graph.layer(name).out
+        place = next((k for k, (group, _) in enumerate(scored) if out in group.producers), None)
+        if place is None:
+            why, fix = "no channel of it can be removed in this scope", "leave it out, or set scope"
+        elif ratios[place] is not None:
+            why, fix = f"it is narrowed together with {scored[place][0].name}", "give one share for both"
+        else:
+            ratios[place] = share
+            continue
+        raise SurgeryError(why, where=f"compress.layers: {name}", fix=fix)
+    return [ratio if share is None else share for share in ratios]
 
 
 _UNSEEN = {Criterion.BN_SCALE: "has a BatchNorm whose scale could be ranked"} | dict.fromkeys(

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from edgesafe.surgery.units import ChannelGraph, ChannelGroup, ChannelUnit
 
-__all__ = ["MAX_REMOVED", "Choice", "Widths", "choose_global", "choose_local", "kept_units"]
+__all__ = [
+    "MAX_REMOVED",
+    "Choice",
+    "Widths",
+    "choose_counts",
+    "choose_global",
+    "choose_local",
+    "kept_units",
+    "removable_counts",
+]
 
 MAX_REMOVED = 0.9  #: no layer loses more than this share of its channels in one surgery
 
@@ -53,10 +62,32 @@ class Choice:
 
 
 def choose_local(
-    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], ratio: float, widths: Widths
+    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], ratios: Sequence[float], widths: Widths
 ) -> tuple[Choice, ...]:
-    """In each group, remove the share `ratio` of units with the lowest scores (half a unit is rounded up)."""
-    return tuple(_choice(graph, group, scores, int(ratio * len(group.units) + 0.5), widths) for group, scores in scored)
+    """In each group, remove its share of units with the lowest scores (half a unit is rounded up)."""
+    counts = [int(ratio * len(scores) + 0.5) for ratio, (_, scores) in zip(ratios, scored, strict=True)]
+    return choose_counts(graph, scored, counts, widths)
+
+
+def choose_counts(
+    graph: ChannelGraph, scored: Sequence[tuple[ChannelGroup, Tensor]], counts: Sequence[int], widths: Widths
+) -> tuple[Choice, ...]:
+    """In each group, remove so many units, those with the lowest scores."""
+    return tuple(
+        _choice(graph, group, scores, count, widths) for (group, scores), count in zip(scored, counts, strict=True)
+    )
+
+
+def removable_counts(graph: ChannelGraph, group: ChannelGroup, scores: Tensor, widths: Widths) -> tuple[int, ...]:
+    """All numbers of a group's units that may go by their scores under the widths, rising from 0."""
+    best = torch.argsort(-scores, stable=True).tolist()
+    counts: list[int] = []
+    wanted = 0
+    while wanted <= len(best):
+        kept, _ = kept_units(graph, group, best, wanted, widths)
+        counts.append(len(best) - kept)
+        wanted = kept + 1
+    return tuple(reversed(counts))
 
 
 def choose_global(

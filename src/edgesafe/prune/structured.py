@@ -12,14 +12,23 @@ from edgesafe.prune.context import PruneContext, PruneOutcome
 from edgesafe.prune.layer_table import record_of
 from edgesafe.prune.plan import Plan, make_plan
 from edgesafe.prune.repair import differing_groups, failing_groups
-from edgesafe.recipe.sections import CompressSection
-from edgesafe.records import Declined, Engine, EngineReason, Proof, SurgeryRecord
+from edgesafe.recipe.sections import MEASURED, Allocation, CompressSection
+from edgesafe.records import AllocationRecord, Declined, Engine, EngineReason, Proof, SurgeryRecord
 from edgesafe.surgery.graph import cut
 from edgesafe.surgery.sizes import narrowed
 from edgesafe.surgery.units import ChannelGraph, ChannelGroup, channel_graph, keep_indices
 from edgesafe.surgery.verify import ForwardError, Surgery, evaluate, example_batch, prove_removed
 
-__all__ = ["prune_structured"]
+__all__ = ["plan_of", "prune_structured"]
+
+
+def plan_of(model: nn.Module, section: CompressSection, ratio: float, context: PruneContext) -> Plan:
+    """What would be removed, before it is tried whether the forward survives it; as of `prune_structured`."""
+    inputs = context.inputs()
+    base = copy.deepcopy(model)
+    if section.rewrite:
+        _rewrite(base, context, inputs)
+    return make_plan(base, channel_graph(base, inputs), section, ratio, context, {})
 
 
 def prune_structured(model: nn.Module, section: CompressSection, ratio: float, context: PruneContext) -> PruneOutcome:
@@ -34,6 +43,7 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
     after = channel_graph(pruned, inputs)
     record = record_of(model, pruned, plan, section, ratio, proof)
     _require_smaller(record, before, after)
+    shared = context.allocation if section.allocates in MEASURED else None
     record = record.model_copy(
         update={
             "rewrites": rewrites,
@@ -42,7 +52,8 @@ def prune_structured(model: nn.Module, section: CompressSection, ratio: float, c
             "engine": Engine.TORCH_PRUNING if declined is None else Engine.SLICES,
             "engine_reason": declined,
             "calibration": context.lighting.calibration if context.lighting and plan.needs_lighting else None,
-            "notes": (*_rewrite_notes(pruned, base, model, rewrites), *record.notes),
+            "allocation": shared,
+            "notes": (*_rewrite_notes(pruned, base, model, rewrites), *_allocation_notes(shared), *record.notes),
         }
     )
     return PruneOutcome(pruned, record)
@@ -77,6 +88,17 @@ def _rewrite_notes(pruned: nn.Module, base: nn.Module, model: nn.Module, rewrite
     return (
         f"{len(rewrites)} option-A shortcuts became 1x1 convolutions with the same output bit for bit; "
         f"fine-tuning {'trains them too' if trained else 'leaves them as they are (frozen)'}",
+    )
+
+
+def _allocation_notes(shared: AllocationRecord | None) -> tuple[str, ...]:
+    """By what the layers' shares were decided, where that was measured."""
+    if shared is None:
+        return ()
+    saved = "the time that it saves" if shared.by == Allocation.LATENCY else "the MACs that it saves"
+    return (
+        f"layers lose different shares, decided by what narrowing each of {len(shared.layers)} groups of layers alone "
+        f"adds to the loss on {shared.images:,} validation images for {saved}",
     )
 
 

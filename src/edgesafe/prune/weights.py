@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from edgesafe.errors import SurgeryError
 from edgesafe.prune.context import PruneContext, PruneOutcome
 from edgesafe.recipe.sections import CompressSection
-from edgesafe.records import Engine, LayerRecord, SurgeryRecord
+from edgesafe.records import Engine, LayerRecord, Proof, SurgeryRecord, Zeroed
 from edgesafe.surgery.trace import trace
 from edgesafe.surgery.verify import prove_masked
 
-__all__ = ["magnitude_masks", "prune_weights"]
+__all__ = ["magnitude_masks", "prune_weights", "zeroed"]
 
 _CONVS = (nn.Conv2d,)
 
@@ -55,20 +55,10 @@ def magnitude_masks(weights: dict[str, Tensor], ratio: float) -> tuple[dict[str,
 
 def prune_weights(model: nn.Module, section: CompressSection, ratio: float, context: PruneContext) -> PruneOutcome:
     """Set the smallest convolution weights to zero (see `prune.prune`)."""
-    inputs = context.inputs()
-    pruned = copy.deepcopy(model)
-    traced = trace(copy.deepcopy(model), inputs)
-    modules = {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, _CONVS)}
+    traced = trace(copy.deepcopy(model), context.inputs())
+    pruned, masks, threshold, proof = _zeroed(model, ratio, context)
     own = dict(model.named_parameters())
-    weights = {name: own[name] for name in modules if name in own}
-    if not weights:
-        raise SurgeryError("no Conv2d holds a weight", where="model", fix="give a CNN, or use a structured method")
-    masks, threshold = magnitude_masks(dict(weights), ratio)
-    with torch.no_grad():
-        for name, parameter in pruned.named_parameters():
-            if name in masks:
-                parameter.masked_fill_(~masks[name], 0.0)
-    proof = prove_masked(model, pruned, masks, inputs)
+    modules = {name: module for name, module in model.named_modules() if f"{name}.weight" in masks}
     after = dict(pruned.named_parameters())
     zeros = sum(int((after[name] == 0).sum()) for name in masks)
     total = sum(mask.numel() for mask in masks.values())
@@ -80,9 +70,8 @@ def prune_weights(model: nn.Module, section: CompressSection, ratio: float, cont
         scope="convolutions",
         engine=Engine.NONE,
         layers=tuple(
-            _layer(name.removesuffix(".weight"), module, after[name], own[name], threshold)
+            _layer(name, module, after[f"{name}.weight"], own[f"{name}.weight"], threshold)
             for name, module in modules.items()
-            if name in own
         ),
         params_before=params,
         params_after=params,
@@ -94,6 +83,53 @@ def prune_weights(model: nn.Module, section: CompressSection, ratio: float, cont
         notes=("zeros save storage, not time: no runtime skips them; parameters and MACs are counted as dense",),
     )
     return PruneOutcome(pruned, record, masks)
+
+
+def zeroed(outcome: PruneOutcome, ratio: float, context: PruneContext) -> PruneOutcome:
+    """Set the smallest of the convolution weights that are left after a structured surgery to zero, too.
+
+    Args:
+        outcome: of the surgery; its network is not modified.
+        ratio: share of the remaining Conv2d weights, in (0, 1).
+        context: see `prune.prune`.
+
+    Raises:
+        SurgeryError: see `magnitude_masks`, or the result cannot be proven.
+    """
+    pruned, masks, threshold, proof = _zeroed(outcome.model, ratio, context)
+    after = dict(pruned.named_parameters())
+    shares = {name.removesuffix(".weight"): float((after[name] == 0).double().mean()) for name in masks}
+    record = outcome.record
+    layers = tuple(each.model_copy(update={"sparsity": shares.get(each.name, each.sparsity)}) for each in record.layers)
+    zeros = sum(int((after[name] == 0).sum()) for name in masks)
+    total = sum(mask.numel() for mask in masks.values())
+    note = (
+        f"then {ratio:.0%} of the remaining convolution weights became zero, the smallest first (proof: "
+        f"{proof.method}): that saves storage, not time"
+    )
+    told = {
+        "notes": (*record.notes, note),
+        "layers": layers, "sparsity": zeros / total,
+        "nonzero_params": sum(int(torch.count_nonzero(p)) for p in after.values()),
+        "zeroed": Zeroed(ratio=ratio, threshold=threshold, proof=proof),
+    }  # fmt: skip
+    return PruneOutcome(pruned, record.model_copy(update=told), masks)
+
+
+def _zeroed(model: nn.Module, ratio: float, context: PruneContext) -> tuple[nn.Module, dict[str, Tensor], float, Proof]:
+    """A copy with the smallest Conv2d weights set to zero, the masks, the largest magnitude that went, the proof."""
+    own = dict(model.named_parameters())
+    names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, _CONVS)]
+    weights = {name: own[name] for name in names if name in own}
+    if not weights:
+        raise SurgeryError("no Conv2d holds a weight", where="model", fix="give a CNN, or use a structured method")
+    masks, threshold = magnitude_masks(dict(weights), ratio)
+    pruned = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in pruned.named_parameters():
+            if name in masks:
+                parameter.masked_fill_(~masks[name], 0.0)
+    return pruned, masks, threshold, prove_masked(model, pruned, masks, context.inputs())
 
 
 def _layer(name: str, module: nn.Module, after: Tensor, before: Tensor, threshold: float) -> LayerRecord:

@@ -32,6 +32,8 @@ __all__ = ["from_flags", "from_values", "load", "parse", "target"]
 #: Keys of earlier versions, and what to write now.
 _RETIRED = {
     "export.int8": 'an int8 file is a variant of its own now: write export.precisions = ["fp32", "int8"]',
+    "compress.ranking": 'write allocation = "uniform" for "layer", or allocation = "global"',
+    "search.rankings": 'write allocations = ["uniform", "global"] for ["layer", "global"]',
 }
 
 
@@ -237,8 +239,8 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Recip
     key = ".".join(str(part) for part in first["loc"])
     place = f"{where}: {key}" if key else where
     more = f" ({len(problems) - 1} more problems)" if len(problems) > 1 else ""
-    if key in _RETIRED:
-        return RecipeError(f"no longer a key{more}", where=place, fix=_RETIRED[key])
+    if retired := _RETIRED.get(re.sub(r"\.\d+", "", key)):
+        return RecipeError(f"no longer a key{more}", where=place, fix=retired)
     if first["type"] == "extra_forbidden":
         known = _keys_at(root, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)

@@ -189,5 +189,6 @@ def _named(block: CompressSection, seed: int) -> list[tuple[VariantName, float]]
     """Names and ratios of a block's variants; a budget's ratio is found later and 0 here."""
     label = block.label or block.method.value
     if block.budget is not None:
-        return [(naming.at_budget(label, block.budget.resource, block.budget.value, seed), 0.0)]
-    return [(naming.at_ratio(label, ratio, seed), ratio) for ratio in block.ratios]
+        named = naming.at_budget(label, block.budget.resource, block.budget.value, seed)
+        return [(named.sparse(block.then_weight), 0.0)]
+    return [(naming.at_ratio(label, ratio, seed).sparse(block.then_weight), ratio) for ratio in block.ratios]

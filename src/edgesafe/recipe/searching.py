@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from edgesafe.recipe.sections import Method, Scope
+from edgesafe.recipe.sections import Allocation, Method, Scope
 from edgesafe.recipe.sections.base import Positive, Ratio, Section
 
 __all__ = ["Objective", "SearchSection"]
@@ -28,7 +28,7 @@ class SearchSection(Section):
     policy: str | None = None  #: what a variant must pass: a file, or the name of one that ships
     methods: tuple[Method, ...] = ()  #: none: those of the [[compress]] blocks, without the random control
     scopes: tuple[Scope, ...] = ()  #: of structured methods; none: the block's own
-    rankings: tuple[Literal["layer", "global"], ...] = ()  #: likewise
+    allocations: tuple[Allocation, ...] = ()  #: likewise
     round_to: tuple[Annotated[int, Field(ge=1, le=1024)], ...] = ()  #: likewise
     lowest: Ratio = 0.05  #: ratios that are tried, from
     highest: Ratio = 0.95  #: to

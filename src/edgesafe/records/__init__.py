@@ -67,7 +67,19 @@ from edgesafe.records.results import (
 from edgesafe.records.search import ScreenRecord, SearchRecord, SeriesRecord, TrialRecord
 from edgesafe.records.steps import Steps
 from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
-from edgesafe.records.surgery import Calibration, Declined, Engine, EngineReason, LayerRecord, Proof, SurgeryRecord
+from edgesafe.records.surgery import (
+    AllocationRecord,
+    Calibration,
+    Declined,
+    Engine,
+    EngineReason,
+    LayerCurve,
+    LayerProbe,
+    LayerRecord,
+    Proof,
+    SurgeryRecord,
+    Zeroed,
+)
 from edgesafe.records.task import MOST_KEYPOINTS, Task, TaskKind
 from edgesafe.records.variant import (
     Artefact,
@@ -85,6 +97,7 @@ from edgesafe.records.verdict import GateResult, GateStatus, Verdict
 __all__ = [
     "MOST_KEYPOINTS",
     "Agreement",
+    "AllocationRecord",
     "Artefact",
     "BaselineTraining",
     "BenchResult",
@@ -131,6 +144,8 @@ __all__ = [
     "InitResult",
     "InputRecord",
     "IntervalMethod",
+    "LayerCurve",
+    "LayerProbe",
     "LayerRecord",
     "Lineage",
     "LinesResult",
@@ -175,4 +190,5 @@ __all__ = [
     "Verdict",
     "VerifyResult",
     "Witnesses",
+    "Zeroed",
 ]

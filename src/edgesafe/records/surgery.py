@@ -8,7 +8,19 @@ from pydantic import Field
 
 from edgesafe.records.base import Record
 
-__all__ = ["Calibration", "Declined", "Engine", "EngineReason", "LayerRecord", "Proof", "SurgeryRecord"]
+__all__ = [
+    "AllocationRecord",
+    "Calibration",
+    "Declined",
+    "Engine",
+    "EngineReason",
+    "LayerCurve",
+    "LayerProbe",
+    "LayerRecord",
+    "Proof",
+    "SurgeryRecord",
+    "Zeroed",
+]
 
 
 class Engine(StrEnum):
@@ -75,6 +87,39 @@ class Calibration(Record):
     seed: int  #: of the choice of images and of the draws
 
 
+class LayerProbe(Record):
+    """A group of layers narrowed alone: what it cost, and what it saved."""
+
+    removed: int  #: removable channels that went
+    loss: float  #: mean loss of the network so narrowed minus that of the unpruned one, in the loss's unit
+    saved: float  #: share of the unpruned network's MACs, or of its latency
+
+
+class LayerCurve(Record):
+    """What narrowing one group of layers alone costs and saves."""
+
+    layer: str  #: the group's first layer
+    channels: int  #: that can be removed, one of several that go together counted once
+    probes: tuple[LayerProbe, ...]  #: by what was removed, rising
+
+
+class AllocationRecord(Record):
+    """How the channels that go were shared out among the layers, where that was measured."""
+
+    by: str  #: "sensitivity" or "latency"
+    images: int  #: validation images that the losses are means over
+    bn_images: int  #: training images that BatchNorm statistics were re-estimated from before each
+    layers: tuple[LayerCurve, ...]
+
+
+class Zeroed(Record):
+    """Weights set to zero in a network after channels were removed from it."""
+
+    ratio: float  #: share of the remaining Conv2d weights
+    threshold: float  #: the largest magnitude that went
+    proof: Proof
+
+
 class SurgeryRecord(Record):
     """What pruning removed from each layer, by which criterion, and the proof of it."""
 
@@ -86,6 +131,8 @@ class SurgeryRecord(Record):
     engine: Engine
     engine_reason: EngineReason | None = None  #: with engine "edgesafe slices"
     calibration: Calibration | None = None  #: criteria usn; in steps: of every step
+    allocation: AllocationRecord | None = Field(default=None, exclude_if=lambda found: found is None)  #: if measured
+    zeroed: Zeroed | None = Field(default=None, exclude_if=lambda found: found is None)  #: after the channels
     rewrites: tuple[str, ...] = ()  #: module paths whose shortcut was rewritten
     layers: tuple[LayerRecord, ...]
     params_before: int

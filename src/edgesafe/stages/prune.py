@@ -16,6 +16,7 @@ from edgesafe.deploy.template import Templates
 from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.prune.budget import Budget, Resource, prune_to_budget
 from edgesafe.prune.schedule import prune_in_steps
+from edgesafe.prune.weights import zeroed
 from edgesafe.recipe.sections import CompressSection, ExportSection, TargetSection
 from edgesafe.records import DataBundle
 from edgesafe.stages import timing
@@ -56,15 +57,23 @@ def cut(
     Raises:
         RefusedError: it cannot be done, or not be proven; the message names the layer and the fix.
     """
+    if section.budget is None and section.steps == 1:
+        return prune.prune(baseline, section, ratio, context)
+    outcome = _in_trials(baseline, section, ratio, context, between)
+    return outcome if section.then_weight is None else zeroed(outcome, section.then_weight, context)
+
+
+def _in_trials(
+    baseline: nn.Module, section: CompressSection, ratio: float, context: PruneContext, between: Between
+) -> PruneOutcome:
+    """Channels removed until a budget is met, or in steps with recovery between."""
     if section.budget is not None:
         asked = section.budget
         timed = asked.latency_ms is not None or asked.latency_ratio is not None
         resource = Resource.LATENCY_MS if timed else Resource(asked.resource)
         goal = Budget(resource, asked.value, asked.relative)
         return prune_to_budget(baseline, section, goal, context, between.latency_ms)
-    if section.steps > 1:
-        return prune_in_steps(baseline, section, ratio, context, section.steps, between.recover)
-    return prune.prune(baseline, section, ratio, context)
+    return prune_in_steps(baseline, section, ratio, context, section.steps, between.recover)
 
 
 def gradient_batches(bundle: DataBundle, normalise: Normalisation) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""How variants are called: baseline-s0, filter-r0.50-s0, filter-r0.50-int8-s0, filter-macs0.6-s0, candidate-s0.
+"""How variants are called: baseline-s0, filter-r0.50-s0, filter-r0.50-int8-s0, filter-r0.50-w0.40-s0, and so on.
 
 An id is the name of a group (what was done) and a seed. Ids are made here and nowhere else; nothing reads them, since
 what they say stands in the records.
@@ -39,6 +39,12 @@ class VariantName:
         if precision is Precision.FP32:
             return self
         return replace(self, label=f"{self.label} {precision.value}", group=f"{self.group}-{precision.value}")
+
+    def sparse(self, share: float | None) -> VariantName:
+        """The name of the same network with a share of its weights set to zero, too: "filter-r0.50-w0.40"."""
+        if share is None:
+            return self
+        return replace(self, label=f"{self.label} w{share:.2f}", group=f"{self.group}-w{share:.2f}")
 
 
 def baseline(seed: int) -> VariantName:

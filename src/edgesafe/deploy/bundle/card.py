@@ -143,6 +143,8 @@ def _how_it_was_compressed(contents: Contents) -> list[str]:
         f"{surgery.params_after:,}, of which "
         f"{surgery.nonzero_params:,} are not zero; MACs {surgery.macs_before:,} to {surgery.macs_after:,}."
     )
+    if surgery.zeroed is not None:
+        lines += ["", f"Then {surgery.zeroed.ratio:.0%} of the remaining convolution weights were set to zero."]
     proof = surgery.proof
     shown = f", largest relative difference {proof.equivalence:.1e}" if proof.equivalence is not None else ""
     why = f" ({markdown(proof.reason)})" if proof.reason else ""

@@ -10,13 +10,16 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from edgesafe.recipe.sections.allocation import MEASURED, Allocation
 from edgesafe.recipe.sections.base import Count, NonNegative, Positive, Ratio, Section, Severity
 from edgesafe.recipe.sections.data import DataSection
 from edgesafe.records import DeviceAddress, Precision
 
 __all__ = [
     "CORRUPTIONS",
+    "MEASURED",
     "USN_CRITERIA",
+    "Allocation",
     "Arithmetic",
     "BudgetSection",
     "CertifySection",
@@ -239,7 +242,11 @@ class CompressSection(Section):
     steps: int = Field(default=1, ge=1, le=20)  #: prune a little, recover, and again; structured methods
     scope: Scope | None = None  #: default: internal on nets with residual blocks, else all
     criterion: Criterion | None = None  #: default: l1 (filter), bn_scale (channel), random (random), usn_l1 (usn)
-    ranking: Literal["layer", "global"] | None = None  #: within each layer, or over all; default: global for channel
+    allocation: Allocation | None = None  #: how much of each layer goes; default: global for channel, else uniform
+    layers: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        default_factory=dict
+    )  #: shares of named layers in place of the ratio, 0: left alone; with allocation uniform
+    then_weight: Ratio | None = None  #: structured methods: share of the remaining Conv2d weights that become zero
     round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels: a multiple of; default: the target's
     min_channels: int = Field(default=2, ge=1)  #: no layer is made narrower than this
     rewrite: bool = False  #: turn option-A shortcuts into fixed 1x1 convolutions first, so the whole net can be pruned
@@ -258,12 +265,29 @@ class CompressSection(Section):
             raise ValueError("give ratios, or a budget")
         if self.method is Method.WEIGHT and (self.budget is not None or self.steps > 1):
             raise ValueError("method weight takes ratios and one step: budgets and steps are for structured methods")
+        if self.method is Method.WEIGHT and (self.then_weight or self.layers or self.allocation):
+            raise ValueError("then_weight, layers and allocation are for structured methods, not for method weight")
+        if self.allocates in MEASURED and self.steps > 1:
+            raise ValueError(f"allocation {self.allocates.value} is measured on the unpruned network: it takes 1 step")
+        if self.layers and self.allocates is not Allocation.UNIFORM:
+            raise ValueError('layers gives shares by itself: set allocation = "uniform"')
         if self.tune_first and self.method in (Method.WEIGHT, Method.CHANNEL):
             why = "it trains before it prunes by itself" if self.method is Method.CHANNEL else "it cuts no channels"
             raise ValueError(f"tune_first does not go with method {self.method.value}: {why}")
         if self.method is Method.USN and self.criterion not in (None, *USN_CRITERIA):
             raise ValueError(f"method usn ranks by {', '.join(USN_CRITERIA)}: for another criterion use method filter")
         return self
+
+    @property
+    def allocates(self) -> Allocation:
+        """How the channels that go are shared out among the layers, the method's own way filled in."""
+        own = Allocation.GLOBAL if self.method is Method.CHANNEL else Allocation.UNIFORM
+        return self.allocation or own
+
+    @property
+    def zeroes(self) -> bool:
+        """Whether weights become zero, so that a sparse file is smaller."""
+        return self.method is Method.WEIGHT or self.then_weight is not None
 
     @property
     def ranks_by_lighting(self) -> bool:

@@ -35,7 +35,7 @@ class Series:
 def series_of(blocks: Sequence[CompressSection], section: SearchSection) -> tuple[Series, ...]:
     """The series that a recipe's blocks and its [search] ask for, in the order of the blocks.
 
-    A block is taken once for each of `search.scopes`, `search.rankings` and `search.round_to`, and named after what
+    A block is taken once for each of `search.scopes`, `search.allocations` and `search.round_to`, and named after what
     differs. `search.methods` chooses blocks, and adds a block with its defaults for a method that has none.
 
     Raises:
@@ -78,7 +78,7 @@ def _variations(block: CompressSection, section: SearchSection) -> Iterator[Seri
         return
     keys: dict[str, Sequence[Any]] = {
         "scope": section.scopes or (block.scope,),
-        "ranking": section.rankings or (block.ranking,),
+        "allocation": section.allocations or (block.allocation,),
         "round_to": section.round_to or (block.round_to,),
     }
     for values in itertools.product(*keys.values()):
