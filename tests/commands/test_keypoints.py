@@ -13,7 +13,7 @@ import edgesafe
 from edgesafe import data
 from edgesafe.certificates import archive
 from edgesafe.commands import bundle as bundles
-from edgesafe.commands import certify, compress, evaluate
+from edgesafe.commands import certify, compress, evaluate, printing
 from edgesafe.commands import policy as policies
 from edgesafe.commands.bundle import BundleRequest
 from edgesafe.errors import PolicyError, RecipeError, UsageError
@@ -151,7 +151,39 @@ def test_its_report_shows_places_and_no_calibration(study: Path, tmp_path: Path)
     assert "Keypoints within 2 px" in page
     assert "Certified keypoints" in page
     assert "states no confidence, so there is nothing to calibrate" in page
-    assert "of class" not in page
+    assert not any(word in page for word in ("of class", "#calibration", ">ECE<", ">Brier score<", ">NLL<"))
+    summary = (tmp_path / "report.md").read_text()
+    assert "| Keypoints within 2 px |" in summary
+    assert "ECE" not in summary
+
+
+def test_the_terminal_and_a_notebook_show_the_columns_of_the_task(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = edgesafe.Study(study)
+    printing.print_study(found)
+    said = capsys.readouterr().out
+    assert said.splitlines()[1].split() == [
+        "variant",
+        "acc.",
+        "%",
+        "PCK@2",
+        "%",
+        "px",
+        "mPC",
+        "%",
+        "kB",
+        "params",
+        "zeros",
+    ]
+    assert "ECE" not in said
+    html = found._repr_html_()
+    assert "PCK@2" in html
+    assert "ECE" not in html
+    printing.print_certificates(found)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    kept = found["baseline-s0"].metrics["certified_points.brightness=1"].estimate
+    assert ["baseline-s0", "brightness=1", f"{100 * kept:.1f}"] in [row[:3] for row in rows]
 
 
 def test_an_audit_finds_out_how_the_file_takes_its_pixels(study: Path, archived: Path, tmp_path: Path) -> None:

@@ -86,3 +86,14 @@ def test_pruned_networks_get_the_bytes_of_the_exporter(arch: str) -> None:
     for model in (first, second, halved(first, side)):
         assert exported(model, templates, side) == exported(model, side=side)
     assert (templates.exported, templates.filled) == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_bias_that_is_zero_in_the_first_network_is_not_lost_in_the_next() -> None:
+    """The exporter leaves out biases of zero: the file of a network that was never trained cannot stand for others."""
+    templates = Templates()
+    torch.manual_seed(0)
+    fresh = Tiny()
+    assert not fresh.bn1.bias.any()
+    for model in (fresh, randomise(Tiny(), 1)):
+        assert exported(model, templates) == exported(model)

@@ -60,9 +60,6 @@ class Oracle:
         self.queue: list[Task] = []
         self.most = 0
 
-    def share(self, content: bytes) -> Any:
-        raise NotImplementedError
-
     def submit(self, task: Task, order: Any) -> None:  # noqa: ARG002
         self.queue.append(task)
         self.most = max(self.most, len(self.queue))

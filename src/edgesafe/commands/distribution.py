@@ -25,7 +25,7 @@ from edgesafe.executors import schedule
 from edgesafe.executors.crew import Crew, Kind
 from edgesafe.executors.processes import Processes
 from edgesafe.executors.sequential import Sequential
-from edgesafe.executors.tasks import Blob, Executor, Need, Task
+from edgesafe.executors.tasks import Blob, Need, Task, Workers
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import CompressSection, Device, Method
 from edgesafe.records import Role, StudyRecord, VariantStatus
@@ -110,7 +110,7 @@ def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], cr
     with_others.tell()
 
 
-def _executor(crew: Crew) -> Executor:
+def _executor(crew: Crew) -> Workers:
     if crew.kind is Kind.LOCAL:
         return Processes(_JOB, crew.workers or 1)
     from edgesafe.executors.ray_cluster import RayCluster
@@ -231,7 +231,7 @@ class _Driver:
 class _Crew(_Driver):
     """Has variants made by workers, and keeps what they send."""
 
-    def __init__(self, run: Run, work: Sequence[Work], numbers: dict[str, str], executor: Executor) -> None:
+    def __init__(self, run: Run, work: Sequence[Work], numbers: dict[str, str], executor: Workers) -> None:
         super().__init__(run, work, numbers)
         self.executor = executor
         self._timed: dict[str, Timed] = {}

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
+from edgesafe import metrics
+from edgesafe.commands.columns import MISSING, Column, cells, columns_of, half
 from edgesafe.commands.results import in_words
-from edgesafe.display import number, plus_minus, share, slower, terminal, thousands
+from edgesafe.display import slower, terminal
 from edgesafe.recipe import shipped
-from edgesafe.records import Comparison, DeviceReport, Fact, InitResult, Measurement, Measurements, PopulationKind, Unit
+from edgesafe.records import DeviceReport, Fact, InitResult, Measurement, Measurements, PopulationKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from edgesafe.study.study import Study, Variant
+    from edgesafe.study.study import Study
 
 __all__ = [
-    "COLUMNS",
-    "cells",
     "print_certificates",
     "print_facts",
     "print_init",
@@ -31,11 +30,6 @@ __all__ = [
     "print_sensitivity",
     "print_study",
 ]
-
-COLUMNS = ("variant", "accuracy", "ECE", "mPC", "latency", "ratio", "ONNX", "parameters", "sparsity")
-
-_MISSING = "-"
-
 
 _WIDE = 132  # columns that a study's table with frame, units and two decimals needs
 
@@ -54,13 +48,13 @@ def print_study(study: Study) -> None:
     """The table of variants that a study ends with, and where to look."""
     console = _console()
     _line(console, f"{study.record.name} on {study.record.data.name}, measured under onnxruntime")
-    wide = console.width >= _WIDE
-    console.print(_variants(study, wide=wide))
-    if not wide:
-        _line(console, "ms: median latency. kB: the ONNX file, sparse where there is such a file.")
+    wide, columns = console.width >= _WIDE, columns_of(study)
+    console.print(_variants(study, columns, wide=wide))
+    if units := [column.unit for column in columns if column.unit and not wide]:
+        _line(console, " ".join(units))
     measured = list(study.measurements().values())
     if measured:
-        for line in (*_explanation(measured[0]), *_sampled(measured)):
+        for line in (*_explanation(measured[0], columns), *_sampled(measured)):
             _line(console, line)
     for each in measured:
         if line := slower(each):
@@ -85,14 +79,13 @@ def print_study(study: Study) -> None:
     _line(console, f"next: edgesafe report {study.root} --policy POLICY")
 
 
-def _variants(study: Study, *, wide: bool) -> Table:
+def _variants(study: Study, columns: tuple[Column, ...], *, wide: bool) -> Table:
     """One row per variant. In 80 columns units stand in the heading and one decimal is left of rates."""
     table = Table() if wide else _plain()
-    narrow = ("variant", "acc. %", "ECE %", "mPC %", "ms", "ratio", "kB", "params", "zeros")
-    for name in COLUMNS if wide else narrow:
+    for name in ("variant", *(column.wide if wide else column.narrow for column in columns)):
         table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
     for variant in study.values():
-        _add(table, cells(variant) if wide else _short_row(variant))
+        _add(table, cells(variant, columns, wide=wide))
     return table
 
 
@@ -104,24 +97,6 @@ def _plain(title: str | None = None) -> Table:
 def _add(table: Table, cells: Sequence[str]) -> None:
     """A row; names of others are shown and never obeyed."""
     table.add_row(*map(terminal, cells))
-
-
-def _short_row(variant: Variant) -> list[str]:
-    if variant.measured is None:
-        return [variant.id, variant.status.value, *[_MISSING] * 7]
-    m = variant.measured.metrics
-    sparse = variant.record.artefact("model.sparse.onnx")
-    size = m.get("size.onnx_bytes") if sparse is None else None
-    stored = float(sparse.bytes) if sparse is not None else size.estimate if size is not None else None
-    return [
-        variant.id,
-        *(_half(m.get(key), decimals=1) for key in ("accuracy", "ece_em10_top1", "mpc")),
-        _value(m.get("latency.p50_ms"), partial(number, unit=Unit.MS, digits=3)),
-        _value(m.get("latency.ratio"), partial(number, unit=Unit.RATIO, digits=2)),
-        _MISSING if stored is None else f"{stored / 1e3:,.0f}",
-        _value(m.get("size.params"), thousands),
-        _value(m.get("sparsity"), share),
-    ]
 
 
 def print_search(study: Study) -> None:
@@ -136,7 +111,7 @@ def print_search(study: Study) -> None:
         left = name in ("variant", "verdict", "open or failed")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "open or failed")
     for trial in (*record.trials, *record.finals):
-        cost = _MISSING if trial.objective is None else f"{trial.objective:.3f}x"
+        cost = MISSING if trial.objective is None else f"{trial.objective:.3f}x"
         gates = ", ".join(trial.open[:2]) + (f", {len(trial.open) - 2} more" if len(trial.open) > 2 else "")
         _add(table, [trial.variant, cost, trial.status.value, gates, f"{trial.inferences:,}", f"{trial.seconds:.0f}"])
     console.print(table)
@@ -157,12 +132,15 @@ def print_search(study: Study) -> None:
         _line(console, "no variant was confirmed; a looser policy, another method or more recovery may find one")
 
 
+_POINTS = "certified_points"
+
+
 def print_certificates(study: Study) -> None:
     """One line per variant and set that it was certified for."""
     console = _console()
     _line(console, f"{study.record.name} on {study.record.data.name}, every image run; shares of all test images, %")
-    table = _plain()
-    for name in ("variant", "set", "certified", "falsified", "same as baseline"):
+    table, points = _plain(), study.record.data.kind in metrics.get(f"{_POINTS}.brightness=1").tasks
+    for name in ("variant", "set", *(("keypoints",) if points else ()), "certified", "falsified", "same as baseline"):
         table.add_column(name, justify="left" if name in ("variant", "set") else "right", no_wrap=True)
     for measured in study.measurements().values():
         for metric, value in measured.metrics.items():
@@ -170,12 +148,21 @@ def print_certificates(study: Study) -> None:
             if kind == "certified_accuracy":
                 falsified = measured.metrics.get(f"falsified.{name}")
                 same = measured.differences.get(f"certified_agreement.{name}")
-                _add(table, [measured.variant, name, *map(_half, (value, falsified, same))])
+                kept = (measured.metrics.get(f"{_POINTS}.{name}"),) if points else ()
+                _add(
+                    table,
+                    [
+                        measured.variant,
+                        name,
+                        *(half(each, 1 if points else 2) for each in (*kept, value, falsified, same)),
+                    ],
+                )
     console.print(table)
     _line(
         console,
         "± is half the 95 % interval. certified: right on the untouched image and on every image of the set, all of "
-        "them run through this file under this onnxruntime.",
+        "them run through this file under this onnxruntime."
+        + (" keypoints: likewise, of each keypoint; shares of all keypoints." if points else ""),
     )
     if any(".line." in metric for measured in study.measurements().values() for metric in measured.metrics):
         _line(console, "line.: of the real-valued function along the range, up to float rounding; not of 8-bit images.")
@@ -189,37 +176,13 @@ def _temperature_hurts(measured: Measurements) -> bool:
     return before is not None and after is not None and after.estimate > before.estimate
 
 
-def cells(variant: Variant) -> list[str]:
-    """The cells of a variant, under `COLUMNS`."""
-    if variant.measured is None:
-        return [variant.id, variant.status.value, *[_MISSING] * 7]
-    m = variant.measured.metrics
-    return [
-        variant.id,
-        _rate(m.get("accuracy")),
-        _rate(m.get("ece_em10_top1")),
-        _rate(m.get("mpc")),
-        _value(m.get("latency.p50_ms"), "{:.3f} ms".format),
-        _value(m.get("latency.ratio"), partial(number, unit=Unit.RATIO, digits=2)),
-        _size(variant, m),
-        _value(m.get("size.params"), "{:,.0f}".format),
-        _value(m.get("sparsity"), share),
-    ]
-
-
-def _size(variant: Variant, metrics: Mapping[str, Measurement]) -> str:
-    dense = _value(metrics.get("size.onnx_bytes"), "{:,.0f} B".format)
-    sparse = variant.record.artefact("model.sparse.onnx")
-    return dense if sparse is None else f"{sparse.bytes:,} B sparse"
-
-
-def _explanation(measured: Measurements) -> list[str]:
+def _explanation(measured: Measurements, columns: tuple[Column, ...]) -> list[str]:
     target = measured.target
-    return [
-        "± is half the 95 % interval. ECE: 10 equal-mass bins. mPC: mean accuracy under corruption. "
-        "ratio: latency against the baseline, below 1 is faster.",
-        f"latency: batch 1, {target.threads} thread(s), {target.provider}, {measured.timed_on.cpu}",
-    ]
+    meanings = ["± is half the 95 % interval.", *(column.meaning for column in columns if column.meaning)]
+    if not any(column.metric == "latency.p50_ms" for column in columns):
+        return [" ".join(meanings)]
+    how = f"latency: batch 1, {target.threads} thread(s), {target.provider}, {measured.timed_on.cpu}"
+    return [" ".join(meanings), how]
 
 
 def _sampled(measured: Sequence[Measurements]) -> list[str]:
@@ -237,21 +200,9 @@ def _sampled(measured: Sequence[Measurements]) -> list[str]:
     return [f"mPC from a sample, ± about this benchmark and not about new images: {names}"]
 
 
-def _rate(value: Measurement | Comparison | None) -> str:
-    """A rate in percent, with half its interval: "91.73 ±0.54 %"."""
-    return _MISSING if value is None else f"{_half(value)} %"
-
-
-def _half(value: Measurement | Comparison | None, decimals: int = 2) -> str:
-    """As `_rate`, without the unit: "91.73 ±0.54"."""
-    if value is None:
-        return _MISSING
-    return plus_minus(value.estimate, value.low, value.high, value.unit, digits=decimals)
-
-
 def _value(value: Measurement | None, written: Callable[[float], str]) -> str:
     """The estimate as `written` writes it, or the mark of a missing number."""
-    return _MISSING if value is None else written(value.estimate)
+    return MISSING if value is None else written(value.estimate)
 
 
 def print_latency(results: Mapping[str, Mapping[str, Measurement]], device: DeviceReport | None = None) -> None:
@@ -262,7 +213,7 @@ def print_latency(results: Mapping[str, Mapping[str, Measurement]], device: Devi
         table.add_column(name, justify="left" if name == "file" else "right")
     for name, m in results.items():
         ratio = m.get("latency.ratio")
-        text = _MISSING if ratio is None else f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        text = MISSING if ratio is None else f"{ratio.estimate:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
         cells = [_value(m.get(f"latency.{key}_ms"), "{:.4f} ms".format) for key in ("p50", "p90", "min")]
         _add(table, [name, *cells, text])
     console.print(table)
@@ -293,10 +244,10 @@ def print_sensitivity(rows: Sequence[Any]) -> None:
     table = _plain("accuracy on validation images, each layer narrowed alone")
     for name in ("layer", "narrowed with it", "ratio", "accuracy", "drop", "MACs saved"):
         table.add_column(name, justify="left" if name in ("layer", "narrowed with it") else "right")
-    for row in sorted(rows, key=lambda r: r.drop):
-        others = ", ".join(name for name in row.layers if name != row.layer)
-        cells = f"{row.ratio:.2f}", f"{100 * row.score:.2f} %", f"{100 * row.drop:+.2f} pp", f"{row.macs:.1%}"
-        _add(table, [row.layer, others, *cells])
+    for found in sorted(rows, key=lambda r: r.drop):
+        others = ", ".join(name for name in found.layers if name != found.layer)
+        cells = f"{found.ratio:.2f}", f"{100 * found.score:.2f} %", f"{100 * found.drop:+.2f} pp", f"{found.macs:.1%}"
+        _add(table, [found.layer, others, *cells])
     console.print(table)
 
 
@@ -357,7 +308,7 @@ def _support() -> Table:
         table.add_column(column, justify="left" if column in ("architecture", "result") else "right")
     for row in rows:
         if row["status"] != "pass":
-            table.add_row(row["arch"], f"refused: {row['reason']}", *[_MISSING] * 4)
+            table.add_row(row["arch"], f"refused: {row['reason']}", *[MISSING] * 4)
             continue
         table.add_row(
             row["arch"], "proven", f"{row['macs_ratio']:.3f}", f"{row['params_ratio']:.3f}", str(row["left_alone"]),

@@ -94,8 +94,10 @@ class _Template:
 
 
 def _learnt(proto: onnx.ModelProto, traced: torch.export.ExportedProgram, tensors: Tensors) -> _Template | None:
-    """The template of a file; None if it does not give that file back."""
+    """The template of a file; None if it does not give that file back, or lacks what another network's would have."""
     known = _of_network(traced)
+    if not known.keys() <= {tensor.name for tensor in proto.graph.initializer}:
+        return None  # the exporter leaves out a bias that is zero, as that of a network that was never trained
     features = _features(proto)
     sources: dict[str, _Source] = {}
     skeleton = onnx.ModelProto()

@@ -74,7 +74,7 @@ class Processes:
         return tuple(worker.process.pid for worker in self._workers)
 
     def share(self, content: bytes) -> Blob:
-        """Write the bytes into a file once; see `tasks.Executor`."""
+        """Write the bytes into a file once; see `tasks.Workers`."""
         sha256 = sha256_bytes(content)
         if sha256 not in self._blobs:
             path = self._folder / sha256.removeprefix("sha256:")

@@ -78,7 +78,7 @@ class RayCluster:
         return self._workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def share(self, content: bytes) -> Blob:
-        """Put the bytes into the object store once; see `tasks.Executor`."""
+        """Put the bytes into the object store once; see `tasks.Workers`."""
         sha256 = sha256_bytes(content)
         if sha256 not in self._blobs:
             self._blobs[sha256] = RayBlob(sha256, ray.put(content))

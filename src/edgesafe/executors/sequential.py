@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgesafe.executors.tasks import Blob, Done, Event, Failed, Task
+from edgesafe.executors.tasks import Done, Event, Failed, Task
 
 __all__ = ["Sequential"]
 
@@ -22,10 +22,6 @@ class Sequential:
     def __init__(self, here: Callable[[Task], None]) -> None:
         self._here = here
         self._next: Task | None = None
-
-    def share(self, content: bytes) -> Blob:
-        """Nothing has to be shared within a process."""
-        raise NotImplementedError
 
     def submit(self, task: Task, order: Any) -> None:  # noqa: ARG002 - nothing is sent within a process
         """Remember the task: one at a time."""

@@ -13,7 +13,21 @@ from typing import Any, Protocol
 from edgesafe.errors import IntegrityError
 from edgesafe.files import sha256_bytes
 
-__all__ = ["Blob", "Done", "Event", "Executor", "Failed", "Job", "Lost", "Need", "Send", "Sent", "Task", "checked"]
+__all__ = [
+    "Blob",
+    "Done",
+    "Event",
+    "Executor",
+    "Failed",
+    "Job",
+    "Lost",
+    "Need",
+    "Send",
+    "Sent",
+    "Task",
+    "Workers",
+    "checked",
+]
 
 Send = Callable[[Any], None]
 Job = Callable[[Any, Send], None]
@@ -108,9 +122,6 @@ class Executor(Protocol):
     def slots(self) -> int:
         """How many tasks may be under way at once; it may change while tasks run."""
 
-    def share(self, content: bytes) -> Blob:
-        """Make bytes readable for every worker."""
-
     def submit(self, task: Task, order: Any) -> None:
         """Start a task, or have it wait for its turn."""
 
@@ -119,6 +130,13 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Stop all work; nothing of it stays behind."""
+
+
+class Workers(Executor, Protocol):
+    """An executor whose tasks run in other processes, which are given bytes that many tasks need once."""
+
+    def share(self, content: bytes) -> Blob:
+        """Make bytes readable for every worker."""
 
 
 def checked(content: bytes, sha256: str) -> bytes:

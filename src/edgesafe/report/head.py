@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from edgesafe.display import ABSENT, STATUS, TIMES, amount, clean, number, size
 from edgesafe.errors import DataError
-from edgesafe.records import DataIdentity, GateStatus, Unit, VariantRecord, Verdict
+from edgesafe.measure.tasks import rules_of
+from edgesafe.records import DataIdentity, GateStatus, Task, Unit, VariantRecord, Verdict
 from edgesafe.report.stats import BestGroup
 from edgesafe.report.view import Group, View
 from edgesafe.report.words import interval, speed
@@ -302,7 +303,12 @@ def limits(view: View) -> tuple[str, ...]:
         )
     else:
         out.append(f"Robustness to corruptions: {ABSENT}.")
-    out.append(
-        "ECE is biased upwards at small n and can fall while accuracy falls: read it together with NLL and accuracy."
-    )
+    task = view.study.record.data.task or Task()
+    if rules_of(task).calibrated:
+        out.append(
+            "ECE is biased upwards at small n and can fall while accuracy falls: read it together with NLL and "
+            "accuracy."
+        )
+    else:
+        out.append(f"A network for {task.noun} states no confidence, so there is nothing to calibrate.")
     return tuple(out)

@@ -183,16 +183,18 @@ def ratio_figure(view: View, groups: Sequence[Group], all_series: Sequence[Serie
         ]
         sheet = Sheet(f"ratio-{len(panels)}", f"{title(metric)} against the share removed", heading)
         panels.append(_panel(sheet, lines, _says(lines, metric)))
+    sure = any(metric == "ece_em10_top1" for metric, _ in wanted)
+    about = "Accuracy and calibration" if sure else "Accuracy"
     table = TablePart(
-        "Accuracy and calibration error by variant, in percent",
+        f"{about} by variant, in percent",
         (Heading("Variant"), *(Heading(title(m), "%") for m, _ in wanted)),
         tuple((Td(clean(g.label)), *(_cell(g.value(view, m)) for m, _ in wanted)) for g in (*base, *_of(ratio_series))),
     )
     return FigurePart(
         "fig-ratio",
-        "Accuracy and calibration against the share removed",
-        "Each line starts at the uncompressed baseline (0 % removed). ECE: expected calibration error, 10 bins of "
-        "equal mass; lower is better.",
+        f"{about} against the share removed",
+        "Each line starts at the uncompressed baseline (0 % removed)."
+        + (" ECE: expected calibration error, 10 bins of equal mass; lower is better." if sure else ""),
         tuple(panels),
         table,
         _spread_note(groups),
@@ -291,7 +293,9 @@ def profile_figure(view: View, groups: Sequence[Group]) -> FigurePart | None:
         "By severity, in percent", (Heading("Variant"), *columns), tuple(tuple(r) for r in rows), "wide sticky"
     )
     text = "One line per variant; severity 0 is the untouched test images. Pooled over all corruptions measured."
-    return FigurePart("fig-profile", "Accuracy and calibration error by severity", text, tuple(panels), table, note)
+    both = any(severities(view, "ece_em10_top1"))
+    heading = f"Accuracy{' and calibration error' if both else ''} by severity"
+    return FigurePart("fig-profile", heading, text, tuple(panels), table, note)
 
 
 def _limits(values: Sequence[Value | None]) -> tuple[float, float]:

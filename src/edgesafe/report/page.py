@@ -38,6 +38,7 @@ from edgesafe.report.stats import (
     pareto,
     ranking,
 )
+from edgesafe.report.terms import terms
 from edgesafe.report.view import (
     Group,
     ReportFiles,
@@ -175,7 +176,7 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
     kept = {g.key for g in groups}
     series = [replace(s, groups=own) for s in series if (own := tuple(g for g in s.groups if g.key in kept))]
     points, names = pareto(groups, view), [s.name for s in series]
-    everything = grouped(whole)[0]
+    everything, siblings = grouped(whole)[0], tables.siblings_table(view, groups)
     return {
         "view": view,
         "groups": groups,
@@ -190,7 +191,7 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "quality": tables.quality_table(view, groups),
         "cost_table": tables.cost_table(view, groups),
         "differences": tables.differences_table(view, groups),
-        "siblings": tables.siblings_table(view, groups),
+        "siblings": siblings,
         "slower": slower_note(view, groups),
         "basis": basis_table(view, groups),
         "unfinished": tables.unfinished_table(view),
@@ -213,7 +214,7 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "recipe": json.dumps(view.study.record.recipe, indent=1, sort_keys=True),
         "limits": limits(view),
         "calibrated": rules_of(view.study.record.data.task or Task()).calibrated,
-        "noun": view.study.record.data.noun,
+        "terms": terms(view.study.record.data.kind, siblings=siblings is not None),
         "fewer": ", and ".join(extract.left_out),
         "absent": ABSENT,
         "clean": clean,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edgesafe import metrics
 from edgesafe.display import ABSENT, STATUS, clean, markdown, number, size
 from edgesafe.records import (
     Artefact,
@@ -244,6 +245,11 @@ def _md_value(value: Value | None, unit: str = "", *, signed: bool = False) -> s
     return f"{number(value.estimate, value.unit, signed=signed)}{unit} ({interval(value, signed=signed)})"
 
 
+def _own_metric(view: View) -> str:
+    """The metric that the Markdown table shows beside accuracy: the calibration error, or else the task's own."""
+    return next(m for m in ("ece_em10_top1", "pck@2") if view.study.record.data.kind in metrics.get(m).tasks)
+
+
 def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], left_out: Sequence[str] = ()) -> str:
     """report.md: the verdict, one table and the best variants, short enough for a pull request."""
     out = [f"## edgesafe: {_md(view.study.record.name)}", ""]
@@ -258,12 +264,13 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
         out += [f"- {STATUS[g.status].mark} {_md(g.variant)}, {_md(g.id)}: {_md(g.message)}" for g in failed[:8]]
         if len(failed) > 8:
             out.append(f"- and {len(failed) - 8} more: see the page.")
+    own = _own_metric(view)
     out += [
         "",
-        "| variant | accuracy | Δ accuracy, pp | ECE | Δ mPC, pp | latency | file |",
+        f"| variant | accuracy | Δ accuracy, pp | {metrics.title(own)} | Δ mPC, pp | latency | file |",
         "|---|---|---|---|---|---|---|",
     ]
-    out += [f"| {' | '.join(_md_row(g, view))} |" for g in groups]
+    out += [f"| {' | '.join(_md_row(g, view, own))} |" for g in groups]
     if left_out:
         out += ["", f"Left out: {', and '.join(left_out)}; all are in results.json."]
     if best:
@@ -287,7 +294,7 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
     return "\n".join(out) + "\n"
 
 
-def _md_row(group: Group, view: View) -> list[str]:
+def _md_row(group: Group, view: View, own: str) -> list[str]:
     """The cells of one group's row in the Markdown table."""
     ratio, file = group.value(view, "latency.ratio"), shipped_bytes(group, view)
     drop = "reference" if group.is_baseline else _md_value(group.difference(view, "accuracy"), signed=True)
@@ -297,7 +304,7 @@ def _md_row(group: Group, view: View) -> list[str]:
         _md(group.label),
         _md_value(group.value(view, "accuracy"), " %"),
         drop,
-        _md_value(group.value(view, "ece_em10_top1"), " %"),
+        _md_value(group.value(view, own), " %"),
         robust,
         fast,
         ABSENT if file is None else size(file),
