@@ -5,9 +5,9 @@
 
 The protocol is edgesafe's: batch 1, eight sessions of each file, warm-up, files interleaved in one process; geometric
 means over sessions of the median and the 90th percentile, the minimum, and each file's ratio to the first. Peak memory
-(VmHWM of Linux) is that of a process of its own for each file. With --images, the outputs are hashed, too. With --state,
-finished sessions are kept in a file, and a second run goes on after them. The output is one JSON object; it names the
-machine it ran on, and no other.
+(VmHWM of Linux) is that of a process of its own for each file. With --images, the outputs are hashed, too; with
+--only-outputs, nothing else is done. With --state, finished sessions are kept in a file, and a second run goes on after
+them. The output is one JSON object; it names the machine it ran on, and no other.
 
 An error is one JSON object on standard error: {"error": KIND, "text": …}, with exit code 1.
 """
@@ -196,6 +196,14 @@ def machine():
     }
 
 
+def outputs_alone(paths, args):
+    images = args.images if len(args.images) != 1 else args.images * len(paths)
+    return [
+        {"file": path, "sha256": sha256(path), "outputs": outputs_of(path, images[k], args)}
+        for k, path in enumerate(paths)
+    ]
+
+
 def results_of(paths, args):
     sessions = measure(paths, args)
     times = np.array([one["ms"] for one in sessions]).transpose(1, 0, 2)  # (files, sessions, runs)
@@ -233,6 +241,7 @@ def main():
     parser.add_argument("--images", nargs="+", default=[], help=".npy of each model, or one for all: hash the outputs")
     parser.add_argument("--state", help="keep finished sessions in this file, and go on after those that it has")
     parser.add_argument("--samples", action="store_true", help="also give the time of each run")
+    parser.add_argument("--only-outputs", action="store_true", help="hash the outputs on the images, and time nothing")
     parser.add_argument("--only-memory", metavar="MODEL", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.only_memory:
@@ -241,8 +250,10 @@ def main():
         parser.error("at least one model, 64 runs, 1 warm-up run and 1 thread")
     if len(args.images) not in (0, 1, len(args.models)):
         parser.error("one file of images for all models, or one for each")
+    if args.only_outputs and not args.images:
+        parser.error("--only-outputs needs --images")
     try:
-        results = results_of(args.models, args)
+        results = (outputs_alone if args.only_outputs else results_of)(args.models, args)
     except OSError as error:
         fail("disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "file", str(error))
     except MemoryError:

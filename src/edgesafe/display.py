@@ -31,6 +31,7 @@ __all__ = [
     "StatusLook",
     "amount",
     "bounds",
+    "cautions",
     "clean",
     "error",
     "interval",
@@ -252,6 +253,20 @@ def slower(measured: Measurements) -> str:
         return ""
     factor = number(ratio.estimate, Unit.RATIO, digits=2)
     return f"{measured.variant} is slower here than its fp32 sibling {measured.sibling}: {factor} times as long"
+
+
+def differs_on_device(measured: Measurements) -> str:
+    """The warning that images got another verdict on the device than their certificates say; "" where none did."""
+    rechecks = measured.device.rechecks if measured.device is not None else ()
+    wrong = [f"{len(one.differ)} of {one.certified + one.falsified} of {one.set}" for one in rechecks if one.differ]
+    if not wrong or measured.device is None:
+        return ""
+    return f"{measured.variant} answers otherwise than certified on {measured.device.target}: {', '.join(wrong)} images"
+
+
+def cautions(measured: Measurements) -> tuple[str, ...]:
+    """The warnings about a variant that every output gives: slower than its sibling, another verdict on the device."""
+    return tuple(text for text in (slower(measured), differs_on_device(measured)) if text)
 
 
 def show_limit(text: str) -> str:

@@ -26,6 +26,7 @@ from edgesafe.errors import DeviceDropped, DeviceError, ExitCode
 from edgesafe.files import sha256_file
 from edgesafe.recipe import parsing
 from edgesafe.recipe.shipped import device_script
+from edgesafe.stages.recheck import CERTIFIED
 
 pytestmark = pytest.mark.slow
 
@@ -238,6 +239,7 @@ def test_an_audit_is_timed_on_the_device(server: Server, models: tuple[Path, Pat
         models[0], models[1], "digits",
         overrides=(
             "data.test_images=100", "evaluate.corruptions=none", "evaluate.latency_runs=64", f"target.name={target}",
+            "certify.sets=['brightness=2']",
         ),
     )  # fmt: skip
     study = evaluate.evaluate(request, tmp_path / "study")
@@ -248,6 +250,10 @@ def test_an_audit_is_timed_on_the_device(server: Server, models: tuple[Path, Pat
     assert measured.timed_on.cores == 1
     assert measured.metrics["memory.peak_bytes"].estimate == measured.device.files[0].peak_bytes
     assert measured.metrics["latency.ratio"].n == 64
+    (again,) = measured.device.rechecks
+    assert (again.set, again.certified, again.differ) == ("brightness=2", CERTIFIED, ())
+    assert again.bit_equal  # the same processor
+    assert again.runs > 3 * CERTIFIED
     text = b"".join(path.read_bytes() for path in study.root.rglob("*.json"))
     assert str(server.folder).encode() not in text  # no key, no path, no address is kept
     assert b"127.0.0.1" not in text
@@ -262,13 +268,17 @@ def test_a_compressed_study_is_timed_on_the_device(server: Server, tmp_path: Pat
     keys = [
         "name=small", "data.train_images=200", "data.test_images=60", "train.epochs=1", "train.milestones=[]",
         "recover.epochs=0", "recover.bn_images=64", "compress=[{method='filter', ratios=[0.5]}]",
-        "evaluate.corruptions=none", "evaluate.latency_runs=64", "certify.sets=[]", f"target.name={target}",
+        "evaluate.corruptions=none", "evaluate.latency_runs=64", "certify.sets=['brightness=1']",
+        f"target.name={target}",
     ]  # fmt: skip
     study = compress.compress(parsing.load(None, keys), tmp_path / "study")
     for variant in study.values():
         measured = variant.measurements
         assert measured.device is not None
         assert measured.device.files[0].sha256 == measured.onnx_sha256
+        (again,) = measured.device.rechecks
+        assert (again.differ, again.bit_equal, again.device_sha256) == ((), True, again.host_sha256)
+        assert again.runs > 0
         assert 40e6 < measured.metrics["memory.peak_bytes"].estimate < 250e6
     assert "latency.ratio" in study["filter-r0.50-s0"].metrics
     bundle(read(study.root), BundleRequest("filter-r0.50-s0", str(target), tmp_path / "bundle"))
@@ -276,7 +286,10 @@ def test_a_compressed_study_is_timed_on_the_device(server: Server, tmp_path: Pat
     assert b"Latencies are those of" in written
     assert str(server.folder).encode() not in written  # not how the device is reached
     assert cli.run(["report", str(study.root), "--out", str(tmp_path / "report")]) == 0
-    assert "Latency timed on board" in (tmp_path / "report" / "index.html").read_text()
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Latency timed on board" in page
+    assert "Certificates on board" in page
+    assert "the same verdicts, bit-equal outputs" in page
 
 
 # -------------------------------------------------------------------------------------------------- the script alone

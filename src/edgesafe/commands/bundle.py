@@ -181,7 +181,7 @@ def _has_waivers(policy: Path | None) -> bool:
 def _originals(study: Study, variant: Variant) -> dict[str, bytes]:
     """Files that go in as they are: the ONNX files, and the records that they rest on."""
     parts = {layout.STUDY: study.index}
-    for name in filter(None, (variant.id, variant.entry.baseline)):
+    for name in layout.recorded(variant.entry):
         one = study[name]
         one.verify()
         for record in (VARIANT, MEASUREMENTS):
@@ -355,7 +355,7 @@ def _derived(
     study: Study, variant: Variant, facts: BundleFacts, verdict: Verdict | None, parts: Mapping[str, bytes]
 ) -> dict[str, bytes]:
     """What is a function of facts and evidence: card, configuration, licences, materials, examples."""
-    chosen = [study[name] for name in filter(None, (variant.id, variant.entry.baseline))]
+    chosen = [study[name] for name in layout.recorded(variant.entry)]
     contents = Contents(
         facts,
         study.record,

@@ -315,6 +315,7 @@ class _Crew(_Driver):
         """A measured variant is done."""
         item = self.by_task[task.id]
         if item.step is Step.MEASURE:
+            variants.rechecked(self.run, item.plan)
             self.run.study.finish(item.plan.id)
             self.run.progress.note(f"{self.numbers[item.plan.id]} {item.plan.id}: done")
 

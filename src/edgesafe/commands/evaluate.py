@@ -39,7 +39,8 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import certify, counts, measure, observe, timing
+from edgesafe.stages import certify, counts, measure, observe, recheck, timing
+from edgesafe.stages.recheck import RecheckOrder
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timed, Timing
 from edgesafe.study import naming, writer
@@ -283,6 +284,9 @@ class _Audit:
             self.progress.note("  measured before: its evidence is taken as it is")
             known = evidence_files.from_bytes(self.known.evidence)
         measure.measure(order, classifier, known)
+        recheck.recheck(
+            RecheckOrder(self.study, variant, self.recipe.target, self.bundle.test, self.progress, detected.spec)
+        )
         self.study.finish(variant)
 
     def _counted(self, artefact: Artefact, held: weights.Weights) -> dict[str, Measurement]:

@@ -11,7 +11,7 @@ from rich.table import Table
 from edgesafe import metrics
 from edgesafe.commands.columns import MISSING, Column, cells, columns_of, half
 from edgesafe.commands.results import in_words
-from edgesafe.display import slower, terminal
+from edgesafe.display import cautions, terminal
 from edgesafe.recipe import shipped
 from edgesafe.records import DeviceReport, Fact, InitResult, Measurement, Measurements, PopulationKind
 
@@ -57,7 +57,7 @@ def print_study(study: Study) -> None:
         for line in (*_explanation(measured[0], columns), *_sampled(measured)):
             _line(console, line)
     for each in measured:
-        if line := slower(each):
+        for line in cautions(each):
             _line(console, f"warning: {line}")
     worse = [each.variant for each in measured if _temperature_hurts(each)]
     if worse:

@@ -3,6 +3,7 @@
     baseline -> prune -> recover -> export    `ship`
     latency                                   `timed_of`
     measure -> store                          `measured`
+    certificates on the device                `rechecked`
 
 Stages take frozen records and never see the recipe as a whole.
 """
@@ -32,12 +33,13 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import counts, export, lighting, measure, prune, timing
+from edgesafe.stages import counts, export, lighting, measure, prune, recheck, timing
 from edgesafe.stages.allocating import Probing, allocation_of
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.certify import Shard
 from edgesafe.stages.export import Exported, ExportOrder, Source
 from edgesafe.stages.observe import Bench
+from edgesafe.stages.recheck import RecheckOrder
 from edgesafe.stages.steps import steps_of
 from edgesafe.stages.timing import Timed, Timing
 from edgesafe.stages.train import RecoveryPlan, Trainer, weights_hash
@@ -54,6 +56,7 @@ __all__ = [
     "make",
     "measured",
     "observed",
+    "rechecked",
     "recovery_of",
     "ship",
     "sibling_missing",
@@ -105,6 +108,7 @@ def make(run: Run, plan: VariantPlan) -> None:
     """Make a variant's files, write its record, and measure its model.onnx."""
     ship(run, plan)
     measured(run, plan, timed_of(run, plan.id, plan.baseline, plan.sibling))
+    rechecked(run, plan)
     run.study.finish(plan.id)
 
 
@@ -152,6 +156,11 @@ def sibling_missing(plan: VariantPlan, entry: VariantEntry | None) -> RefusedErr
 def measured(run: Run, plan: VariantPlan, timed: Timed) -> None:
     """Measure the variant's file and write what was found; parts that were finished before are not measured again."""
     measure.measure(_measuring(run, plan, timed), run.bench.open(run.study.file_bytes(plan.id, MODEL)))
+
+
+def rechecked(run: Run, plan: VariantPlan) -> None:
+    """Run a part of the variant's certificates on the target's device, if it was timed on one."""
+    recheck.recheck(RecheckOrder(run.study, plan.id, run.recipe.target, run.bundle.test, run.progress))
 
 
 def observed(run: Run, plan: VariantPlan, part: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from statistics import NormalDist
 
-from edgesafe.display import WORST_FIRST, slower, worst
+from edgesafe.display import WORST_FIRST, cautions, worst
 from edgesafe.errors import ExitCode, NothingEvaluated, RefusedError
 from edgesafe.metrics import members
 from edgesafe.policy import looks, sentences, waivers
@@ -153,7 +153,7 @@ def decide(
             *left_out,
             *looks.notes(judged, policy),
             *waivers.notes(policy, used, today),
-            *(f"warning: {text}" for subject, _ in judged if (text := slower(subject.candidate))),
+            *(f"warning: {text}" for subject, _ in judged for text in cautions(subject.candidate)),
             *_warnings(policy, results),
         ),
         candidates=hashes,

@@ -26,7 +26,7 @@ from edgesafe.records.certificates import (
     Witnesses,
 )
 from edgesafe.records.data import DataBundle, DataIdentity, Images, ImageSet
-from edgesafe.records.device import DeviceAddress, DeviceFile, DeviceParity, DeviceReport
+from edgesafe.records.device import DeviceAddress, DeviceFile, DeviceParity, DeviceRecheck, DeviceReport
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.inputs import InputRecord
 from edgesafe.records.measurements import (
@@ -125,6 +125,7 @@ __all__ = [
     "DeviceAddress",
     "DeviceFile",
     "DeviceParity",
+    "DeviceRecheck",
     "DeviceReport",
     "DirectoryCorruptions",
     "DoctorResult",

@@ -7,7 +7,7 @@ from pydantic import Field
 from edgesafe.records.base import Record
 from edgesafe.records.study import Host
 
-__all__ = ["DeviceAddress", "DeviceFile", "DeviceParity", "DeviceReport"]
+__all__ = ["DeviceAddress", "DeviceFile", "DeviceParity", "DeviceRecheck", "DeviceReport"]
 
 
 _LOCAL_PATH = r"^[A-Za-z0-9_./~][A-Za-z0-9_./~@+=,-]*$"  # what ssh takes without quotes or % signs
@@ -48,6 +48,20 @@ class DeviceFile(Record):
     parity: DeviceParity | None = None  #: None: no images were compared
 
 
+class DeviceRecheck(Record):
+    """A part of the certificates of one set, run on the device: the same images, its own outputs, the verdicts anew."""
+
+    set: str  #: id
+    certified: int  #: images certified by the host of which every image of the set was run there
+    falsified: int  #: images falsified by the host whose witness was run there
+    runs: int  #: images run there
+    differ: tuple[int, ...]  #: positions in the test set of images with another verdict there
+    bit_equal: bool  #: all outputs are the host's
+    max_abs: float  #: largest difference of an output
+    host_sha256: str  #: of the outputs, float32 little-endian
+    device_sha256: str
+
+
 class DeviceReport(Record):
     """The machine that a target names, and the files that were timed on it."""
 
@@ -56,3 +70,4 @@ class DeviceReport(Record):
     threads: int
     provider: str
     files: tuple[DeviceFile, ...] = Field(min_length=1)
+    rechecks: tuple[DeviceRecheck, ...] = ()  #: of the first file, set by set; empty: nothing was certified

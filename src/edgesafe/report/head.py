@@ -240,7 +240,10 @@ def provenance_facts(view: View) -> tuple[tuple[str, str], ...]:
 def _about_the_device(view: View) -> list[tuple[str, str]]:
     """Where latency was measured, if not on the study's host."""
     devices = {measured.device.target: measured.device for measured in view.measurements.values() if measured.device}
-    return [
+    rechecked = [
+        (f"Certificates on {clean(name)}", text) for name in sorted(devices) if (text := _about_rechecks(view, name))
+    ]
+    timed = [
         (
             f"Latency timed on {clean(name)}",
             f"{clean(one.host.cpu)}, {one.host.cores} core(s), {clean(one.host.system)}, "
@@ -248,6 +251,25 @@ def _about_the_device(view: View) -> list[tuple[str, str]]:
         )
         for name, one in sorted(devices.items())
     ]
+    return timed + rechecked
+
+
+def _about_rechecks(view: View, device: str) -> str:
+    """What a device said of the certificates' images; "" where none were run there."""
+    found = [
+        one
+        for measured in view.measurements.values()
+        if measured.device is not None and measured.device.target == device
+        for one in measured.device.rechecks
+    ]
+    if not any(one.runs for one in found):
+        return ""
+    images, wrong = sum(one.certified + one.falsified for one in found), sum(len(one.differ) for one in found)
+    apart = max(one.max_abs for one in found)
+    same = "bit-equal outputs" if all(one.bit_equal for one in found) else f"outputs within {apart:.1e}"
+    verdict = f"{wrong:,} with another verdict" if wrong else "the same verdicts"
+    runs = sum(one.runs for one in found)
+    return f"{images:,} certified or falsified images run again, {runs:,} runs: {verdict}, {same}"
 
 
 def _about_the_data(data: DataIdentity) -> list[tuple[str, str]]:

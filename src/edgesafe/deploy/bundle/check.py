@@ -34,6 +34,7 @@ from edgesafe.deploy.bundle.layout import (
     VERDICT,
     Contents,
     record_path,
+    recorded,
 )
 from edgesafe.deploy.bundle.licence import apache
 from edgesafe.errors import EdgesafeError, IntegrityError
@@ -192,12 +193,12 @@ def _evidence(found: Found, manifest: BundleManifest, into: list[Contents]) -> s
     study = open_index(content, Path(STUDY))
     records: dict[str, VariantRecord] = {}
     measured: dict[str, Measurements] = {}
-    for variant in filter(None, (facts.variant, facts.baseline)):
-        records[variant] = _bound(files, study, variant, VARIANT, VariantRecord)
-        measured[variant] = _bound(files, study, variant, MEASUREMENTS, Measurements)
     entry = study.entry(facts.variant)
     if entry is None or entry.baseline != facts.baseline or study.name != facts.study:
         raise IntegrityError("its variant, baseline or name is not the manifest's", where=STUDY, fix=_FIX)
+    for variant in recorded(entry):
+        records[variant] = _bound(files, study, variant, VARIANT, VariantRecord)
+        measured[variant] = _bound(files, study, variant, MEASUREMENTS, Measurements)
     models = models_of(files)
     for path, (digest, _) in models.items():
         artefact = records[facts.variant].artefact(path)

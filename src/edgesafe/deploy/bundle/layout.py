@@ -3,7 +3,7 @@
 manifest.json         facts, and every other file with its hash        manifest.json.sig   Ed25519 over it, if signed
 README.md             the model card                                    config.json         classes, preprocessing
 model*.onnx, *.ort    the files                                         sbom.cdx.json       bill of materials
-evidence/             study.json, and the records of the variant and its baseline, as they were written
+evidence/             study.json, and the records of the variant, its baseline and its fp32 sibling
 verdict.json, policy.toml, edgesafe.lock                                if a policy was given
 samples/images.bin    images as the model takes them                    samples/outputs.bin what it must put out
 examples/             run.py, run.cpp, sha256.h, requirements.txt       LICENCES.md, licences/
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgesafe.records import BundleFacts, Measurements, StudyRecord, VariantRecord, Verdict
+from edgesafe.records import BundleFacts, Measurements, StudyRecord, VariantEntry, VariantRecord, Verdict
 
 __all__ = [
     "CARD",
@@ -35,6 +35,7 @@ __all__ = [
     "Contents",
     "ort_paths",
     "record_path",
+    "recorded",
 ]
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.json.sig"
@@ -57,6 +58,11 @@ def record_path(variant: str, name: str) -> str:
     return f"evidence/{variant}/{name}"
 
 
+def recorded(entry: VariantEntry) -> tuple[str, ...]:
+    """Ids of the variants whose records are in a bundle: the variant, its baseline, its fp32 sibling."""
+    return tuple(dict.fromkeys(name for name in (entry.id, entry.baseline, entry.sibling) if name is not None))
+
+
 @dataclass(frozen=True)
 class Contents:
     """What the written parts of a bundle are functions of.
@@ -64,7 +70,7 @@ class Contents:
     Attributes:
         facts: of the manifest.
         study: the study's index.
-        records, measured: of the variant and, if it has one, its baseline, by id.
+        records, measured: of the variants that `recorded` names, by id.
         verdict: None: no policy was given.
         models: hash and size of each model file, by path.
     """

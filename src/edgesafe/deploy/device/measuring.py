@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,24 +11,15 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from edgesafe.deploy.device.connection import Connection, persist
+from edgesafe.deploy.device.script import ScriptOutputs, connected, npy, run_script
 from edgesafe.deploy.device.transfer import name_of, put
-from edgesafe.errors import DeviceDropped, DeviceError
-from edgesafe.files import is_file, sha256_bytes
+from edgesafe.errors import DeviceError
+from edgesafe.files import sha256_bytes
 from edgesafe.recipe.sections import TargetSection
 from edgesafe.recipe.shipped import device_script
 from edgesafe.records import DeviceFile, DeviceParity, DeviceReport, Host, Record
 
 __all__ = ["DeviceOrder", "DeviceTimes", "measure_on_device"]
-
-_SECONDS = 3600.0  # that the script may take on a slow device
-_FIXES = {
-    "package": "pip install numpy onnxruntime there, or name another ssh.python",
-    "provider": "name a provider that it has in the target, or install an onnxruntime that has it",
-    "model": "check that its onnxruntime is not older than the file's opset",
-    "memory": "use a smaller network, or a device with more memory",
-    "disk": "free some space there; what was copied is kept",
-    "file": "look at what it says",
-}
 
 
 @dataclass(frozen=True)
@@ -64,12 +50,6 @@ class DeviceTimes:
     outputs: tuple[NDArray[np.float32], ...]
 
 
-class _Outputs(Record):
-    sha256: str
-    shape: tuple[int, int]
-    float32: str
-
-
 class _Result(Record):
     file: str
     sha256: str
@@ -81,7 +61,7 @@ class _Result(Record):
     peak_bytes: int | None
     before_bytes: int | None
     ms: tuple[tuple[float, ...], ...]
-    outputs: _Outputs | None = None
+    outputs: ScriptOutputs | None = None
 
 
 class _Machine(Record):
@@ -115,13 +95,10 @@ def measure_on_device(order: DeviceOrder, connection: Connection | None = None) 
     """
     if order.target.ssh is None:
         raise DeviceError("is reached by no [ssh]", where=order.target.name, fix="add [ssh] host = … to the target")
-    identity = order.target.ssh.identity
-    if identity is not None and not is_file(Path(identity).expanduser()):
-        raise DeviceError("no such key", where=f"ssh.identity, {identity}", fix="name the file of a private key")
-    connection = connection or Connection(order.target.ssh)
+    connection = connection or connected(order.target.ssh)
     folder = order.target.ssh.workdir
     script = device_script().read_bytes()
-    packed = [_npy(images) for images in order.images]
+    packed = [npy(images) for images in order.images]
     names = [name_of(model, ".onnx") for model in order.models]
     image_names = [name_of(content, ".npy") for content in packed]
     program = name_of(script, ".py")
@@ -131,37 +108,11 @@ def measure_on_device(order: DeviceOrder, connection: Connection | None = None) 
     words += ["--threads", str(order.target.threads), "--provider", order.target.provider]
     key = sha256_bytes(json.dumps([*words, *image_names]).encode())[7:31]
     words += ["--state", f"{key}.jsonl", *(["--images", *image_names] if image_names else [])]
-    said = persist(connection, lambda: _run(connection, folder, words, key))
+    said = persist(connection, lambda: run_script(connection, folder, words, key))
     answer = _parsed(said, connection, order)
     leftovers = [f"{folder}/{key}.{ending}" for ending in ("jsonl", "error")]
     persist(connection, lambda: connection.run(["rm", "-f", *leftovers]))  # the next measurement is a new one
     return _times(answer, order)
-
-
-def _npy(images: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(images), allow_pickle=False)
-    return stream.getvalue()
-
-
-def _run(connection: Connection, folder: str, words: Sequence[str], key: str) -> bytes:
-    """The script's answer; its own errors are one JSON object, which is put in words here."""
-    command = f"cd {shlex.quote(folder)} && {shlex.join(words)}"
-    # The script's errors come back on standard output, too, where no banner of ssh stands before them.
-    wrapped = f"{{ {command} 2>{key}.error || {{ code=$?; cat {key}.error; exit $((code == 1 ? 0 : code)); }}; }}"
-    said = connection.shell(wrapped, timeout_s=_SECONDS)
-    lines = said.strip().splitlines()
-    if not lines:
-        raise DeviceDropped("the script said nothing", where=connection.where, fix="run it again: it continues")
-    try:
-        problem = json.loads(lines[-1])
-    except ValueError:
-        problem = None
-    if isinstance(problem, dict) and "error" in problem:
-        kind = str(problem["error"])
-        text = " ".join(str(problem.get("text", "")).split())[:300]
-        raise DeviceError(text, where=connection.where, fix=_FIXES.get(kind, "look at what it says"))
-    return said
 
 
 def _parsed(said: bytes, connection: Connection, order: DeviceOrder) -> _Answer:
@@ -179,7 +130,7 @@ def _parsed(said: bytes, connection: Connection, order: DeviceOrder) -> _Answer:
 
 def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
     machine = answer.host
-    outputs = tuple(_values(result.outputs) for result in answer.results if result.outputs is not None)
+    outputs = tuple(result.outputs.values() for result in answer.results if result.outputs is not None)
     compared = zip(order.outputs, outputs, strict=True) if order.outputs else ()
     found = [_parity(ours, theirs) for ours, theirs in compared]
     parities: list[DeviceParity | None] = [*found] if found else [None] * len(order.models)
@@ -204,16 +155,6 @@ def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
         files=files,
     )
     return DeviceTimes(report, tuple(np.array(result.ms, np.float64) for result in answer.results), outputs)
-
-
-def _values(found: _Outputs) -> NDArray[np.float32]:
-    try:
-        content = base64.b64decode(found.float32, validate=True)
-    except ValueError:
-        content = b""
-    if len(content) != 4 * found.shape[0] * found.shape[1] or sha256_bytes(content) != found.sha256:
-        raise DeviceError("outputs came back damaged", where="the device", fix="run it again")
-    return np.frombuffer(content, "<f4").reshape(found.shape)
 
 
 def _parity(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> DeviceParity:

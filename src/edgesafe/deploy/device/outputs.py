@@ -1,0 +1,73 @@
+"""What a file puts out on a device: images go there with the stand-alone script, the outputs come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from edgesafe.deploy.device.connection import Connection, persist
+from edgesafe.deploy.device.script import ScriptOutputs, connected, npy, run_script
+from edgesafe.deploy.device.transfer import name_of, put
+from edgesafe.errors import DeviceError
+from edgesafe.files import sha256_bytes
+from edgesafe.recipe.sections import TargetSection
+from edgesafe.recipe.shipped import device_script
+from edgesafe.records import Record
+
+__all__ = ["outputs_on_device"]
+
+
+class _Result(Record):
+    file: str
+    sha256: str
+    outputs: ScriptOutputs
+
+
+class _Answer(Record):
+    host: dict[str, Any]
+    setting: dict[str, Any]
+    results: tuple[_Result]
+
+
+def outputs_on_device(
+    target: TargetSection, model: bytes, images: NDArray[Any], connection: Connection | None = None
+) -> NDArray[np.float32]:
+    """The outputs of a file on images, computed by the device in batches of the size that the file fixes, else of 1.
+
+    Args:
+        target: with its [ssh] table; threads and provider.
+        model: the file.
+        images: as the file takes them, whole batches.
+        connection: of the target's [ssh]; None: it is made.
+
+    Returns:
+        float32 (n, K), finite.
+
+    Raises:
+        DeviceError: the device is not reached, drops out for good, is full, lacks Python, a package or the provider, or
+            what it answers cannot be used.
+    """
+    if target.ssh is None:
+        raise DeviceError("is reached by no [ssh]", where=target.name, fix="add [ssh] host = … to the target")
+    link = connection or connected(target.ssh)
+    script, packed, folder = device_script().read_bytes(), npy(images), target.ssh.workdir
+    program, file, pixels = name_of(script, ".py"), name_of(model, ".onnx"), name_of(packed, ".npy")
+    put(link, folder, [(program, script), (file, model), (pixels, packed)])
+    words = [target.ssh.python, program, file, "--only-outputs", "--images", pixels]
+    words += ["--threads", str(target.threads), "--provider", target.provider]
+    key = sha256_bytes("\n".join(words).encode())[7:31]
+    said = persist(link, lambda: run_script(link, folder, words, key))
+    persist(link, lambda: link.run(["rm", "-f", f"{folder}/{key}.error", f"{folder}/{pixels}"]))
+    try:
+        (result,) = _Answer.model_validate_json(said).results
+    except ValidationError:
+        shown = " ".join(said.decode("utf-8", "replace").split())[-200:]
+        fix = "check that nothing else writes to its standard output (a profile that prints?)"
+        raise DeviceError(f"answers something else than outputs: {shown}", where=link.where, fix=fix) from None
+    outputs = result.outputs.values()
+    if result.sha256 != sha256_bytes(model) or len(outputs) != len(images) or not np.isfinite(outputs).all():
+        raise DeviceError("outputs of another file, of other images, or NaN", where=link.where, fix="run it again")
+    return outputs
