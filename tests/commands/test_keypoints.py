@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ import edgesafe
 from edgesafe import data
 from edgesafe.certificates import archive
 from edgesafe.commands import bundle as bundles
-from edgesafe.commands import certify, compress, evaluate, printing
+from edgesafe.commands import certify, compress, evaluate, printing, verify
 from edgesafe.commands import policy as policies
 from edgesafe.commands.bundle import BundleRequest
 from edgesafe.errors import PolicyError, RecipeError, UsageError
@@ -21,6 +24,7 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection, DataSection
+from edgesafe.records import TaskKind
 from edgesafe.study.study import read
 
 SIDE = 16
@@ -227,10 +231,35 @@ def test_a_finished_study_is_certified_for_another_set(study: Path, tmp_path: Pa
         assert 0.0 <= wider <= narrow <= metrics["pck@2"].estimate
 
 
-def test_a_bundle_of_keypoints_is_refused_in_a_line(study: Path, tmp_path: Path) -> None:
+def test_a_bundle_of_keypoints_says_and_shows_places(study: Path, archived: Path, tmp_path: Path) -> None:
     pytest.importorskip("cyclonedx", reason="the extra bundle is not installed")
-    with pytest.raises(UsageError, match="a study of keypoints"):
-        bundles.bundle(read(study), BundleRequest("baseline-s0", "host-1t", out=tmp_path / "b"))
+    made = bundles.bundle(read(study), BundleRequest("filter-r0.50-s0", "host-1t", out=tmp_path / "b"))
+    assert made.manifest is not None
+    tensors, samples = made.manifest.facts.tensors, made.manifest.facts.samples
+    assert (tensors.task, tensors.outputs, tensors.columns) == (TaskKind.KEYPOINTS, "fractions", 4)
+    assert (samples.labels, samples.answers_sha256, samples.tolerance) == ((), None, 1e-3)
+    assert all(line.passed for line in verify.verify(tmp_path / "b").checks)
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert (config["keypoints"], config["tolerance_px"], "classes" in config) == (["red", "blue"], TOLERANCE, False)
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert 'pipeline_tag: "keypoint-detection"' in card
+    assert "finds the places (cnn7) of 2 keypoints (red, blue)" in card
+    words = [sys.executable, str(tmp_path / "b" / "examples" / "run.py")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("equal, bit for bit\n")
+    with np.load(archived) as arrays:
+        images = arrays["x_test"][list(samples.index)]
+    points = OnnxClassifier((tmp_path / "b" / "model.onnx").read_bytes()).logits(images, 1).reshape(-1, 2, 2) * SIDE
+    (x1, y1), (x2, y2) = points[0].tolist()
+    assert done.stdout.startswith(f"image 0: red at ({x1:.1f}, {y1:.1f}) px, blue at ({x2:.1f}, {y2:.1f}) px\n")
+    moved = np.fromfile(tmp_path / "b" / "samples" / "outputs.bin", "<f4")
+    moved[0] += 0.01  # the control: more than the tolerance
+    moved.tofile(tmp_path / "b" / "samples" / "outputs.bin")
+    text = (tmp_path / "b" / "examples" / "run.py").read_text().replace(samples.sha256, "sha256:another")
+    (tmp_path / "b" / "examples" / "run.py").write_text(text)
+    failed = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert "NOT as expected: outputs differ by up to 0.01" in failed.stderr
 
 
 def test_a_network_of_another_number_of_outputs_is_one_line(archived: Path, tmp_path: Path) -> None:

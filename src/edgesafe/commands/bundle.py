@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ from edgesafe.records import (
     BundleTensors,
     Target,
     Task,
+    TaskKind,
     VariantRecord,
     Verdict,
 )
@@ -100,7 +102,7 @@ class _Packed:
 
     images: NDArray[np.uint8] | NDArray[np.float32]
     index: tuple[int, ...]
-    labels: tuple[int, ...]
+    labels: NDArray[Any] | None
     licence: str
 
 
@@ -116,13 +118,9 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
         NothingEvaluated, UnknownNameError: the variant is not done, or not there.
         ParityError: the file answers otherwise than it did when it was measured.
         RefusedError: the bundle would not verify.
-        UsageError: the study is not one of classes; target, policy, key, data or place cannot be used; an extra is
-            not installed.
+        UsageError: target, policy, key, data or place cannot be used; an extra is not installed.
     """
     materials.require()
-    if not rules_of(study.record.data.task or Task()).ranked:
-        what = f"a study of {study.record.data.noun}: model card and examples of a bundle are those of a classifier"
-        raise UsageError(what, where=study.name, fix="ship model.onnx with the study's report")
     section = parsing.target(request.target)
     platforms = _platforms(request.ort)
     target = Target(name=section.name, threads=section.threads, provider=section.provider)
@@ -140,7 +138,7 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
         update={"decided": today if _has_waivers(request.policy) else None}
     )
     packed = _samples(study, variant, request)
-    facts, packed_files = _with_outputs(facts, variant, packed, parts[MODEL])
+    facts, packed_files = _with_outputs(facts, study, variant, packed, parts[MODEL])
     parts |= packed_files
     facts, ort_files = _in_ort_format(facts, packed, parts, platforms)
     parts |= ort_files
@@ -224,7 +222,8 @@ def _facts(study: Study, variant: Variant, request: BundleRequest, target: Targe
         image=record.input_shape,
         pixels=_OURS if record.input is None else record.input.text,
         output=names[1],
-        outputs=spec.outputs,
+        outputs=spec.outputs if study.record.data.kind is TaskKind.CLASSIFICATION else "fractions",
+        task=study.record.data.kind,
         classes=study.record.data.classes,
     )
     samples = BundleSamples(
@@ -262,7 +261,7 @@ def _samples(study: Study, variant: Variant, request: BundleRequest) -> _Packed:
     count = -(-request.samples // batch) * batch
     if request.generated:
         noise = np.random.default_rng(0).integers(0, 256, (count, *record.input_shape), dtype=np.uint8)
-        return _Packed(prepare(noise, _spec(record)), tuple(range(count)), (), "")
+        return _Packed(prepare(noise, _spec(record)), tuple(range(count)), None, "")
     section = DataSection.model_validate(study.record.recipe["data"])
     if request.root is not None:
         section = section.model_copy(update={"root": request.root})
@@ -277,36 +276,49 @@ def _samples(study: Study, variant: Variant, request: BundleRequest) -> _Packed:
     if count > n:
         raise UsageError(f"{count} images asked for, {n} there", where="--samples", fix=f"ask for at most {n}")
     index = np.arange(count) * n // count
-    labels = tuple(int(label) for label in data.test.labels[index])
     return _Packed(
         prepare(np.ascontiguousarray(data.test.images[index]), _spec(record)),
         tuple(int(i) for i in index),
-        labels,
+        data.test.labels[index],
         data.licence,
     )
 
 
+def _tolerance(task: Task, file: OnnxClassifier) -> float:
+    """How far an output may be from the packed one on another processor; of keypoints half of what makes one wrong."""
+    if not file.quantised:
+        return FLOAT_TOLERANCE
+    if task.tolerance_px is None or task.shape is None:
+        return STEP_TOLERANCE
+    return 0.5 * task.tolerance_px / max(task.shape)
+
+
 def _with_outputs(
-    facts: BundleFacts, variant: Variant, packed: _Packed, model: bytes
+    facts: BundleFacts, study: Study, variant: Variant, packed: _Packed, model: bytes
 ) -> tuple[BundleFacts, dict[str, bytes]]:
     """The facts with what the model puts out on the packed images, and the files that hold both."""
-    given = variant.record.input
-    rounds = OnnxClassifier(model, provider=facts.target.provider, input_spec=_spec(variant.record)).quantised
+    given, task = variant.record.input, study.record.data.task or Task()
+    classes = packed.labels if task.kind is TaskKind.CLASSIFICATION else None
     samples = facts.samples.model_copy(
         update={
             "index": packed.index,
-            "labels": packed.labels,
+            "labels": () if classes is None else tuple(classes.tolist()),
             "batch": (given.batch if given is not None else None) or 1,
-            "tolerance": STEP_TOLERANCE if rounds else FLOAT_TOLERANCE,
+            "tolerance": _tolerance(
+                task, OnnxClassifier(model, provider=facts.target.provider, input_spec=_spec(variant.record))
+            ),
             "runtime": outputs.runtime(),
         }
     )
     facts = facts.model_copy(update={"samples": samples, "data_licence": packed.licence})
     found = outputs.outputs_of(model, packed.images, facts)
-    if samples.source == "test":
-        _require_same_answers(variant, packed.index, found)
+    if packed.labels is not None:
+        _require_same_answers(variant, packed.index, rules_of(task).answers(found, packed.labels))
     samples = samples.model_copy(
-        update={"sha256": outputs.outputs_sha256(found), "answers_sha256": outputs.answers_sha256(found)}
+        update={
+            "sha256": outputs.outputs_sha256(found),
+            "answers_sha256": outputs.answers_sha256(found, facts.tensors),
+        }
     )
     little = np.dtype(packed.images.dtype).newbyteorder("<")
     parts = {layout.IMAGES: packed.images.astype(little).tobytes(), layout.OUTPUTS: found.tobytes()}
@@ -335,7 +347,7 @@ def _in_ort_format(
     return facts.model_copy(update={"ort": tuple(facts_of)}), made
 
 
-def _require_same_answers(variant: Variant, index: tuple[int, ...], found: NDArray[np.float32]) -> None:
+def _require_same_answers(variant: Variant, index: tuple[int, ...], found: NDArray[np.int64]) -> None:
     """Refuse a file that answers otherwise than the evidence says it did.
 
     Raises:
@@ -343,7 +355,7 @@ def _require_same_answers(variant: Variant, index: tuple[int, ...], found: NDArr
     """
     clean = evidence_files.from_bytes(variant.evidence_bytes()).clean
     answered = dict(zip(clean.index.tolist(), clean.prediction.tolist(), strict=True))
-    for position, answer in zip(index, found.argmax(axis=1).tolist(), strict=True):
+    for position, answer in zip(index, found.tolist(), strict=True):
         if answered.get(position, answer) != answer:
             raise ParityError(
                 f"answers {answer} on test image {position}; {answered[position]} when it was measured",

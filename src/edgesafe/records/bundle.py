@@ -12,6 +12,7 @@ from edgesafe.records.base import Record
 from edgesafe.records.names import Name
 from edgesafe.records.provenance import Target
 from edgesafe.records.results import CommandResult
+from edgesafe.records.task import TaskKind
 
 __all__ = [
     "BundleCheck",
@@ -48,8 +49,21 @@ class BundleTensors(Record):
     image: tuple[int, int, int]  #: (H, W, C) of an image
     pixels: str  #: what was done to them before, in one line
     output: str
-    outputs: Literal["logits", "probabilities"]
-    classes: tuple[str, ...]
+    outputs: Literal[
+        "logits", "probabilities", "fractions"
+    ]  #: fractions: x1, y1, x2, … of the image's width and height
+    task: TaskKind = TaskKind.CLASSIFICATION
+    classes: tuple[str, ...]  #: names of the classes, or of the keypoints
+
+    @property
+    def columns(self) -> int:
+        """How many numbers the model puts out for an image."""
+        return len(self.classes) * (2 if self.task is TaskKind.KEYPOINTS else 1)
+
+    @property
+    def noun(self) -> str:
+        """What `classes` are the names of, in the plural."""
+        return "keypoints" if self.task is TaskKind.KEYPOINTS else "classes"
 
 
 class BundleSamples(Record):
@@ -57,10 +71,11 @@ class BundleSamples(Record):
 
     source: Literal["test", "generated"]  #: test images of the study, or seeded noise
     index: tuple[int, ...]  #: positions in the test set, or numbers of the generated images
-    labels: tuple[int, ...]  #: empty for generated images
+    labels: tuple[int, ...]  #: empty for generated images, and for keypoints
     batch: int = Field(ge=1)  #: images of a run
     sha256: Sha256  #: of the outputs, float32 little-endian, image after image: equal on an equal processor and runtime
-    answers_sha256: Sha256  #: of the classes answered, int32 little-endian: equal wherever rounding decides nothing
+    #: of the classes answered, int32 little-endian: equal wherever rounding decides nothing; None: keypoints
+    answers_sha256: Sha256 | None
     tolerance: float = Field(gt=0)  #: largest difference of an output on another processor or runtime
     runtime: str  #: that made them: "onnxruntime 1.31.1, Linux x86_64"
 

@@ -13,11 +13,21 @@ from edgesafe.deploy.bundle.layout import CARD, CONFIG, LICENCE_TEXT, LICENCES, 
 from edgesafe.display import STATUS, amount, clean, interval, markdown, markdown_code, rule
 from edgesafe.metrics import EXTRA_CORRUPTIONS, info
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Conversion, Measurement, Unit, VariantRecord
+from edgesafe.records import Conversion, Measurement, TaskKind, Unit, VariantRecord
 
 __all__ = ["written"]
 
 _CERTIFIED = ("certified_", "falsified.", "unknown.")
+#: What Hugging Face calls the tasks.
+_PIPELINES = {TaskKind.CLASSIFICATION: "image-classification", TaskKind.KEYPOINTS: "keypoint-detection"}
+_WHAT = {TaskKind.CLASSIFICATION: "An image classifier", TaskKind.KEYPOINTS: "A network that finds the places"}
+_OUTPUTS = {
+    "logits": "logits", "probabilities": "probabilities",
+    "fractions": "x1, y1, x2, y2, … of the keypoints in order: x as a fraction of the width, y of the height",
+}  # fmt: skip
+_ALWAYS = {
+    TaskKind.CLASSIFICATION: "answers with one of its classes", TaskKind.KEYPOINTS: "gives a place for every keypoint",
+}  # fmt: skip
 _NOT_SAID = "not stated: ask the owner of the weights before you pass the model on"
 
 
@@ -39,8 +49,7 @@ def _config(contents: Contents) -> dict[str, Any]:
     h, w, c = tensors.image
     return {
         "architecture": contents.record.arch,
-        "classes": tensors.classes,
-        "id2label": {str(number): name for number, name in enumerate(tensors.classes)},
+        **_names(contents),
         "input": {
             "name": tensors.input,
             "dtype": tensors.dtype,
@@ -53,6 +62,14 @@ def _config(contents: Contents) -> dict[str, Any]:
         "preprocessing": tensors.pixels,
         "normalisation_in_training": {"mean": contents.study.data.mean, "std": contents.study.data.std},
     }
+
+
+def _names(contents: Contents) -> dict[str, Any]:
+    """The classes, as Hugging Face's programs read them, too; or the keypoints, and how near is right."""
+    names, task = contents.facts.tensors.classes, contents.study.data.task
+    if task is not None and task.kind is TaskKind.KEYPOINTS:
+        return {"keypoints": names, "tolerance_px": task.tolerance_px}
+    return {"classes": names, "id2label": {str(number): name for number, name in enumerate(names)}}
 
 
 def _licences(contents: Contents) -> str:
@@ -91,7 +108,7 @@ def _metadata(contents: Contents) -> str:
     facts, data = contents.facts, contents.study.data
     tags = ["onnx", "edgesafe", "model-compression", contents.record.method]
     results = {
-        "task": {"type": "image-classification"},
+        "task": {"type": _PIPELINES[facts.tensors.task]},
         "dataset": {"name": data.name, "type": data.name, "split": "test"},
         "metrics": [
             {"type": name, "value": round(measured.estimate, 6), "name": _title(name)}
@@ -104,7 +121,7 @@ def _metadata(contents: Contents) -> str:
         "license_name": facts.licence or "not stated",
         "license_link": LICENCES,
         "library_name": "onnx",
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": _PIPELINES[facts.tensors.task],
         "tags": tags,
         "datasets": [data.name],
         "model-index": [{"name": facts.name, "results": [results]}],
@@ -121,10 +138,12 @@ def _head(contents: Contents) -> list[str]:
     return [
         f"# {facts.name}",
         "",
-        f"An image classifier ({markdown(record.arch)}) of {len(facts.tensors.classes)} classes ({names}{more}), "
+        f"{_WHAT[facts.tensors.task]} ({markdown(record.arch)}) of {len(facts.tensors.classes)} {facts.tensors.noun} "
+        f"({names}{more}), "
         f"trained on {markdown(contents.study.data.name)}, as ONNX. It takes one {w}x{h} image of {c} channel(s): "
         f"{markdown(facts.tensors.pixels)}. Input `{markdown_code(facts.tensors.input)}` is {facts.tensors.dtype} "
-        f"{facts.tensors.layout}; output `{markdown_code(facts.tensors.output)}` is float32 {facts.tensors.outputs}.",
+        f"{facts.tensors.layout}; output `{markdown_code(facts.tensors.output)}` is float32 "
+        f"{_OUTPUTS[facts.tensors.outputs]}.",
     ]
 
 
@@ -245,7 +264,7 @@ def _limits(contents: Contents) -> list[str]:
     corrupted = measured.corruptions is not None
     limits = [
         f"The numbers hold for images like the {study.data.test_n:,} test images, and say nothing of others.",
-        "It answers with one of its classes whatever the image shows; it cannot say that it does not know.",
+        f"It {_ALWAYS[contents.facts.tensors.task]} whatever the image shows; it cannot say that it does not know.",
         "Corruptions are synthetic stand-ins for bad weather and bad cameras."
         if corrupted
         else "It was not measured under corruptions.",

@@ -209,8 +209,9 @@ def _evidence(found: Found, manifest: BundleManifest, into: list[Contents]) -> s
         or measured[facts.variant].onnx_sha256 != facts.model_sha256
     ):
         raise IntegrityError("not the file that was measured", where=facts.model, fix=_FIX)
-    if facts.tensors.classes != study.data.classes or facts.tensors.image != records[facts.variant].input_shape:
-        raise IntegrityError("classes or image size are not the study's", where=MANIFEST, fix=_FIX)
+    told = (facts.tensors.classes, facts.tensors.task, facts.tensors.image)
+    if told != (study.data.classes, study.data.kind, records[facts.variant].input_shape):
+        raise IntegrityError(f"{facts.tensors.noun} or image size are not the study's", where=MANIFEST, fix=_FIX)
     verdict = _parsed(files[VERDICT], Verdict, VERDICT) if VERDICT in files else None
     into.append(Contents(facts, study, records, measured, verdict, models))
     return f"study.json binds the records, and they the model ({facts.model_sha256})"
@@ -280,7 +281,7 @@ def _card(files: Mapping[str, bytes], contents: Contents) -> str:
 
 def _config(files: Mapping[str, bytes], contents: Contents) -> str:
     _same(files, {CONFIG: card.written(contents)[CONFIG]}, "the configuration")
-    return f"{len(contents.facts.tensors.classes)} classes"
+    return f"{len(contents.facts.tensors.classes)} {contents.facts.tensors.noun}"
 
 
 def _licences(files: Mapping[str, bytes], contents: Contents) -> str:

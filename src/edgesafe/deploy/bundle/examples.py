@@ -7,10 +7,24 @@ import string
 from importlib import resources
 
 from edgesafe.deploy.bundle.layout import EXAMPLES
-from edgesafe.records import BundleFacts, StudyRecord
+from edgesafe.records import BundleFacts, StudyRecord, TaskKind
 
 __all__ = ["cpp_literal", "examples"]
 
+_CLASS = "names[row.argmax()]"
+_PLACES = (
+    '", ".join(f"{{name}} at ({{x * {w}:.1f}}, {{y * {h}:.1f}}) px" for name, (x, y) in zip(names, row.reshape(-1, 2)))'
+)
+_CPP_CLASS = """\
+    const auto answer = [&](const std::vector<float>& v) { return std::max_element(&v[i], &v[i] + kColumns) - &v[i]; };
+    std::printf("image %zu: class %d\\n", i / kColumns, int(answer(outputs)));
+    same = same && answer(outputs) == answer(wanted);"""
+_CPP_PLACES = """\
+    std::printf("image %zu:", i / kColumns);
+    for (size_t k = i; k < i + kColumns; k += 2) {
+      std::printf(" (%.1f, %.1f)", double(outputs[k]) * WIDTH, double(outputs[k + 1]) * HEIGHT);
+    }
+    std::puts(" px");"""
 _SAFE = set(string.ascii_letters + string.digits + " _-+.,:;/=()[]<>@#")
 
 
@@ -26,7 +40,12 @@ def examples(facts: BundleFacts, study: StudyRecord) -> dict[str, bytes]:
     one = (h, w, c) if tensors.layout == "NHWC" else (c, h, w)
     shared = {"BATCH": str(samples.batch), "THREADS": str(target.threads), "TOLERANCE": f"{samples.tolerance:.9g}"}
     texts = {"MODEL": facts.model, "INPUT": tensors.input, "OUTPUT": tensors.output, "EXPECTED": samples.sha256}
+    points = tensors.task is TaskKind.KEYPOINTS
     python = {
+        "NAMES": tensors.noun,
+        "ANSWER": _PLACES.format(w=w, h=h) if points else _CLASS,
+        "SAME": "" if points else " and (outputs.argmax(axis=1) == wanted.argmax(axis=1)).all()",
+        "ALIKE": "as near as can be asked" if points else "the same answers",
         **{name: ascii(text) for name, text in texts.items()},
         "SHAPE": str((len(samples.index), *one)),
         "DTYPE": ascii(tensors.dtype),
@@ -37,7 +56,9 @@ def examples(facts: BundleFacts, study: StudyRecord) -> dict[str, bytes]:
         "SHAPE": ", ".join(str(size) for size in (samples.batch, *one)),
         "PIXEL": "uint8_t" if tensors.dtype == "uint8" else "float",
         "RUNS": str(len(samples.index) // samples.batch),
-        "CLASSES": str(len(tensors.classes)),
+        "COLUMNS": str(tensors.columns),
+        "SHOW": _CPP_PLACES.replace("WIDTH", str(w)).replace("HEIGHT", str(h)) if points else _CPP_CLASS,
+        "ALIKE": "as near as can be asked" if points else "the same answers",
     }
     versions = study.host.versions
     needed = [f"{name}=={versions[name]}\n" if name in versions else f"{name}\n" for name in ("numpy", "onnxruntime")]

@@ -15,7 +15,7 @@ from edgesafe.deploy.ort_format import Platform, runs_here
 from edgesafe.errors import IntegrityError
 from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference.session import open_session
-from edgesafe.records import BundleFacts, BundleOrt, BundleTensors
+from edgesafe.records import BundleFacts, BundleOrt, BundleTensors, TaskKind
 
 __all__ = ["answers_sha256", "compare", "compare_ort", "outputs_of", "outputs_sha256", "runtime"]
 
@@ -56,8 +56,10 @@ def outputs_sha256(outputs: NDArray[np.float32]) -> str:
     return sha256_bytes(outputs.astype("<f4").tobytes())
 
 
-def answers_sha256(outputs: NDArray[np.float32]) -> str:
-    """Hash of the classes answered, int32 little-endian."""
+def answers_sha256(outputs: NDArray[np.float32], tensors: BundleTensors) -> str | None:
+    """Hash of the classes answered, int32 little-endian; None: keypoints, whose outputs are the answer."""
+    if tensors.task is TaskKind.KEYPOINTS:
+        return None
     return sha256_bytes(outputs.argmax(axis=1).astype("<i4").tobytes())
 
 
@@ -99,19 +101,22 @@ def compare(model: bytes, images: bytes, packed_outputs: bytes, facts: BundleFac
         IntegrityError: the packed outputs are not those of the manifest, or the model puts out others.
         UsageError, RefusedError: the model does not open.
     """
-    samples, classes = facts.samples, len(facts.tensors.classes)
-    if sha256_bytes(packed_outputs) != samples.sha256 or len(packed_outputs) != 4 * len(samples.index) * classes:
+    samples, tensors = facts.samples, facts.tensors
+    size = 4 * len(samples.index) * tensors.columns
+    if sha256_bytes(packed_outputs) != samples.sha256 or len(packed_outputs) != size:
         raise IntegrityError("not the outputs that the manifest names", where=OUTPUTS, fix=_FIX)
-    wanted = np.frombuffer(packed_outputs, "<f4").reshape(len(samples.index), classes)
-    if answers_sha256(wanted) != samples.answers_sha256:
+    wanted = np.frombuffer(packed_outputs, "<f4").reshape(len(samples.index), tensors.columns)
+    if answers_sha256(wanted, tensors) != samples.answers_sha256:
         raise IntegrityError("answers are not those that the manifest names", where=OUTPUTS, fix=_FIX)
-    found = outputs_of(model, unpacked(images, facts.tensors, len(samples.index)), facts)
+    found = outputs_of(model, unpacked(images, tensors, len(samples.index)), facts)
     if found.shape != wanted.shape:
         raise IntegrityError(f"puts out {found.shape}, not {wanted.shape}", where=facts.model, fix=_FIX)
     if outputs_sha256(found) == samples.sha256:
         return f"equal to the expected {samples.sha256}, bit for bit"
     apart = float(np.abs(found - wanted).max())
-    if not apart <= samples.tolerance or answers_sha256(found) != samples.answers_sha256:  # not: NaN is no agreement
+    if (
+        not apart <= samples.tolerance or answers_sha256(found, tensors) != samples.answers_sha256
+    ):  # not: NaN is no agreement
         raise IntegrityError(f"outputs differ from the expected ones by up to {apart:.2g}", where=facts.model, fix=_FIX)
     return f"the same answers; outputs differ by at most {apart:.2g} ({runtime()}; expected: {samples.runtime})"
 
