@@ -346,18 +346,19 @@ def gate(
     return gate.judge(opened, gate.GateRequest(Path(policy), variants, baseline, at, no_baseline, key, today))
 
 
-def load(variant: str | Path) -> nn.Module:
+def load(variant: str | Path, arch: str | None = None) -> nn.Module:
     """Rebuild a variant's network from its safetensors: bit-exact, no pickle, no torch-pruning.
 
     Args:
         variant: its directory, for example "export/quickstart/filter-r0.50-s0".
+        arch: your code that builds it, such as "nets.py:make", as variant.json names it: none runs unasked.
 
     Raises:
-        EdgesafeError: the directory is not a variant, or a file is damaged.
+        EdgesafeError: the directory is not a variant, a file is damaged, or it names code that `arch` does not.
     """
     from edgesafe.surgery import rebuild
 
-    return rebuild.load_variant(Path(variant))
+    return rebuild.load_variant(Path(variant), arch)
 
 
 def _recipe(recipe: str | Path | Mapping[str, Any] | None, items: list[str]) -> Recipe:

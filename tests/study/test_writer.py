@@ -36,6 +36,29 @@ def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
     assert not (done / ".work").exists()
 
 
+def test_a_directory_of_which_nothing_came_is_removed_again(tmp_path: Path) -> None:
+    def refused(root: Path, *before: str) -> None:
+        with pytest.raises(StoreError, match="contract"), writer.StudyWriter(root, study_record()) as study:
+            study.put_samples(b"a picture")
+            for owner in before:
+                study.put_stage(owner, "fit", "key", b"state")
+            raise StoreError("refused by its contract")
+
+    refused(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    refused(tmp_path / "begun", "baseline-s0")  # work that another run goes on with
+    assert (tmp_path / "begun" / "study.json").is_file()
+    (tmp_path / "theirs").mkdir()
+    refused(tmp_path / "theirs")
+    assert (tmp_path / "theirs").is_dir()
+
+
+def test_a_name_given_twice_among_many_is_found_at_once() -> None:
+    entries = (*(entry(f"v{k}") for k in range(20_000)), entry("v7"))  # compared pair by pair it would take seconds
+    with pytest.raises(ValueError, match="two variants are called 'v7'"):
+        study_record(variants=entries)
+
+
 def test_a_finished_study_is_opened_again_and_nothing_changes(done: Path) -> None:
     before = (done / "study.json").read_bytes()
     with writer.StudyWriter(done, study_record()) as study:

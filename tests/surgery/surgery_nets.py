@@ -301,6 +301,23 @@ class OptionA(nn.Module):
         return self.head(F.relu(y + short))
 
 
+class SumFromZeros(nn.Module):
+    """Two branches added to a tensor that begins as zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv1, self.conv2 = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.head = Head(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        total = torch.zeros(x.shape[0], 16, *x.shape[2:])
+        for branch in (self.conv1, self.conv2):
+            total = total + branch(x)
+        return self.head(F.relu(total))
+
+
 class LayerNormed(nn.Module):
     """A ConvNeXt-like block: LayerNorm over channels in NHWC, linear layers, a layer scale, a residual."""
 

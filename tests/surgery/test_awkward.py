@@ -104,6 +104,15 @@ def test_option_a_in_three_spellings(spelling: str) -> None:
         run(model, scope="all")
 
 
+def test_a_sum_that_begins_with_zeros_is_no_padded_shortcut() -> None:
+    model = nets.seeded(nets.SumFromZeros())
+    for scope in ("internal", "all"):
+        outcome = run(model, scope=scope)
+        assert widths(outcome)["stem"] == (8, 4)
+        assert "a constant" in notes(outcome)["conv1"]
+        assert "zero-padded" not in str(notes(outcome))
+
+
 def test_default_scope_follows_the_structure() -> None:
     def scope(model: nn.Module) -> str:
         section = CompressSection(method="filter", ratios=(0.5,))

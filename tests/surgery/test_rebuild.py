@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgesafe.errors import (
     IntegrityError,
     NonFiniteError,
     StoreError,
+    UsageError,
     WeightsError,
 )
 from edgesafe.prune import PruneContext, prune
@@ -159,7 +161,7 @@ def test_load_variant_needs_no_torch_pruning(tmp_path: Path) -> None:
 
 
 def test_load_variant_refuses(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="no such file"):
         load_variant(tmp_path)
     write_variant(tmp_path)
     weights = tmp_path / "model.safetensors"
@@ -172,6 +174,30 @@ def test_load_variant_refuses(tmp_path: Path) -> None:
     record["schema"] = "edgesafe.variant/99"
     (tmp_path / "variant.json").write_text(json.dumps(record))
     with pytest.raises(StoreError, match="version"):
+        load_variant(tmp_path)
+
+
+def test_no_code_runs_because_a_variant_names_it(tmp_path: Path) -> None:
+    write_variant(tmp_path)
+    code = tmp_path / "nets.py"
+    code.write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    record = json.loads((tmp_path / "variant.json").read_text())
+    record["arch"] = f"{code}:make"
+    (tmp_path / "variant.json").write_text(json.dumps(record))
+    for said in (None, "other.py:make", "torchvision:resnet18"):
+        with pytest.raises(UsageError, match="built by code"):
+            load_variant(tmp_path, said)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(UsageError, match="no callable 'make'"):  # the control: trusted code is run
+        load_variant(tmp_path, f"{code}:make")
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_pipe_in_the_place_of_weights_is_refused_at_once(tmp_path: Path) -> None:
+    write_variant(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(StoreError, match="is a pipe"):
         load_variant(tmp_path)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from tokenize import TokenError
 from typing import Protocol, cast
 
 import numpy as np
@@ -22,6 +21,7 @@ from edgesafe.corruptions.manifest import GENERATOR, Manifest
 from edgesafe.corruptions.spec import FieldSpec, check_images, check_indices
 from edgesafe.corruptions.tables import Profile
 from edgesafe.errors import DataError, NothingEvaluated
+from edgesafe.files import DAMAGE
 from edgesafe.records import CorruptionIdentity, DirectoryCorruptions, GeneratedCorruptions, Images
 
 __all__ = [
@@ -32,11 +32,6 @@ __all__ = [
     "open_source",
     "pixel_sha256",
 ]
-
-#: What NumPy raises for a .npy file whose header or size is wrong.
-_DAMAGE = (
-    ValueError, OSError, EOFError, TypeError, OverflowError, MemoryError, RecursionError, SyntaxError, TokenError,
-)  # fmt: skip
 
 
 class CorruptionSource(Protocol):
@@ -263,7 +258,7 @@ def _within(indices: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 def _map(file: Path) -> NDArray[np.uint8]:
     try:
         array = np.lib.format.open_memmap(file, mode="r")
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError("not a whole NumPy file", where=str(file), fix="download or make it again") from error
     if array.ndim == 0 or not len(array):
         raise DataError("holds no images", where=str(file), fix="download or make it again")

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from edgesafe.data.files import memory_budget
 from edgesafe.data.rows import DIGEST_BYTES, HashedImages, LazyImages, blocks, pixel_digest
 from edgesafe.errors import DataError, StoreError
-from edgesafe.files import atomic_write, is_file, read_bounded, sha256_bytes, sha256_file, stage_key
+from edgesafe.files import DAMAGE, atomic_write, is_file, read_bounded, sha256_bytes, sha256_file, stage_key
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe.sections import DataSection
 
-__all__ = ["Cache", "default_directory"]
+__all__ = ["Cache", "default_directory", "digests_of", "text_of"]
 
 _GB = 1 << 30
 _H = TypeVar("_H", bound=HashedImages)
@@ -100,7 +100,7 @@ class Cache:
         """The same images, each compared with its hash whenever it is read; the hashes are worked out once."""
         name = None if images.stamp is None else f"{stage_key(what='images', pixels=images.stamp)}.npy"
         kept = None if name is None else self._kept(name)
-        known = None if kept is None else _digests_of(kept, len(images))
+        known = None if kept is None else digests_of(kept, len(images))
         if known is None:
             known = np.empty((len(images), DIGEST_BYTES), np.uint8)
             with self.progress.stage(
@@ -145,7 +145,7 @@ class Cache:
             DataError: the file is damaged.
         """
         kept = self._kept(name)
-        return None if kept is None else _text_of(kept, self.directory / "hashes" / name)
+        return None if kept is None else text_of(kept, self.directory / "hashes" / name)
 
     def keep_text(self, name: str, named: str) -> None:
         """Keep a hash under a name."""
@@ -165,20 +165,29 @@ class Cache:
             self.progress.note(f"data: hashes cannot be kept in {folder} ({' '.join(str(error).split())})")
 
 
-def _text_of(kept: bytes, file: Path) -> str:
+def text_of(kept: bytes, file: Path) -> str:
+    """The hash that a kept file names.
+
+    Raises:
+        DataError: it is damaged.
+    """
     try:
         named = json.loads(kept)["sha256"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         named = None
     if not isinstance(named, str) or not named.startswith("sha256:"):
         raise DataError("is damaged", where=str(file), fix="remove it; the set is then hashed anew")
     return named
 
 
-def _digests_of(kept: bytes, n: int) -> NDArray[np.uint8] | None:
+def digests_of(kept: bytes, n: int) -> NDArray[np.uint8] | None:
     """Hashes as they were kept; None: they are damaged, and are worked out anew."""
     try:
         known = np.load(io.BytesIO(kept), allow_pickle=False)
-    except (ValueError, OSError, EOFError):
+    except DAMAGE:
         return None
-    return known if known.dtype == np.uint8 and known.shape == (n, DIGEST_BYTES) else None
+    return (
+        known
+        if isinstance(known, np.ndarray) and known.dtype == np.uint8 and known.shape == (n, DIGEST_BYTES)
+        else None
+    )

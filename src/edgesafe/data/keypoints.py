@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import math
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from edgesafe.records import MOST_KEYPOINTS, Task
 __all__ = ["KeypointOptions", "Labelled", "options_of", "read_part", "task_of"]
 
 _MOST_CSV = 256 << 20  # bytes
+_FARTHEST = 1e6  # px: a keypoint may lie outside its image, but not anywhere
 _LEAST_SIDE, _MOST_SIDE = 8, 1024
 
 
@@ -123,7 +124,11 @@ def _table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, list[float]]]]:
         text = read_bounded(path, _MOST_CSV, "a CSV file", DataError).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError("not UTF-8 text", where=str(path), fix="save it as CSV with UTF-8") from None
-    lines = [line for line in csv.reader(text.splitlines()) if line]
+    reader = csv.reader(io.StringIO(text, newline=""))
+    try:
+        lines = [line for line in reader if line]
+    except csv.Error as error:
+        raise DataError(f"not CSV ({error})", where=f"{path}, line {reader.line_num}", fix="mend that line") from None
     if len(lines) < 2:
         raise DataError("no line below the header", where=str(path), fix="give file, x1, y1, … and a line per image")
     header = [cell.strip() for cell in lines[0]]
@@ -153,8 +158,10 @@ def _row(line: Sequence[str], columns: int, where: str) -> tuple[str, list[float
         values = [float(cell) for cell in line[1:]]
     except ValueError:
         raise DataError("a place is not a number", where=where, fix="give x and y in px, as 12.5") from None
-    if not all(map(math.isfinite, values)):
-        raise DataError("a place is not finite", where=where, fix="leave out images without labels")
+    if not all(abs(value) <= _FARTHEST for value in values):  # NaN is not, either
+        raise DataError(
+            "a place is not finite, or far from any image", where=where, fix="leave out images without labels"
+        )
     return file, values
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgesafe.data.cache import Cache
 from edgesafe.data.rows import FileImages
 from edgesafe.errors import DataError
-from edgesafe.files import is_file, stage_key
+from edgesafe.files import DAMAGE, is_file, stage_key
 from edgesafe.records import Images
 
 __all__ = ["file_key", "read_folder"]
@@ -68,7 +68,7 @@ def file_key(path: Path, offset: int, shape: tuple[int, ...]) -> str:
 def _mapped(path: Path) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, TypeError, SyntaxError) as error:
+    except DAMAGE as error:
         raise DataError(
             f"not a whole NumPy file ({' '.join(str(error).split())[:200]})", where=str(path), fix="make it anew"
         ) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from edgesafe.data.files import memory_budget
 from edgesafe.data.npy import file_key
 from edgesafe.data.rows import FileImages
 from edgesafe.errors import DataError
-from edgesafe.files import is_file, stage_key
+from edgesafe.files import DAMAGE, is_file, stage_key
 from edgesafe.files.npy import read_array, read_header
 from edgesafe.records import Images
 
@@ -31,10 +30,6 @@ __all__ = ["read_npz"]
 
 _BOMB_BYTES = 256 << 20  # below, unpacking costs nothing worth a refusal
 _BOMB_FACTOR = 200  # deflate reaches 1,032 on zeros; digits on black reach 20
-_DAMAGE = (
-    OSError, ValueError, TypeError, EOFError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError,
-    SyntaxError, MemoryError, struct.error, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, NotImplementedError,
-)  # fmt: skip
 _LOCAL_HEADER, _LENGTHS_AT = 30, 26  # bytes before a member's name; where the lengths of name and extra field stand
 _CHUNK = 1 << 22
 
@@ -61,7 +56,7 @@ def read_npz(path: Path, required: Sequence[str], cache: Cache | None = None) ->
             _require_room(members, large, path)
             held = {item.filename: _array(archive, item) for item in members if item not in large}
             lazy = {item.filename: _lazy(archive, item, path, cache) for item in large if cache is not None}
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DataError(
             f"damaged, truncated or not an npz of plain arrays ({' '.join(str(error).split())[:200]})",
             where=str(path),

@@ -125,7 +125,7 @@ def _class_names(metadata: Any, column: str) -> tuple[str, ...] | None:
     """The names of the classes, where Hugging Face's `datasets` left them in the file."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, RecursionError):
         return None
     return tuple(str(name) for name in names) if isinstance(names, list) and names else None
 

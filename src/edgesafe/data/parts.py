@@ -89,11 +89,15 @@ def _by_shares(split: object, n: int) -> dict[str, NDArray[np.int64]]:
 def _by_table(file: Path, paths: tuple[str, ...]) -> dict[str, NDArray[np.int64]]:
     """Rows by a CSV file with the columns path (relative to the root) and part."""
     text = read_bounded(file, _MOST_TABLE, "a table of parts", DataError).decode("utf-8-sig", "replace")
-    table = csv.DictReader(io.StringIO(text))
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        lines = list(table)
+    except csv.Error as error:
+        raise DataError(f"not CSV ({error})", where=f"{file}, line {table.line_num}", fix="mend that line") from None
     if not {"path", "part"} <= set(table.fieldnames or ()):
         raise DataError("has no columns path and part", where=str(file), fix="begin it with the line: path,part")
     known, chosen = {path: row for row, path in enumerate(paths)}, dict[int, str]()
-    for line, entry in enumerate(table, 2):
+    for line, entry in enumerate(lines, 2):
         row, name = known.get(_plain(entry)), entry["part"]
         where = f"{file}, line {line}"
         if row is None:

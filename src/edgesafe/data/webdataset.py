@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import tarfile
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,13 +20,14 @@ from edgesafe.data.pictures import MOST_BYTES, SUFFIXES
 from edgesafe.data.raw import RawData
 from edgesafe.data.shards import Columns, Item, Shards
 from edgesafe.errors import DataError
+from edgesafe.files import DAMAGE
 from edgesafe.recipe.sections import DataSection
 
 __all__ = ["load"]
 
 _MOST_LABEL = 1 << 20  # bytes of a label or of a .json
 _END = 1024  # bytes of zeros that end an archive
-_DAMAGE = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, OverflowError)
+_DAMAGE = (*DAMAGE, tarfile.TarError)
 
 
 def load(section: DataSection, cache: Cache) -> RawData:

@@ -13,7 +13,11 @@ import json
 import os
 import re
 import stat
+import struct
+import tokenize
 import tomllib
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +25,7 @@ from typing import Any, Protocol
 from edgesafe.errors import StoreError, UsageError
 
 __all__ = [
+    "DAMAGE",
     "MAX_TEXT",
     "Keeper",
     "atomic_write",
@@ -43,6 +48,11 @@ _MAX_DOTS = 40  # dots of a line that are in no number: reading a dotted key cos
 _NUMBER = re.compile(r"(?<![\w.])[+-]?\d++\.\d++(?:[eE][+-]?\d++)?(?![\w.])")
 _MAX_DEPTH = 20  # tables within tables; the deepest that edgesafe reads has 4
 _CHUNK = 1 << 22
+#: What the readers of NumPy and of ZIP archives raise for a file whose header, size or content is damaged.
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError, ValueError, TypeError, EOFError, LookupError, AttributeError, RuntimeError, OverflowError, MemoryError,
+    SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile, zipfile.LargeZipFile,
+)  # fmt: skip
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
     (stat.S_ISFIFO, "is a pipe"),

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Header", "read_array", "read_header"]
+from edgesafe.files import DAMAGE
 
-_DAMAGE = (ValueError, EOFError, TypeError, OverflowError, RecursionError, SyntaxError, TokenError, KeyError)
+__all__ = ["Header", "read_array", "read_header"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def read_header(stream: IO[bytes], size: int) -> Header:
             raise ValueError(f"npy version {version}")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(f"not a .npy array ({' '.join(str(error).split())[:120]})") from None
     if dtype.hasobject:
         raise ValueError("holds Python objects")

@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 from pydantic import ValidationError
 
 from edgesafe.errors import DataError
+from edgesafe.files import DAMAGE
 from edgesafe.files.npy import read_array
 from edgesafe.records import Record
 
@@ -98,7 +99,7 @@ def unpack(data: bytes, *layouts: Layout) -> dict[str, NDArray[Any]]:
             if any(i.file_size != i.compress_size for i in infos) or sum(i.file_size for i in infos) > len(data):
                 raise layout.wrong("members larger than the file")
             return {m: _array(archive.read(i), layout, m, columns[m]) for m, i in zip(columns, infos, strict=True)}
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as e:
+    except DAMAGE as e:
         raise layout.wrong("not a readable npz file") from e
 
 

@@ -20,12 +20,17 @@ from torch import nn
 
 from edgesafe.errors import EdgesafeError, UsageError
 
-__all__ = ["build_external", "is_external", "nearest"]
+__all__ = ["build_external", "is_external", "nearest", "runs_code"]
 
 
 def is_external(arch: str) -> bool:
     """Whether `arch` names something outside the built-in families."""
     return ":" in arch
+
+
+def runs_code(arch: str) -> bool:
+    """Whether `arch` names code of the user, which runs when it is built: a file, or a module other than libraries."""
+    return is_external(arch) and arch.rpartition(":")[0] not in ("torchvision", "timm")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -95,16 +95,18 @@ class DataIdentity(Record):
     #: None, and not stored: a classification
     task: Task | None = Field(default=None, exclude_if=lambda task: task is None)
     shape: tuple[int, int, int]  #: (H, W, C)
-    train_n: int
-    validation_n: int
-    test_n: int
+    train_n: int = Field(ge=0)
+    validation_n: int = Field(ge=0)
+    test_n: int = Field(ge=1)
     train_sha256: str
     validation_sha256: str
     test_sha256: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    test_distinct: int | None = None  #: different test images; None: not counted
-    test_in_train: int | None = None  #: test images whose pixels are those of a training or validation image
+    test_distinct: int | None = Field(default=None, ge=1)  #: different test images; None: not counted
+    test_in_train: int | None = Field(
+        default=None, ge=0
+    )  #: test images whose pixels are those of a training or validation image
     notes: tuple[str, ...] = ()  #: what was skipped, changed or found odd while it was read
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal, Self
 
@@ -86,25 +88,27 @@ class StudyRecord(Record):
 
     @model_validator(mode="after")
     def _ids_agree(self) -> Self:
-        ids = [entry.id for entry in self.variants]
-        if twice := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"two variants are called '{twice[0]}'")
+        by_id = {entry.id: entry for entry in self.variants}
+        if len(by_id) < len(self.variants):
+            twice, _ = Counter(entry.id for entry in self.variants).most_common(1)[0]
+            raise ValueError(f"two variants are called '{twice}'")
         baselines = {entry.id for entry in self.variants if entry.is_baseline}
         for entry in self.variants:
             if entry.baseline is not None and entry.baseline not in baselines:
                 raise ValueError(f"'{entry.id}' is compared with '{entry.baseline}', which is no baseline of the study")
-            self._require_sibling(entry)
+            _require_sibling(entry, by_id)
         return self
-
-    def _require_sibling(self, entry: VariantEntry) -> None:
-        """An fp32 variant has no sibling; any other has one, which is fp32 and has its seed."""
-        if entry.sibling is None and entry.precision is Precision.FP32:
-            return
-        sibling = self.entry(entry.sibling) if entry.sibling is not None else None
-        paired = sibling is not None and sibling.precision is Precision.FP32 and sibling.seed == entry.seed
-        if not paired or entry.precision is Precision.FP32:
-            raise ValueError(f"'{entry.id}' is {entry.precision.value} and its fp32 sibling '{entry.sibling}'")
 
     def entry(self, variant_id: str) -> VariantEntry | None:
         """The entry of that id, or None."""
         return next((entry for entry in self.variants if entry.id == variant_id), None)
+
+
+def _require_sibling(entry: VariantEntry, by_id: Mapping[str, VariantEntry]) -> None:
+    """An fp32 variant has no sibling; any other has one, which is fp32 and has its seed."""
+    if entry.sibling is None and entry.precision is Precision.FP32:
+        return
+    sibling = by_id.get(entry.sibling) if entry.sibling is not None else None
+    paired = sibling is not None and sibling.precision is Precision.FP32 and sibling.seed == entry.seed
+    if not paired or entry.precision is Precision.FP32:
+        raise ValueError(f"'{entry.id}' is {entry.precision.value} and its fp32 sibling '{entry.sibling}'")

@@ -7,6 +7,7 @@ match is not used. One process at a time holds a study (`flock` on `.lock`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from edgesafe.errors import IntegrityError, StoreError
+from edgesafe.errors import EdgesafeError, IntegrityError, StoreError
 from edgesafe.files import (
     atomic_write,
     digest,
@@ -73,6 +74,7 @@ class StudyWriter:
         self.root, self.record = root, record
         self._variants: dict[str, Variant] = {}  # what was written or read in this run
         self._hashes: dict[str, dict[str, str]] = {}  # of the records written in this run
+        self._made = not root.exists()  # by this run: then it is removed again if nothing comes of it
         self._lock = _hold(root)
         try:
             if (root / STUDY).is_file():
@@ -95,6 +97,12 @@ class StudyWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        pending = all(entry.status is VariantStatus.PENDING for entry in self.record.variants)
+        if isinstance(error, EdgesafeError) and self._made and pending and not self._begun():
+            for name in (STUDY, SAMPLES, ".lock"):
+                (self.root / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else lies in it
+                self.root.rmdir()
         self._lock.close()
 
     # ------------------------------------------------------------------------------------------------ stages

@@ -20,8 +20,10 @@ from edgesafe.errors import (
     NonFiniteError,
     StoreError,
     SurgeryError,
+    UsageError,
     WeightsError,
 )
+from edgesafe.files import read_bounded
 from edgesafe.records import VariantRecord
 from edgesafe.surgery.format import decode, encode
 from edgesafe.surgery.remove import owners, set_tensors
@@ -33,6 +35,8 @@ __all__ = ["WEIGHTS_FILE", "load_bytes", "load_variant", "save_bytes", "tensors_
 
 WEIGHTS_FILE = "model.safetensors"
 _RECORD_FILE = "variant.json"
+_MOST_BYTES = 16 << 30  # as of other weights
+_MOST_RECORD = 64_000_000  # bytes, as of other records
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -96,13 +100,16 @@ def load_bytes(model_skeleton: nn.Module, data: bytes) -> nn.Module:
     return model
 
 
-def load_variant(variant_dir: Path) -> nn.Module:
+def load_variant(variant_dir: Path, arch: str | None = None) -> nn.Module:
     """The network of a variant of a study, in eval mode, bit-exact.
 
     Args:
         variant_dir: holds variant.json and model.safetensors.
+        arch: the user's own code that builds it, "path/to/file.py:factory" or "package.module:factory", as variant.json
+            names it; None: it is built in, or of torchvision or timm. No code runs because a file names it.
 
     Raises:
+        UsageError: variant.json names code that `arch` does not.
         StoreError: a file is missing, or variant.json is not one.
         IntegrityError: the weights are not those that variant.json names.
         WeightsError: the weights do not fit the architecture.
@@ -117,7 +124,12 @@ def load_variant(variant_dir: Path) -> nn.Module:
             f"is {record.precision.value}: its network is that of its fp32 sibling", where=str(directory),
             fix=f"load {directory.parent / record.conversion.sibling}",
         )  # fmt: skip
-    data = _read(directory / WEIGHTS_FILE)
+    if arch != record.arch and models.runs_code(record.arch):
+        raise UsageError(
+            f"it is built by code that variant.json names, {record.arch}", where=str(directory),
+            fix=f'give arch="{record.arch}" if you trust that code: it is run',
+        )  # fmt: skip
+    data = read_bounded(directory / WEIGHTS_FILE, _MOST_BYTES, "a variant's weights", StoreError)
     artefact = record.artefact(WEIGHTS_FILE)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if artefact is not None and artefact.sha256 != digest:
@@ -142,18 +154,9 @@ def load_variant(variant_dir: Path) -> nn.Module:
     return model
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError(
-            f"cannot be read: {error.strerror}", where=str(path), fix="give a variant's directory"
-        ) from error
-
-
 def _read_record(path: Path) -> VariantRecord:
     try:
-        return VariantRecord.model_validate_json(_read(path))
+        return VariantRecord.model_validate_json(read_bounded(path, _MOST_RECORD, "a variant's record", StoreError))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

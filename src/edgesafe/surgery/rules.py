@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery import layer_rules
-from edgesafe.surgery.labels import SHARED, Cause, Flag, varying_dims
+from edgesafe.surgery.labels import FIXED, PADDING, SHARED, Cause, Flag, varying_dims
 from edgesafe.surgery.move_rules import MOVES
 from edgesafe.surgery.product_rules import PRODUCTS
 from edgesafe.surgery.propagation import MOST_ENTRIES, Tracer, fixed, unknown
@@ -126,7 +126,7 @@ def _pointwise(tracer: Tracer, name: str, _func: Any, args: Args, kwargs: dict[s
         tracer.put(out, fixed(out))
         return
     sizes = [_padded_shape(t.shape, out.dim()) for t in operands]
-    labels = [tracer.labels_of(t).expand(t.shape).expand(out.shape) for t in operands]
+    labels = [_met(tracer.labels_of(t)).expand(t.shape).expand(out.shape) for t in operands]
     varying = [set(varying_dims(label)) for label in labels]
     if len(operands) > 1 and len(set(map(frozenset, varying))) > 1:  # classes may vary less than their labels
         labels = [tracer.atoms.canonical(label) for label in labels]
@@ -154,6 +154,11 @@ def _pointwise(tracer: Tracer, name: str, _func: Any, args: Args, kwargs: dict[s
             tracer.atoms.flag(labels[main], Flag.ADD)
             tracer.atoms.flag(label, Flag.ADD)
     tracer.put(out, labels[main])
+
+
+def _met(labels: Tensor) -> Tensor:
+    """Labels as an element-wise operation meets them: zeros in every channel pad none, they are a constant."""
+    return torch.full_like(labels, FIXED) if bool((labels == PADDING).all()) else labels
 
 
 def _shared(labels: Tensor) -> bool:

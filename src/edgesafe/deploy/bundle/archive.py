@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgesafe.errors import StoreError
-from edgesafe.files import atomic_write, is_file, is_folder, read_bounded, trouble
+from edgesafe.files import DAMAGE, atomic_write, is_file, is_folder, read_bounded, trouble
 
 __all__ = ["Found", "read", "write"]
 
@@ -88,7 +88,7 @@ def read(place: Path) -> Found:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return _unzipped(archive, place)
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError, RuntimeError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:120]
         raise StoreError(f"not a ZIP archive that can be read ({reason})", where=str(place), fix=_FIX) from None
 

@@ -93,7 +93,7 @@ def run_script(connection: Connection, folder: str, words: Sequence[str], key: s
         raise DeviceDropped("the script said nothing", where=connection.where, fix="run it again: it continues")
     try:
         problem = json.loads(lines[-1])
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = None
     if isinstance(problem, dict) and "error" in problem:
         kind = str(problem["error"])
