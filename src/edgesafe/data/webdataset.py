@@ -27,7 +27,7 @@ __all__ = ["load"]
 
 _MOST_LABEL = 1 << 20  # bytes of a label or of a .json
 _END = 1024  # bytes of zeros that end an archive
-_DAMAGE = (*DAMAGE, tarfile.TarError)
+_DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, tarfile.TarError)
 
 
 def load(section: DataSection, cache: Cache) -> RawData:
