@@ -78,7 +78,7 @@ DEEP = b"[" * 200_000
 INSTANCES = {  # what the campaign found, or what is behind what it found
     "hashes.npy": (b"PK\x03\x04" + bytes(40), np_header(b"{'shape': (2, 16, ")),
     "kept.json": (DEEP, b"[]"),
-    "answer.json": (DEEP, answer([[1.0, 2.0], [1.0]]), answer([[]])),
+    "answer.json": (DEEP, answer([[1.0, 2.0], [1.0]]), answer([[]]), answer(outputs=None)),
     "labels.csv": (b"file,x,y\n" + b"a" * 140_000 + b",1,1\n", b"file,x,y\na/0.png,1e300,1\n", b"file,x,y\n\x00,1,1\n"),
     "split.csv": (b"path,part\n" + b"a" * 140_000 + b",train\n",),
     "data.npz": (b"PK\x03\x04" + bytes(100),),

@@ -125,6 +125,8 @@ def _parsed(said: bytes, connection: Connection, order: DeviceOrder) -> _Answer:
     found = [result.sha256 for result in answer.results]
     if found != [sha256_bytes(model) for model in order.models]:
         raise DeviceError("timed other files than were sent", where=connection.where, fix="run it again")
+    if order.images and any(result.outputs is None for result in answer.results):
+        raise DeviceError("gives no outputs", where=connection.where, fix="run it again")
     lengths = [{len(session) for session in result.ms} for result in answer.results]
     if any(len(one) != 1 or 0 in one for one in lengths):
         raise DeviceError("gives no times, or sessions of different length", where=connection.where, fix="run it again")
