@@ -74,13 +74,13 @@ def test_values_behind_the_hashes_are_read_or_refused(
     shutil.copytree(study, copy)
     changed = ("study.json", *([name] if name != "study.json" else []))
     originals = {file: (copy / file).read_bytes() for file in changed}
-    cases = max(12, CASES // 20 // len(FORGED))
+    cases = max(12, CASES // 50 // len(FORGED))
     with Target(f"forged, {name}", cases) as target:
         for case in range(cases):
             seed = zlib.crc32(name.encode()) * 1_000_003 + case
             forge(copy, name, random.Random(seed))
             commands = [["gate", str(copy), "--policy", str(rules)]]
-            if case % 25 == 10:  # a page takes a second
+            if case % 40 == 10:  # a page takes a second
                 commands.append(["report", str(copy), "--policy", str(rules), "--out", str(tmp_path / "page")])
             for command in commands:
                 begin = time.process_time()
@@ -118,7 +118,7 @@ def test_a_bundle_passes_only_with_the_original_files(kind: str, bundled: Path, 
     else:
         place = tmp_path / "b.zip"
         whole = packed(bundled, place, zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED)
-    cases, names = max(12, CASES // 20 // 3), sorted(originals)
+    cases, names = max(12, CASES // 50 // 3), sorted(originals)
     with Target(f"bundle, {kind}", cases) as target:
         for case in range(cases):
             rng = random.Random(zlib.crc32(kind.encode()) * 1_000_003 + case)
