@@ -31,7 +31,7 @@ def once(model: Path, runs: int) -> None:
         twin = Path(shutil.copy(model, Path(folder) / "twin.onnx"))
         found = timed(twin, model, images, Timing(TargetSection(), runs)).candidate
     ratio, time = found["latency.ratio"], found["latency.p50_ms"]
-    print(json.dumps({"ratio": ratio.estimate, "lo": ratio.lo, "hi": ratio.hi, "p50_ms": time.estimate}))
+    print(json.dumps({"ratio": ratio.estimate, "lo": ratio.low, "hi": ratio.high, "p50_ms": time.estimate}))
 
 
 def main() -> None:
