@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEMO   := export/quickstart
 
-.PHONY: demo test test-slow check lint types docs constraints support attacks mutants aarch64 clean
+.PHONY: demo test test-slow check lint types docs constraints support attacks coverage mutants aarch64 clean
 
 # What is installed is pinned in constraints.txt; `make constraints` refreshes it. The stamp makes this a no-op when nothing changed.
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -62,6 +62,13 @@ attacks: $(VENV)/installed
 	mkdir -p build
 	EDGESAFE_ATTACKS=100000 EDGESAFE_ATTACKS_LOG=build/attacks.jsonl \
 	$(BIN)/python -m pytest -v -n 0 -p no:randomly tests/attacks -o timeout=3600
+
+# Lines and branches that the fast tests execute, room by room, into docs/coverage.md.
+coverage: $(VENV)/installed
+	mkdir -p build && rm -f .coverage.* .coverage
+	$(BIN)/python -m coverage run -m pytest -q -n 2
+	$(BIN)/python -m coverage combine -q && $(BIN)/python -m coverage json -q -o build/coverage.json
+	$(BIN)/python tools/coverage_table.py build/coverage.json --write
 
 # How many small faults the tests of what decides and proves notice: a seeded sample of 300, half an hour.
 mutants: $(VENV)/installed
