@@ -191,10 +191,20 @@ def changed_parquet(**columns: Any) -> bytes:
     return out.getvalue()
 
 
+def alike(rows: int) -> bytes:
+    """A Parquet file of one image and one label, over and over: 38 kB for five million."""
+    places = pa.array(np.zeros(rows, np.int8))
+    images = pa.DictionaryArray.from_arrays(places, pa.array([png(PIXELS["test"][0])]))
+    out = io.BytesIO()
+    pq.write_table(pa.table({"image": images, "label": pa.array(np.zeros(rows, np.int8))}), out)
+    return out.getvalue()
+
+
 TAR = tar_of(samples_of("test", np.arange(9)))
 BAD_PARQUET: dict[str, tuple[bytes, str]] = {
     "cut short": (whole_parquet()[:-200], "damaged, or no Parquet file"),
     "not one": (b"PAR1 no", "damaged, or no Parquet file"),
+    "millions in nothing": (alike(2_000_000), "claims 2,000,000 images in .* bytes"),
     "no label": (changed_parquet(label=None), "no column label or labels.*there are image"),
     "no image": (changed_parquet(image=None), "no column image or img"),
     "numbers for images": (changed_parquet(image=list(range(9))), "is int64, not encoded images"),

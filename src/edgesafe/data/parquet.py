@@ -65,9 +65,13 @@ def _open(path: Path) -> Any:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        file = pyarrow.parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+        rows, size = file.metadata.num_rows, path.stat().st_size
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise _damaged(path, error) from None
+    if rows > size:  # rows that are all alike take no place: millions fit into some kB
+        raise DataError(f"claims {rows:,} images in {size:,} bytes", where=str(path), fix="store each image once")
+    return file
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
