@@ -229,6 +229,7 @@ _CATALOGUE = (
     Quantity("unknown.<set>", "Neither certified nor falsified, <set>", _FRACTION, False, _IMAGES),
     Quantity("certified_agreement.<set>", "Certified agreement, <set>", _FRACTION, True, _IMAGES, paired=True),
     Quantity("certified_points.<set>", "Certified keypoints, <set>", _FRACTION, True, _IMAGES, tasks=_POINTS),
+    Quantity("certify.cpu_ms.<set>", "CPU time of certifying an image, <set>", _MS, False, _RUNS, comparable=False),
     Quantity("pck@<px>", "Keypoints within <px> px", _FRACTION, True, _IMAGES, _SEEN, tasks=_POINTS),
     Quantity("error.mean_px", "Keypoint error, mean", Unit.PIXELS, False, _IMAGES, _SEEN, tasks=_POINTS),
     Quantity("latency.p50_ms", "Latency, median", _MS, False, _RUNS, comparable=False),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing, recipe
 from edgesafe.recipe.sections import CertifySection, DataSection
-from edgesafe.records import TaskKind
+from edgesafe.records import TaskKind, Unit
 from edgesafe.study.study import read
 
 SIDE = 16
@@ -155,6 +156,8 @@ def test_its_report_shows_places_and_no_calibration(study: Path, tmp_path: Path)
     assert "Keypoints within 2 px" in page
     assert "Certified keypoints" in page
     assert "states no confidence, so there is nothing to calibrate" in page
+    assert "How far lighting moves" not in page  # nothing was ranked by lighting
+    assert "CPU time of certifying" not in page  # and nothing was timed
     assert not any(word in page for word in ("of class", "#calibration", ">ECE<", ">Brier score<", ">NLL<"))
     summary = (tmp_path / "report.md").read_text()
     assert "| Keypoints within 2 px |" in summary
@@ -229,6 +232,25 @@ def test_a_finished_study_is_certified_for_another_set(study: Path, tmp_path: Pa
         metrics = variant.metrics
         wider, narrow = (metrics[f"certified_points.brightness={k}"].estimate for k in (3, 1))
         assert 0.0 <= wider <= narrow <= metrics["pck@2"].estimate
+
+
+@pytest.mark.parametrize("engine", ["enumeration", "line"])
+def test_what_a_certificate_costs_is_measured_when_it_is_asked_for(
+    study: Path, tmp_path: Path, engine: Literal["enumeration", "line"]
+) -> None:
+    copied, name = tmp_path / "spots", "line.brightness=1" if engine == "line" else "brightness=1"
+    shutil.copytree(study, copied)
+    section = CertifySection(sets=("brightness=1",), engine=engine, images=20, timed=5)
+    found = certify.certify_study(certify.CertifyRequest(copied, section))
+    for variant in found.finished():
+        cost = variant.metrics[f"certify.cpu_ms.{name}"]
+        assert (cost.n, cost.unit) == (5, Unit.MS)
+        assert 0.0 < cost.estimate < 1000.0
+        assert not any(metric.startswith("certify.cpu_ms") for metric in read(study)[variant.id].metrics)
+    edgesafe.Study(copied).report(tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "what certifying costs" in page
+    assert "CPU time of an image" in page
 
 
 def test_a_bundle_of_keypoints_says_and_shows_places(study: Path, archived: Path, tmp_path: Path) -> None:

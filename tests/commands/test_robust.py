@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import edgesafe
 from edgesafe.commands import compress, init
 from edgesafe.errors import RecipeError
 from edgesafe.recipe import parsing
@@ -45,6 +47,18 @@ def test_a_progressive_study_says_what_it_did(tmp_path: Path) -> None:
     assert usn.recovery is not None
     assert usn.recovery.fine_tuning is not None
     assert set(usn.recovery.fine_tuning.terms) == {"lit", "deviation", "wasserstein"}
+    before, after = study["baseline-s0"].record.deviation, usn.deviation
+    assert before is not None
+    assert after is not None
+    assert before.calibration == after.calibration  # the same images and lightings
+    assert before.calibration.images_sha256 != calibration.images_sha256  # which the ranking has not seen
+    kept = sum(len(layer.relative) for layer in after.layers)
+    assert 0 < kept < sum(len(layer.relative) for layer in before.layers)
+    edgesafe.Study(study.root).report(tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    medians = [np.median(np.concatenate([layer.relative for layer in one.layers])) for one in (before, after)]
+    assert "How far lighting moves the channels" in page
+    assert all(f">{median:.3g}<" in page for median in medians)
 
 
 @pytest.mark.slow

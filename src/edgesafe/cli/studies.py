@@ -266,6 +266,7 @@ def certify(
     line: Annotated[
         bool, typer.Option("--line", help="Follow the real-valued function instead, without rounding.")
     ] = False,
+    timed: Annotated[int, typer.Option(min=0, help="Of the first so many images, time the certificate.")] = 0,
     out: Out = None,
     fresh: Fresh = False,
     json: Json = None,
@@ -277,7 +278,13 @@ def certify(
 
     engine: Literal["enumeration", "line"] = "line" if line else "enumeration"
     section = CertifySection(
-        engine=engine, sets=tuple(set_), images=images, outwards=radius, max_images=max_images, workers=workers
+        engine=engine,
+        sets=tuple(set_),
+        images=images,
+        outwards=radius,
+        max_images=max_images,
+        workers=workers,
+        timed=timed,
     )
     request = certify.CertifyRequest(target, section, data, root, baseline, tuple(variant or ()))
     say = progress.for_terminal()

@@ -26,6 +26,7 @@ from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import MEASURED, CompressSection, Method, RecoverSection
 from edgesafe.records import (
     DataBundle,
+    DeviationRecord,
     Lineage,
     Recovery,
     Steps,
@@ -37,6 +38,7 @@ from edgesafe.stages import counts, export, lighting, measure, prune, recheck, t
 from edgesafe.stages.allocating import Probing, allocation_of
 from edgesafe.stages.baseline import Baselines
 from edgesafe.stages.certify import Shard
+from edgesafe.stages.deviation import deviation_of
 from edgesafe.stages.export import Exported, ExportOrder, Source
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.recheck import RecheckOrder
@@ -129,7 +131,14 @@ def _pruned_variant(run: Run, plan: VariantPlan) -> None:
         model = pruned.model
         recovery = run.trainer.recover(model, pruned.masks, _recovery(run, plan, plan.section))
     exported = export.ship(model, _order(run, plan), Files(run.study, plan.id), plan.id)
-    run.study.put_variant(_record(run, plan, model, pruned, recovery, exported))
+    record = _record(run, plan, model, pruned, recovery, exported)
+    run.study.put_variant(record.model_copy(update={"deviation": _deviation(run, plan, model)}))
+
+
+def _deviation(run: Run, plan: VariantPlan, model: nn.Module) -> DeviationRecord | None:
+    """How far lighting moves the network's channels; None: no block of the recipe ranks by it."""
+    section = next((block for block in run.recipe.compress if block.ranks_by_lighting), None)
+    return None if section is None else deviation_of(model, run.bundle, section, plan.seed)
 
 
 def _converted_variant(run: Run, plan: VariantPlan, sibling: str) -> None:
@@ -142,7 +151,7 @@ def _converted_variant(run: Run, plan: VariantPlan, sibling: str) -> None:
     told = {
         "id": plan.id, "precision": plan.precision, "conversion": exported.conversion, "surgery": None,
         "artefacts": exported.artefacts, "parity": exported.parity, "temperature": exported.temperature,
-        "training": None, "recovery": None,
+        "training": None, "recovery": None, "deviation": None,
     }  # fmt: skip
     run.study.put_variant(run.study.variant(sibling).model_copy(update=told))
 

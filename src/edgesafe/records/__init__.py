@@ -26,6 +26,7 @@ from edgesafe.records.certificates import (
     Witnesses,
 )
 from edgesafe.records.data import DataBundle, DataIdentity, Images, ImageSet
+from edgesafe.records.deviation import DeviationRecord, LayerDeviation
 from edgesafe.records.device import DeviceAddress, DeviceFile, DeviceParity, DeviceRecheck, DeviceReport
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.inputs import InputRecord
@@ -122,6 +123,7 @@ __all__ = [
     "DataBundle",
     "DataIdentity",
     "Declined",
+    "DeviationRecord",
     "DeviceAddress",
     "DeviceFile",
     "DeviceParity",
@@ -146,6 +148,7 @@ __all__ = [
     "InputRecord",
     "IntervalMethod",
     "LayerCurve",
+    "LayerDeviation",
     "LayerProbe",
     "LayerRecord",
     "Lineage",

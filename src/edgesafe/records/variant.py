@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgesafe.records.base import Record
+from edgesafe.records.deviation import DeviationRecord
 from edgesafe.records.inputs import InputRecord
 from edgesafe.records.names import Name
 from edgesafe.records.precision import Conversion, Precision
@@ -136,6 +137,8 @@ class VariantRecord(Record):
     input: InputRecord | None = None  #: what a file that edgesafe did not make expects; None: edgesafe's own
     training: BaselineTraining | None = None  #: of a baseline that was trained here
     recovery: Recovery | None = None  #: None: there was none
+    #: of studies that rank channels by lighting; None, and not stored: of others, and of what was converted
+    deviation: DeviationRecord | None = Field(default=None, exclude_if=lambda found: found is None)
     lineage: Lineage
 
     def artefact(self, file: str) -> Artefact | None:

@@ -17,6 +17,7 @@ from edgesafe.measure.tasks import Rules, rules_of
 from edgesafe.records import SetCertificates, Task
 from edgesafe.report import svg
 from edgesafe.report.parts import FigurePart, Heading, TablePart, Td
+from edgesafe.report.strategies import strategies_figure
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import estimate
@@ -44,12 +45,14 @@ class CertificatesPart:
 
     Attributes:
         table: one row per variant and set.
+        strategies: certified shares and CPU time by variant; None: there is one variant.
         curves: certified accuracy against range; None: no set has one.
         pictures: witnesses.
         covers: sentences on what a certificate is about, and on what it is not.
     """
 
     table: TablePart
+    strategies: FigurePart | None
     curves: FigurePart | None
     pictures: tuple[Picture, ...]
     covers: tuple[str, ...]
@@ -68,7 +71,8 @@ def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart |
         for certificate in certificates.sets if certificates is not None else ():
             by_set.setdefault(certificate.id, []).append((group, certificate))
     pictures = tuple(picture for rows in by_set.values() for picture in _pictures(rows, rules))
-    return CertificatesPart(_table(view, groups, ids), _curves(by_set), pictures, _covers(view, ids))
+    table, strategies = _table(view, groups, ids), strategies_figure(view, groups, ids)
+    return CertificatesPart(table, strategies, _curves(by_set), pictures, _covers(view, ids))
 
 
 def _set_ids(view: View) -> list[str]:
@@ -88,7 +92,8 @@ def _td(value: Value | None, *, signed: bool = False) -> Td:
 
 
 def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart:
-    points = any(group.value(view, f"certified_points.{name}") is not None for name in ids for group in groups)
+    points = _any(view, groups, ids, "certified_points")
+    timed = _any(view, groups, ids, "certify.cpu_ms")
     columns = (
         Heading("Variant"),
         Heading("Set"),
@@ -97,6 +102,8 @@ def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart
         Heading("Against the baseline", "pp, paired"),
         Heading("Falsified", "% of images"),
         Heading("Same answers as the baseline", "% of images"),
+        Heading("Run for an image", "images, or points of the line"),
+        *((Heading("CPU time of an image", "ms"),) if timed else ()),
     )
     rows = tuple(
         (
@@ -107,12 +114,26 @@ def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart
             _td(group.difference(view, f"certified_accuracy.{name}"), signed=True),
             _td(group.value(view, f"falsified.{name}")),
             _td(group.difference(view, f"certified_agreement.{name}")),
+            _ran(view, group, name),
+            *((_td(group.value(view, f"certify.cpu_ms.{name}")),) if timed else ()),
         )
         for name in ids
         for group in groups
         if group.value(view, f"certified_accuracy.{name}") is not None
     )
     return TablePart("Certificates: every image of each set was run", columns, rows)
+
+
+def _any(view: View, groups: Sequence[Group], ids: Sequence[str], metric: str) -> bool:
+    """Whether any variant has the metric of any set."""
+    return any(group.value(view, f"{metric}.{name}") is not None for name in ids for group in groups)
+
+
+def _ran(view: View, group: Group, name: str) -> Td:
+    """How many images were run for one test image, or how many points its line has: the mean of the first seed."""
+    measured = view.measurements[group.first.id].metrics[f"certified_accuracy.{name}"]
+    count = measured.details.get("images_run")
+    return _NONE if count is None else Td(f"{count / measured.n:,.1f}")
 
 
 # ---------------------------------------------------------------------------------------------------------- curves

@@ -17,6 +17,7 @@ from edgesafe.report.basis import basis_table
 from edgesafe.report.cautions import sampled_note, slower_note, temperature_caution
 from edgesafe.report.certificates import certificates_part
 from edgesafe.report.deep import Deep, deep_parts, risk_rows
+from edgesafe.report.deviation import deviation_figure
 from edgesafe.report.forest import forest
 from edgesafe.report.head import (
     cards,
@@ -209,6 +210,7 @@ def _context(whole: View, extract: Extract, series: Sequence[Series], chosen: Se
         "caution": temperature_caution(view, groups),
         "sampled": sampled_note(view, groups),
         "widths": widths_figure(groups, names),
+        "deviation": deviation_figure(view, groups, names),
         "provenance": tables.provenance_table(view),
         "provenance_facts": provenance_facts(view),
         "recipe": json.dumps(view.study.record.recipe, indent=1, sort_keys=True),

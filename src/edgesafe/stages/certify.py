@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -42,6 +43,7 @@ from edgesafe.records import (
     Sample,
     SetCertificates,
 )
+from edgesafe.stages import effort
 from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import CERTIFICATES, MODEL
 from edgesafe.study.writer import StudyWriter
@@ -194,8 +196,7 @@ def certify(
     for finite in sets:
         if section.engine == "line":
             with order.progress.stage(f"following {finite.id}", len(images)) as advance:
-                network = Network(order.study.file_bytes(order.variant, MODEL))
-                certified[PREFIX + finite.id] = certify_line(network, file, images, finite, advance)
+                certified[PREFIX + finite.id] = certify_line(_network(order), file, images, finite, advance)
             continue
         if base is None and _is_same(known, origin, finite, order, n):
             continue
@@ -210,7 +211,15 @@ def certify(
     fresh = Certificates(tuple(certified[prefix + finite.id] for finite in sets), origin)
     differences = summary.compare(fresh, base, population, task=test.task) if base is not None else {}
     own = summary.summarise(fresh, population, task=test.task)
+    if sample is None:
+        graph = partial(_network, order)
+        own |= effort.cpu_times(file, graph, images, sets, section, order.progress)
     return Certified(written.sha256, own, differences, _beside_sibling(order, fresh, differences, population))
+
+
+def _network(order: CertifyOrder) -> Network:
+    """The graph of the variant's file."""
+    return Network(order.study.file_bytes(order.variant, MODEL))
 
 
 def _beside_sibling(

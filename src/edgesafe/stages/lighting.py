@@ -14,11 +14,11 @@ from edgesafe.errors import RecipeError, UsageError
 from edgesafe.files import sha256_bytes
 from edgesafe.prune.deviations import Lighting, LitBatch
 from edgesafe.recipe.sections import CompressSection
-from edgesafe.records import Calibration, DataBundle
+from edgesafe.records import Calibration, DataBundle, ImageSet
 from edgesafe.train.augmentation import Normalisation, generator, shared
 from edgesafe.train.losses import relight
 
-__all__ = ["check", "lighting_of", "tables"]
+__all__ = ["check", "lighting_of", "tables", "unseen_lighting"]
 
 _BATCH = 32  # images whose pre-activations in every layer are held at a time
 
@@ -64,18 +64,35 @@ def lighting_of(bundle: DataBundle, section: CompressSection, seed: int) -> Ligh
     """
     if not section.ranks_by_lighting:
         return None
+    return _lighting(bundle, bundle.train, section, seed, "")
+
+
+def unseen_lighting(bundle: DataBundle, section: CompressSection, seed: int) -> Lighting:
+    """Validation images and lit copies of them, under other lightings than those of `lighting_of`.
+
+    Args:
+        bundle: the data; images are taken from its validation part.
+        section: as of `lighting_of`; fewer images where there are fewer.
+        seed: likewise.
+    """
+    return _lighting(bundle, bundle.validation, section, seed, "unseen ")
+
+
+def _lighting(bundle: DataBundle, part: ImageSet, section: CompressSection, seed: int, purpose: str) -> Lighting:
+    """Images of a part of the data and lit copies; `purpose` tells apart what is drawn with one seed."""
     finite = _point_set(section.light)
     luts, normalise = shared(finite.tables.luts), Normalisation(bundle.mean, bundle.std)
-    order = torch.randperm(len(bundle.train), generator=generator(seed, 0, "calibration"))
+    order = torch.randperm(len(part), generator=generator(seed, 0, f"{purpose}calibration"))
     chosen = order[: section.calibration_images].sort().values
-    images = np.ascontiguousarray(bundle.train.images[chosen.numpy()])
-    which = torch.randint(0, len(luts), (section.draws, len(images)), generator=generator(seed, 0, "lit copies"))
+    images = np.ascontiguousarray(part.images[chosen.numpy()])
+    shape = section.draws, len(images)
+    which = torch.randint(0, len(luts), shape, generator=generator(seed, 0, f"{purpose}lit copies"))
 
     def batches() -> Iterator[LitBatch]:
         for start in range(0, len(images), _BATCH):
-            part = shared(images[start : start + _BATCH])
+            rows = shared(images[start : start + _BATCH])
             drawn = which[:, start : start + _BATCH]
-            yield normalise(part), (normalise(relight(part, luts, table)) for table in drawn)
+            yield normalise(rows), (normalise(relight(rows, luts, table)) for table in drawn)
 
     calibration = Calibration(
         light=finite.id, light_sha256=finite.sha256, images=len(images), images_sha256=sha256_bytes(images.tobytes()),

@@ -363,6 +363,7 @@ class CertifySection(Section):
     max_images: int = Field(default=10_000, ge=1)  #: of a set, per test image; larger ones are refused
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=0, ge=0, le=1024)  #: threads, one image batch each; 0: one per core
+    timed: int = Field(default=0, ge=0)  #: of the first so many of these images, the CPU time each takes; 0, 1: of none
 
 
 class TargetSection(Section):
