@@ -224,6 +224,14 @@ def test_what_moves_the_keypoints_is_refused(
         compress.compress(asked(archived, **more), tmp_path / "never")
 
 
+def test_what_teaches_classes_only_is_refused_before_anything_is_trained(archived: Path, tmp_path: Path) -> None:
+    block = {"method": "filter", "ratios": [0.5], "recover": {"distill": {"weight": 0.5}}}
+    with pytest.raises(UsageError, match="a network for keypoints gives none") as caught:
+        compress.compress(asked(archived, compress=[block]), tmp_path / "never")
+    assert caught.value.where == "compress.0.recover.distill"
+    assert not (tmp_path / "never").exists()
+
+
 def test_a_finished_study_is_certified_for_another_set(study: Path, tmp_path: Path) -> None:
     copied = tmp_path / "spots"
     shutil.copytree(study, copied)

@@ -325,9 +325,9 @@ def test_what_cannot_be_measured_is_refused() -> None:
 # ------------------------------------------------------------------------------------------- calibration by a recipe
 
 
-def bundle() -> DataBundle:
+def bundle(n: int = 300, side: int = 8) -> DataBundle:
     rng = np.random.default_rng(0)
-    part = ImageSet(rng.integers(0, 256, (300, 8, 8, 3)).astype(np.uint8), np.arange(300) % 2, "x")
+    part = ImageSet(rng.integers(0, 256, (n, side, side, 3)).astype(np.uint8), np.arange(n) % 2, "x")
     return DataBundle("d", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4), part, part, part)
 
 
@@ -355,6 +355,15 @@ def test_few_training_images_are_all_taken() -> None:
     made = lighting.lighting_of(bundle(), section, 0)
     assert made.calibration.images == 300
     assert sum(len(clean) for clean, _ in made.batches()) == 300
+
+
+@pytest.mark.parametrize(("side", "most"), [(8, 32), (64, 32), (128, 8), (224, 2), (400, 1)])
+def test_fewer_images_are_held_at_a_time_where_they_are_large(side: int, most: int) -> None:
+    section = CompressSection(method="usn", ratios=(0.5,), calibration_images=33, draws=1)
+    made = lighting.lighting_of(bundle(34, side), section, 0)
+    sizes = [len(clean) for clean, _ in made.batches()]
+    assert max(sizes) == most
+    assert sum(sizes) == 33
 
 
 @pytest.mark.slow

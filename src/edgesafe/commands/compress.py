@@ -19,7 +19,7 @@ from edgesafe.progress import Progress, Silent
 from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.records import DataBundle, Host, StudyRecord, VariantEntry, VariantStatus
-from edgesafe.stages import certify, lighting, observe
+from edgesafe.stages import certify, lighting, observe, train
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.steps import steps_of
 from edgesafe.study.host import host, version
@@ -54,6 +54,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
     lighting.check(recipe.lightings)
     bundle = data.load(recipe.data, progress)
     certify.check(recipe.certify, bundle.test)
+    train.check(recipe.recoveries, bundle.task)
     judge.require_task(recipe.policy_file, bundle.task.kind)
     bench = observe.prepare(bundle, recipe.evaluate, recipe.target, here)
     with StudyWriter(out, begun(recipe, bundle, here)) as study:

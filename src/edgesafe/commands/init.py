@@ -22,7 +22,7 @@ from edgesafe.prune import PruneContext
 from edgesafe.recipe import parsing, toml
 from edgesafe.recipe.recipe import Recipe, variants
 from edgesafe.recipe.sections import Method
-from edgesafe.records import DataBundle, InitResult, TaskKind
+from edgesafe.records import DataBundle, InitResult
 from edgesafe.stages import observe
 from edgesafe.stages.lighting import lighting_of
 from edgesafe.stages.steps import steps_of
@@ -88,8 +88,7 @@ def _model(recipe: Recipe, bundle: DataBundle) -> nn.Module:
     model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
     weights = recipe.model.weights_of(recipe.seeds[0])
     if weights is not None:
-        names = bundle.task.names if bundle.task.kind is TaskKind.CLASSIFICATION else ()
-        models.load_weights(model, models.find_weights(weights, recipe.model.arch, names))
+        models.load_weights(model, models.find_weights(weights, recipe.model.arch, bundle.task.class_names))
     return model.eval()
 
 

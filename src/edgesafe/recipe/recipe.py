@@ -97,12 +97,15 @@ class Recipe(Section):
         return None if name is None else shipped.find(Kind.POLICY, name)
 
     @property
+    def recoveries(self) -> dict[str, RecoverSection]:
+        """[recover], and what blocks have in its place, by the key that says so."""
+        blocks = {f"compress.{k}.recover": block.recover for k, block in enumerate(self.compress)}
+        return {"recover": self.recover} | {key: section for key, section in blocks.items() if section is not None}
+
+    @property
     def lightings(self) -> dict[str, str]:
         """The ids of the lightings that are used, by the key that names them."""
-        robust = {"train": self.train.robust, "recover": self.recover.robust}
-        for number, block in enumerate(self.compress):
-            if block.recover is not None:
-                robust[f"compress.{number}.recover"] = block.recover.robust
+        robust = {"train": self.train.robust} | {key: section.robust for key, section in self.recoveries.items()}
         losses = {f"{key}.robust.light": section.light for key, section in robust.items() if section.asked}
         ranked = ((n, block) for n, block in enumerate(self.compress) if block.ranks_by_lighting)
         return losses | {f"compress.{number}.light": block.light for number, block in ranked}

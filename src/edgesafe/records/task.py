@@ -70,6 +70,11 @@ class Task(Record):
         return (self.kind, self.tolerance_px, self.shape) == (other.kind, other.tolerance_px, other.shape)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; of keypoints, whose names are of something else, none."""
+        return self.names if self.kind is TaskKind.CLASSIFICATION else ()
+
+    @property
     def noun(self) -> str:
         """What the names are of, in the plural: "classes" or "keypoints"."""
         return _NOUNS[self.kind]

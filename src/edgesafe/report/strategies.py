@@ -22,6 +22,7 @@ __all__ = ["strategies_figure"]
 _MOST = 16  # variants
 _ROW = 22  # px
 _NONE = Td("", kind="absent")
+_TIMED = "CPU time of certifying one image on one thread, with its interval; it depends on the machine."
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,21 @@ def strategies_figure(view: View, groups: Sequence[Group], ids: Sequence[str]) -
         table += [(Td(clean(row.label)), Td(name), _td(row.kept), _td(row.time)) for row in rows]
     if not panels:
         return None
-    heads = (Heading("Variant"), Heading("Set"), Heading("Certified", "%"), Heading("CPU time of an image", "ms"))
+    timed = any(group.value(view, f"certify.cpu_ms.{name}") is not None for name in ids for group in groups)
+    heads = [Heading("Variant"), Heading("Set"), Heading("Certified", "%"), Heading("CPU time of an image", "ms")]
+    columns = 4 if timed else 3
     what = "keypoints that are right on every image of a set" if points else "images that stay right on a whole set"
+    texts = [
+        f"The share of {what}, with its interval.",
+        *(("Right: " + _TIMED,) if timed else ()),
+        "Sets that begin with line. are of the real-valued function; all others were run image by image.",
+    ]
     return FigurePart(
         "fig-strategies",
-        f"Certified {'keypoints' if points else 'images'}, and what certifying costs",
-        f"Left: the share of {what}, with its interval. Right, where it was measured: CPU time of certifying one image "
-        "on one thread, with its interval; it depends on the machine. Sets that begin with line. are of the "
-        "real-valued function; all others were run image by image.",
+        f"Certified {'keypoints' if points else 'images'}{', and what certifying costs' if timed else ''}",
+        " ".join(texts),
         tuple(panels),
-        TablePart("Certified shares and CPU time", heads, tuple(table)),
+        TablePart("Certified shares", tuple(heads[:columns]), tuple(row[:columns] for row in table)),
         "" if len(groups) <= _MOST else f"The first {_MOST} variants.",
     )
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from edgesafe import models
 from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection, RecoverSection, TrainSection
-from edgesafe.records import BaselineTraining, TaskKind
+from edgesafe.records import BaselineTraining
 from edgesafe.stages import contract
 from edgesafe.stages.train import Trainer
 
@@ -66,7 +66,6 @@ class Baselines:
         weights = self._model.weights_of(seed)
         if weights is None:
             return network, self._trainer.baseline(network, self._model, self._train, seed)
-        task = self._trainer.bundle.task
-        names = task.names if task.kind is TaskKind.CLASSIFICATION else ()
+        names = self._trainer.bundle.task.class_names
         models.load_weights(network, models.find_weights(weights, self._model.arch, names))
         return network.eval(), None

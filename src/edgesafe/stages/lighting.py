@@ -20,7 +20,7 @@ from edgesafe.train.losses import relight
 
 __all__ = ["check", "lighting_of", "tables", "unseen_lighting"]
 
-_BATCH = 32  # images whose pre-activations in every layer are held at a time
+_BATCH, _BATCH_PIXELS = 32, 1 << 17  # images whose pre-activations in every layer are held at a time, and their pixels
 
 
 def check(asked: Mapping[str, str]) -> None:
@@ -88,10 +88,12 @@ def _lighting(bundle: DataBundle, part: ImageSet, section: CompressSection, seed
     shape = section.draws, len(images)
     which = torch.randint(0, len(luts), shape, generator=generator(seed, 0, f"{purpose}lit copies"))
 
+    size = max(1, min(_BATCH, _BATCH_PIXELS // (images.shape[1] * images.shape[2])))
+
     def batches() -> Iterator[LitBatch]:
-        for start in range(0, len(images), _BATCH):
-            rows = shared(images[start : start + _BATCH])
-            drawn = which[:, start : start + _BATCH]
+        for start in range(0, len(images), size):
+            rows = shared(images[start : start + size])
+            drawn = which[:, start : start + size]
             yield normalise(rows), (normalise(relight(rows, luts, table)) for table in drawn)
 
     calibration = Calibration(

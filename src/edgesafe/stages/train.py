@@ -24,7 +24,7 @@ from edgesafe.recipe.sections import (
     RobustSection,
     TrainSection,
 )
-from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task, TaskKind
+from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task
 from edgesafe.stages import lighting
 from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
@@ -40,9 +40,25 @@ from edgesafe.train.objective import Objective
 from edgesafe.train.robust import robust_terms
 from edgesafe.train.tasks import lesson_of
 
-__all__ = ["RecoveryPlan", "Trainer", "fit_plan", "is_loss", "objective", "weights_hash"]
+__all__ = ["RecoveryPlan", "Trainer", "check", "fit_plan", "is_loss", "objective", "weights_hash"]
 
 Masks = Mapping[str, torch.Tensor]
+
+
+def check(asked: Mapping[str, RecoverSection], task: Task) -> None:
+    """The recoveries of a recipe, before anything is computed.
+
+    Args:
+        asked: by the key of the recipe that says so.
+        task: what is asked of the network.
+
+    Raises:
+        UsageError: a recovery learns from answers that the task's networks do not give.
+    """
+    for key, section in asked.items():
+        if section.distill.weight and not lesson_of(task).distils:
+            what = f"distillation compares shares of classes, and a network for {task.noun} gives none"
+            raise UsageError(what, where=f"{key}.distill", fix="leave it out")
 
 
 @dataclass(frozen=True)
@@ -185,9 +201,6 @@ class Trainer:
         )
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
         if how.teacher is not None and section.distill.weight:
-            if self.bundle.task.kind is not TaskKind.CLASSIFICATION:
-                what = f"distillation is for classifiers, not for {self.bundle.task.kind.value}"
-                raise UsageError(what, where=f"{how.key}.distill", fix="leave it out")
             asked["teacher"] = weights_hash(how.teacher)
             weight, temperature = section.distill.weight, section.distill.temperature
             learnt = distilled(plan.objective, how.teacher, weight, temperature, plan.mode)

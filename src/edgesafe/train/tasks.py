@@ -15,7 +15,13 @@ __all__ = ["Lesson", "lesson_of"]
 
 
 class Lesson(Protocol):
-    """A task as training sees it. Labels are those of the data, on the device of the outputs."""
+    """A task as training sees it. Labels are those of the data, on the device of the outputs.
+
+    Attributes:
+        distils: whether a network can learn from another one's outputs as from shares of classes.
+    """
+
+    distils: bool
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Mean over the images of outputs (n, K), a scalar."""
@@ -43,6 +49,8 @@ class Lesson(Protocol):
 class _Classes:
     """Cross entropy of logits (n, K) and labels int64 (n,)."""
 
+    distils = True
+
     def __init__(self, task: Task) -> None:
         pass
 
@@ -65,6 +73,8 @@ class _Keypoints:
     Labels are float32 (n, P, 2) in px. In fractions, gradients are as large as those of a cross entropy, so that the
     usual learning rates serve.
     """
+
+    distils = False
 
     def __init__(self, task: Task) -> None:
         height, width = task.shape or (0, 0)  # `Task` sees to it that there is a shape, and a tolerance
