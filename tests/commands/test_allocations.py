@@ -22,6 +22,8 @@ QUICK = [*TINY, "evaluate.corruptions=none", "evaluate.latency=false", "recover.
 BLOCKS = (
     "compress=[{method='filter', ratios=[0.4], allocation='sensitivity', round_to=4},"
     " {method='filter', label='both', ratios=[0.5], then_weight=0.6},"
+    " {method='filter', label='calm', ratios=[0.5], calibrate=true},"
+    " {method='filter', label='plain', ratios=[0.5]},"
     " {method='filter', label='timed', ratios=[0.4], allocation='latency', round_to=4}]"
 )
 
@@ -71,6 +73,27 @@ def test_filters_then_weights_ship_a_sparse_file(made: Study) -> None:
     outputs = [OnnxClassifier(f, threads=1, provider="CPUExecutionProvider").logits(images) for f in files]
     assert np.array_equal(*outputs)
     assert "both w0.60" in [group.series for group in View(made).groups]
+
+
+@pytest.mark.slow
+def test_a_temperature_inside_divides_the_logits(made: Study) -> None:
+    """The oracle is the same network without it: logits are divided by one number, which validation images gave."""
+    calm, plain = made["calm-r0.50-s0"], made["plain-r0.50-s0"]
+    inside, beside = calm.record.calibrated, plain.record.temperature
+    assert inside == beside
+    assert inside is not None
+    assert calm.record.temperature is None
+    assert plain.record.calibrated is None
+    assert calm.record.artefact("model.calibrated.onnx") is None
+    folded = plain.record.artefact("model.calibrated.onnx")
+    assert folded is not None
+    assert calm.record.artefact("model.onnx").sha256 == folded.sha256
+    images = np.random.default_rng(0).integers(0, 256, (8, *calm.record.input_shape), np.uint8)
+    files = [(made.root / v.entry.id / "model.onnx").read_bytes() for v in (calm, plain)]
+    cool, raw = (OnnxClassifier(f, threads=1, provider="CPUExecutionProvider").logits(images) for f in files)
+    assert np.allclose(cool * inside.value, raw, rtol=1e-5, atol=1e-6)
+    assert calm.metrics["nll"].estimate == pytest.approx(plain.metrics["nll.calibrated"].estimate, rel=1e-4)
+    assert calm.record.parity[0].max_abs_logit < 1e-4
 
 
 @pytest.mark.slow

@@ -136,6 +136,93 @@ def test_the_gate_judges_the_confirmed_one_at_the_surer_level(found: Study, rule
     assert first.record.artefact("model.onnx") == found[record.winner].record.artefact("model.onnx")
 
 
+def test_controls_have_the_winners_size(found: Study) -> None:
+    """Random channels, as many of each layer; and the winner's own cut without recovery. Neither is a candidate."""
+    record = found.search()
+    assert record is not None
+    first = record.finals[-1].variant.removeprefix("final-")
+    assert [c.variant for c in record.controls] == [f"control_{name}_{first}" for name in ("random", "bare")]
+
+    def widths(name: str) -> list[tuple[str, int]]:
+        surgery = found[name].record.surgery
+        assert surgery is not None
+        return [(layer.name, layer.out_after) for layer in surgery.layers]
+
+    assert all(widths(c.variant) == widths(first) for c in record.controls)
+    chance, bare = (found[c.variant].record for c in record.controls)
+    assert chance.method == "random"
+    assert chance.recovery is not None
+    assert bare.recovery is None
+    assert all(found[c.variant].entry.role is Role.TRIAL for c in record.controls)
+    drops = [found[c.variant].metrics["accuracy"].estimate for c in record.controls]
+    assert max(drops) < found[first].metrics["accuracy"].estimate
+
+
+@pytest.mark.slow
+def test_a_larger_budget_goes_on(found: Study, trained: Path, rules: Path, tmp_path: Path) -> None:
+    """The budget is no part of the recipe's identity: what was tried is not tried again, and the end is the same."""
+    small = parsing.load(None, overrides(trained, rules, "search.trials=1"))
+    large = parsing.load(None, overrides(trained, rules, "search.trials=30", "search.hours=5"))
+    assert small.sha256 == large.sha256 == parsing.load(None, overrides(trained, rules)).sha256
+    first = search.search(small, tmp_path / "s").search()
+    assert first is not None
+    assert first.stopped == "1 trials"
+    assert first.budget == {"trials": 1}
+    before = (tmp_path / "s" / first.trials[0].variant / "measurements.json").stat().st_mtime_ns
+    again, whole = search.search(large, tmp_path / "s").search(), found.search()
+    assert again is not None
+    assert whole is not None
+    assert again.stopped == ""
+    assert again.winner == whole.winner
+    assert [(t.variant, t.status, t.objective) for t in again.trials] == [
+        (t.variant, t.status, t.objective) for t in whole.trials
+    ]
+    assert (tmp_path / "s" / first.trials[0].variant / "measurements.json").stat().st_mtime_ns == before
+    assert len({f.variant for f in again.finals}) <= again.rivals
+    last = open_study(tmp_path / "s")
+    assert [n for n in last if last[n].entry.role is Role.CANDIDATE] == ([again.winner] if again.winner else [])
+
+
+@pytest.mark.slow
+def test_layers_are_refined_one_by_one(trained: Path, rules: Path, tmp_path: Path) -> None:
+    more = ["search.refine=3", "search.lowest=0.4", "search.highest=0.4", "search.controls=false"]
+    study = search.search(parsing.load(None, overrides(trained, rules, *more)), tmp_path / "s")
+    record = study.search()
+    assert record is not None
+    first, *steps = record.trials
+    assert first.variant == "filter-r0.40-s0"
+    assert 1 <= len(steps) <= 3
+    assert all("one group of layers narrower" in t.why for t in steps)
+    best = first.objective or 1.0
+    for step in steps:
+        assert (step.objective or 1.0) < best  # what would not be smaller is not tried
+        if step.status is GateStatus.PASS:
+            best = step.objective or 1.0
+        surgery = study[step.variant].record.surgery
+        assert surgery is not None
+        assert surgery.proof.equivalence is not None
+    assert record.controls == ()
+    passed = [t for t in record.trials if t.status is GateStatus.PASS]
+    assert record.finals[0].variant == f"final-{min(passed, key=lambda t: t.objective or 1.0).variant}"
+
+
+@pytest.mark.slow
+def test_temperature_and_sparse_weights_are_dimensions(trained: Path, rules: Path, tmp_path: Path) -> None:
+    more = ["search.minimise=bytes", "search.weights=[0.5]", "search.calibrate=[false,true]", "search.controls=false",
+            "search.lowest=0.4", "search.highest=0.4"]  # fmt: skip
+    study = search.search(parsing.load(None, overrides(trained, rules, *more)), tmp_path / "s")
+    record = study.search()
+    assert record is not None
+    assert {s.label for s in record.series} == {
+        "filter", "filter_calibrated", "filter_w0.50", "filter_calibrated_w0.50",
+    }  # fmt: skip
+    sparse = study.get("filter-r0.40-w0.50-s0")
+    tried = {t.variant for t in record.trials}
+    assert tried & {"filter-r0.40-w0.50-s0", "filter_calibrated-r0.40-w0.50-s0"}
+    if sparse is not None:
+        assert sparse.record.artefact("model.sparse.onnx") is not None
+
+
 @pytest.mark.slow
 def test_killed_anywhere_it_ends_the_same(
     found: Study, trained: Path, rules: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -192,7 +279,10 @@ def test_the_report_has_a_section_of_it(found: Study, trained: Path) -> None:
     record = found.search()
     assert part is not None
     assert record is not None
-    assert [row[0].text for row in part.trials.rows] == [t.variant for t in (*record.trials, *record.finals)]
+    told = (*record.trials, *record.finals, *record.controls)
+    assert [row[0].text for row in part.trials.rows] == [t.variant for t in told]
+    passing = [t.variant for t in record.controls if t.status is GateStatus.PASS]
+    assert (f"Caution: {', '.join(passing)}" if passing else "Of 2 controls of the winner's size") in part.text
     assert f"{record.inferences:,} images were run" in part.text
     assert f"no trial saw: {record.winner}" in part.text
     assert part.front is not None
@@ -234,6 +324,7 @@ def test_the_report_reads_it(found: Study, rules: Path, tmp_path: Path) -> None:
         (["--set", "seeds=[0,1]"], "search with one"),
         (["--minimise", "latency"], "leave it on, or minimise macs"),
         (["--set", "search.methods=['weight']"], "no method that makes the macs smaller"),
+        (["--set", "search.weights=[0.5]"], "do not make the macs smaller"),
         (["--set", "search.share=0.01"], "at least 50 must be on each side"),
         (["--set", "search.lowest=0.99"], "above search.highest"),
         (["--set", "evaluate.images_per_cell=1"], "give more images per cell"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesafe.commands import search
+from edgesafe.commands import explorer
 from edgesafe.errors import DataError, UsageError
 from edgesafe.recipe import parsing
 from edgesafe.recipe.searching import SearchSection
-from edgesafe.records import ImageSet
-from edgesafe.stages.search.series import Series, ratios_of, series_of
+from edgesafe.recipe.sections import Method
+from edgesafe.records import ImageSet, LayerCurve, LayerProbe
+from edgesafe.stages.search.refine import refined, step_of
+from edgesafe.stages.search.series import Series, control_of, ratios_of, series_of
 from edgesafe.stages.search.split import halves
 from edgesafe.stages.search.strategy import Found, Line, Net, explore
 
@@ -133,10 +136,59 @@ def test_the_series_of_a_recipe() -> None:
     assert labels("search.scopes=['internal','all']", "search.round_to=[8,16]") == [
         "filter_internal_round8", "filter_internal_round16", "filter_all_round8", "filter_all_round16",
     ]  # fmt: skip
+    assert labels("search.calibrate=[false,true]", "search.allocations=['uniform','sensitivity']") == [
+        "filter_uniform", "filter_uniform_calibrated", "filter_sensitivity", "filter_sensitivity_calibrated",
+    ]  # fmt: skip
+    sparse = searched("search.minimise=bytes", "search.weights=[0.5]", "search.methods=['filter']")
+    assert [(s.label, s.section.then_weight) for s in sparse] == [("filter", None), ("filter_w0.50", 0.5)]
+    assert [explorer.plan_of(s, 0.25, 0).id for s in sparse] == ["filter-r0.25-s0", "filter-r0.25-w0.50-s0"]
     with pytest.raises(UsageError, match="only with --minimise bytes"):
         labels("search.methods=['weight']")
     only = searched()[0]
-    assert search.plan_of(only, 0.25, 0).id == "filter-r0.25-s0"
+    assert explorer.plan_of(only, 0.25, 0).id == "filter-r0.25-s0"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(8, 40), st.integers(0, 20), st.integers(1, 9)), min_size=1, max_size=4),
+    st.sampled_from([1, 8]), st.integers(0, 60),
+)  # fmt: skip
+def test_refinement_ends_where_no_single_step_passes(
+    made: list[tuple[int, int, int]], round_to: int, allowed: int
+) -> None:
+    """The oracle: in a world where a network passes up to a summed loss, every step that is left out would fail."""
+    curves, start, price = [], {}, {}
+    for number, (channels, gone, dear) in enumerate(made):
+        name = f"l{number}"
+        curves.append(
+            LayerCurve(layer=name, channels=channels, probes=(LayerProbe(removed=channels, loss=dear, saved=0.5),))
+        )
+        start[name], price[name] = min(gone, channels // 2), dear
+    asked: list[dict[str, int]] = []
+
+    def passes(gone: Mapping[str, int]) -> bool:
+        return sum(price[name] * count for name, count in gone.items()) <= allowed
+
+    def attempt(gone: Mapping[str, int]) -> bool:
+        asked.append(dict(gone))
+        return passes(gone)
+
+    end = refined(curves, start, round_to, attempt)
+    assert all(end[name] >= start[name] for name in start)
+    assert len(asked) == len({tuple(sorted(a.items())) for a in asked})  # nothing is tried twice
+    for curve in curves:
+        further = end | {curve.layer: end[curve.layer] + step_of(curve.channels, round_to)}
+        assert further[curve.layer] > 0.9 * curve.channels or not passes(further)
+    assert end == start or passes(end)
+
+
+def test_the_control_has_the_same_widths_at_random() -> None:
+    only = searched()[0]
+    control = control_of(only, {"a": 0.5, "b": 0.25})
+    assert control.section.method is Method.RANDOM
+    assert control.section.layers == {"a": 0.5, "b": 0.25}
+    assert control.section.scope == only.section.scope
+    assert explorer.plan_of(control, 0.3, 0).id == "control_random_filter-r0.30-s0"
 
 
 def test_ratios_are_whole_hundredths() -> None:

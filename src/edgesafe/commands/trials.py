@@ -77,6 +77,10 @@ class Court:
         entry = _final(source, Role.TRIAL, baseline.id)
         return self._judged(entry, f"confirms {source.id}", lambda run: _measure_again(run, source, entry))
 
+    def name(self, source: VariantEntry) -> str:
+        """The id under which a trial's files are judged once more."""
+        return _final(source, Role.TRIAL, None).id
+
     def inferences(self, variant: str) -> int:
         """Images that were run to measure a finished variant."""
         evidence = evidence_files.from_bytes(self.run.study.evidence_bytes(variant))

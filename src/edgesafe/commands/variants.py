@@ -25,6 +25,7 @@ from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.sections import MEASURED, CompressSection, Method, RecoverSection
 from edgesafe.records import (
+    AllocationRecord,
     DataBundle,
     DeviationRecord,
     Lineage,
@@ -55,6 +56,7 @@ __all__ = [
     "begin",
     "certified",
     "context_of",
+    "curves_of",
     "make",
     "measured",
     "observed",
@@ -239,15 +241,25 @@ def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
     )
     if section.allocates not in MEASURED:
         return context
-    probing = Probing(bundle, recovery_of(recipe, section), recipe.export, recipe.target, run.study, run.progress)
-    return replace(context, allocation=allocation_of(start_of(run, seed, section), section, context, probing))
+    return replace(context, allocation=curves_of(run, seed, section, context))
+
+
+def curves_of(run: Run, seed: int, section: CompressSection, context: PruneContext) -> AllocationRecord:
+    """What narrowing each layer alone costs a seed's network, and what it saves by the section's allocation."""
+    recipe = run.recipe
+    how = recovery_of(recipe, section)
+    probing = Probing(run.bundle, how, recipe.export, recipe.target, run.study, run.progress)
+    return allocation_of(start_of(run, seed, section), section, context, probing)
 
 
 def _order(run: Run, plan: VariantPlan) -> ExportOrder:
     """The files that are to be exported of the variant, by recipe and method."""
     unstructured = plan.section is not None and plan.section.zeroes
     provider, cores = run.recipe.target.provider, run.bench.cores
-    return ExportOrder(run.recipe.export, run.bundle, unstructured, provider, cores, run.steps.int8_step, run.templates)
+    return ExportOrder(
+        run.recipe.export, run.bundle, unstructured, provider, cores, run.steps.int8_step, run.templates,
+        calibrate=plan.section is not None and plan.section.calibrate,
+    )  # fmt: skip
 
 
 def _record(
@@ -269,6 +281,7 @@ def _record(
         artefacts=exported.artefacts,
         parity=exported.parity,
         temperature=exported.temperature,
+        calibrated=exported.calibrated,
         opset=recipe.export.opset,
         params=count.params(model),
         macs=count.macs(model, data_.shape),

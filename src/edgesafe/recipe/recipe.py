@@ -122,11 +122,13 @@ class Recipe(Section):
 
     @property
     def sha256(self) -> str:
-        """Identity of what will be computed: the name, the cache directory and the number of threads do not count."""
+        """Identity of what will be computed: name, cache directory, threads and the budget of a search do not count."""
         plain = self.recorded()
         plain.pop("name")
         plain["evaluate"].pop("cache_dir")
         plain["certify"].pop("workers")
+        for limit in ("trials", "inferences", "hours"):
+            plain["search"].pop(limit)
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

@@ -56,6 +56,8 @@ class SearchRecord(Record):
     series: tuple[SeriesRecord, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
     finals: tuple[TrialRecord, ...] = ()  #: confirmations, in the order in which they were tried
+    controls: tuple[TrialRecord, ...] = ()  #: of the winner's size, that should not pass; on the decision images
+    budget: dict[str, float] = Field(default_factory=dict)  #: of trials, when it ended: "trials", "inferences", "hours"
     baseline_inferences: int = 0  #: to measure the unpruned network on the decision images
     untouched_inferences: int = 0  #: likewise on the untouched ones
     stopped: str = ""  #: why it ended before it was through: the budget
@@ -65,5 +67,5 @@ class SearchRecord(Record):
     @property
     def inferences(self) -> int:
         """Images that were run, all together."""
-        judged = sum(trial.inferences for trial in (*self.trials, *self.finals))
+        judged = sum(trial.inferences for trial in (*self.trials, *self.finals, *self.controls))
         return judged + self.baseline_inferences + self.untouched_inferences

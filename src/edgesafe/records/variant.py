@@ -129,7 +129,8 @@ class VariantRecord(Record):
     surgery: SurgeryRecord | None = None
     artefacts: tuple[Artefact, ...] = ()
     parity: tuple[Parity, ...] = ()
-    temperature: Temperature | None = None
+    temperature: Temperature | None = None  #: of model.calibrated.onnx
+    calibrated: Temperature | None = Field(default=None, exclude_if=lambda t: t is None)  #: inside model.onnx
     opset: int | None = None
     params: int | None  #: None: cannot be told (weights packed or computed in a file that edgesafe did not make)
     macs: int | None  #: per image; None: not known (a file that edgesafe did not make)

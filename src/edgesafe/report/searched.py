@@ -12,6 +12,7 @@ from edgesafe.report.view import View
 
 __all__ = ["SearchPart", "search_part", "summary_of"]
 
+_RATES = ("accuracy", "pck@2")  # of classes, or of keypoints
 _PASSED = (GateStatus.PASS, GateStatus.WAIVED)
 
 
@@ -40,7 +41,7 @@ def search_part(view: View) -> SearchPart | None:
 def summary_of(record: SearchRecord) -> str:
     """What was searched for, what came of it, and what it cost, in plain sentences."""
     passed = sum(trial.status in _PASSED for trial in record.trials)
-    seconds = sum(trial.seconds for trial in (*record.trials, *record.finals))
+    seconds = sum(trial.seconds for trial in (*record.trials, *record.finals, *record.controls))
     found = (
         f"Confirmed on {record.untouched_images:,} test images that no trial saw: {clean(record.winner)}."
         if record.winner is not None
@@ -53,7 +54,21 @@ def summary_of(record: SearchRecord) -> str:
         f"{record.decision_images:,} test images, {passed} of them passed. {found}{spent} {record.inferences:,} images "
         f"were run in all, the unpruned network's {baselines:,} included; trials and confirmations took "
         f"{clock(seconds)}. The verdict on a trial decides what is tried next; only the confirmed one counts as a pass."
+        f"{_controlled(record)}"
     )
+
+
+def _controlled(record: SearchRecord) -> str:
+    """Whether networks of the winner's size that should not pass do not."""
+    if not record.controls:
+        return ""
+    passed = [clean(trial.variant) for trial in record.controls if trial.status in _PASSED]
+    if passed:
+        return (
+            f" Caution: {', '.join(passed)} passes, too: the policy does not tell the winner from a network of its "
+            "size that was pruned at random or not recovered."
+        )
+    return f" Of {len(record.controls)} controls of the winner's size (random channels, not recovered) none passes."
 
 
 def _trials(record: SearchRecord) -> TablePart:
@@ -61,8 +76,8 @@ def _trials(record: SearchRecord) -> TablePart:
         Heading("Variant"), Heading("Why it was tried"), Heading(record.minimise, "of the unpruned network's"),
         Heading("Verdict"), Heading("Images"), Heading("Time"),
     )  # fmt: skip
-    rows = tuple(_row(trial) for trial in (*record.trials, *record.finals))
-    return TablePart("Trials and confirmations, in their order", columns, rows)
+    rows = tuple(_row(trial) for trial in (*record.trials, *record.finals, *record.controls))
+    return TablePart("Trials, confirmations and controls, in their order", columns, rows)
 
 
 def _row(trial: TrialRecord) -> tuple[Td, ...]:
@@ -91,12 +106,13 @@ def _series(record: SearchRecord) -> TablePart:
 
 
 def _front(view: View, record: SearchRecord) -> TablePart | None:
-    """Trials that no other passing trial beats in both objective and accuracy on the images that decide."""
+    """Trials that no other passing trial beats in both objective and right answers on the images that decide."""
     points = []
     for trial in record.trials:
         measured = view.measurements.get(trial.variant)
-        if trial.objective is not None and measured is not None and "accuracy" in measured.metrics:
-            points.append((trial, trial.objective, measured.metrics["accuracy"].estimate))
+        rate = next((m for m in _RATES if measured is not None and m in measured.metrics), None)
+        if trial.objective is not None and measured is not None and rate is not None:
+            points.append((trial, trial.objective, measured.metrics[rate].estimate))
     front = [
         (trial, cost, accuracy)
         for trial, cost, accuracy in points
@@ -111,7 +127,7 @@ def _front(view: View, record: SearchRecord) -> TablePart | None:
     columns = (
         Heading("Variant"),
         Heading(record.minimise),
-        Heading("Accuracy", "images that decide"),
+        Heading("Right answers", "images that decide"),
         Heading("Verdict"),
     )
-    return TablePart(f"The front of {record.minimise} and accuracy", columns, rows)
+    return TablePart(f"The front of {record.minimise} and right answers", columns, rows)

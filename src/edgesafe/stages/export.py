@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from edgesafe import data
@@ -17,6 +18,7 @@ from edgesafe.deploy import (
     transport,
 )
 from edgesafe.deploy.template import Templates
+from edgesafe.errors import UsageError
 from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.metrics import temperature as temperature_fit
@@ -51,6 +53,7 @@ class ExportOrder:
         threads: of onnxruntime, for the temperature's logits.
         int8_step: output channels that the target's int8 kernels take at a time.
         templates: graphs of the study's networks that were exported before.
+        calibrate: model.onnx has the fitted temperature inside.
     """
 
     section: ExportSection
@@ -60,6 +63,7 @@ class ExportOrder:
     threads: int
     int8_step: int = 16
     templates: Templates = field(default_factory=Templates)
+    calibrate: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Exported:
-    """The files of a variant and what was proven about them; `conversion` where they were converted."""
+    """The files of a variant and what was proven about them; `conversion` where they were converted.
+
+    `temperature` is that of model.calibrated.onnx, `calibrated` the one inside model.onnx.
+    """
 
     onnx: bytes
     artefacts: tuple[Artefact, ...]
     parity: tuple[Parity, ...]
     temperature: Temperature | None
     conversion: Conversion | None = None
+    calibrated: Temperature | None = None
 
 
 def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Exported:
@@ -110,10 +118,28 @@ def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Ex
         model, input_shape=(height, width, channels), mean=mean, std=std, opset=order.section.opset,
         templates=order.templates,
     )  # fmt: skip
-    ranked = rules_of(bundle.task).ranked
-    proven = parity.check_torch(model, onnx, images, mean, std, "model.onnx", ranked=ranked)
+    rules, inside = rules_of(bundle.task), None
+    if order.calibrate:
+        if not rules.calibrated:
+            what = f"a temperature is for classifiers, not for {bundle.task.kind.value}"
+            raise UsageError(what, where="compress.calibrate", fix="leave it out")
+        inside = _fitted(onnx, order)
+        onnx, model = temperature.fold(onnx, inside.value), _Divided(model, inside.value)
+    proven = parity.check_torch(model, onnx, images, mean, std, "model.onnx", ranked=rules.ranked)
     more, fitted = _written(onnx, order, write)
-    return Exported(onnx, tuple(write.artefacts), (proven, *more), fitted)
+    return Exported(onnx, tuple(write.artefacts), (proven, *more), fitted, calibrated=inside)
+
+
+class _Divided(nn.Module):
+    """A classifier whose logits are divided by a temperature."""
+
+    def __init__(self, network: nn.Module, by: float) -> None:
+        super().__init__()
+        self.network, self.by = network, torch.tensor(by)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network(images)
+        return logits / self.by
 
 
 def convert(source: Source, order: ExportOrder, write: Files) -> Exported:
@@ -160,7 +186,8 @@ def _written(onnx: bytes, order: ExportOrder, write: Files) -> tuple[tuple[Parit
             parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True, ranked=rules.ranked)
         )
         write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
-    fitted = _fitted(onnx, order) if section.temperature and rules.calibrated else None
+    beside = section.temperature and rules.calibrated and not order.calibrate
+    fitted = _fitted(onnx, order) if beside else None
     if fitted is not None:
         write("model.calibrated.onnx", temperature.fold(onnx, fitted.value))
     return tuple(checks), fitted

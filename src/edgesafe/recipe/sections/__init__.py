@@ -250,6 +250,7 @@ class CompressSection(Section):
     round_to: int | None = Field(default=None, ge=1, le=1024)  #: kept channels: a multiple of; default: the target's
     min_channels: int = Field(default=2, ge=1)  #: no layer is made narrower than this
     rewrite: bool = False  #: turn option-A shortcuts into fixed 1x1 convolutions first, so the whole net can be pruned
+    calibrate: bool = False  #: model.onnx divides its logits by a temperature fitted on validation images
     slim_epochs: int = Field(default=1, ge=0)  #: method channel: epochs of training with the L1 penalty on BN scales
     slim_l1: NonNegative = 1e-4  #: its weight: 1e-4 for VGG, 1e-5 for ResNet in the paper
     slim_lr: Positive = 0.01

@@ -18,6 +18,7 @@ from edgesafe.files import stage_key
 from edgesafe.models import count
 from edgesafe.prune import PruneContext, prune
 from edgesafe.prune.plan import NothingRemovedError
+from edgesafe.prune.structured import plan_of
 from edgesafe.recipe.searching import Objective
 from edgesafe.recipe.sections import RecoverSection
 from edgesafe.records import DataBundle, ScreenRecord
@@ -68,6 +69,11 @@ class Pruning:
         except SurgeryError:
             return None
 
+    def shares(self, series: Series, ratio: float) -> dict[str, float]:
+        """The share of each group's channels that goes at a ratio, by the group's first layer."""
+        plan = plan_of(self.network(series), series.section, ratio, self.context(series))
+        return {choice.group.name: len(choice.removed) / len(choice.scores) for choice in plan.choices}
+
 
 @dataclass(frozen=True)
 class Costing:
@@ -94,7 +100,7 @@ class Costing:
             shape = (height, width, channels)
             return count.macs(network, shape) / count.macs(whole, shape)
         if self.objective is Objective.BYTES:
-            stored = len(save_bytes(network, sparse=not series.structured))
+            stored = len(save_bytes(network, sparse=series.section.zeroes))
             return stored / len(save_bytes(whole, sparse=False))
         onnx = export.export_onnx(
             network.eval(), input_shape=(height, width, channels), mean=self.bundle.mean, std=self.bundle.std,
@@ -129,6 +135,11 @@ class Survey:
             kept.save(known)
         plain = json.loads(known)
         return None if plain is None else Net(**plain)
+
+    def cost(self, series: Series, ratio: float) -> float:
+        """What the network costs as a share of the unpruned one; 1 where it cannot be pruned so far."""
+        net = self.net(series, ratio)
+        return 1.0 if net is None else net.cost
 
     def _seen(self, series: Series, ratio: float) -> dict[str, float | str] | None:
         try:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgesafe.errors import UsageError
 from edgesafe.recipe.searching import Objective, SearchSection
-from edgesafe.recipe.sections import CompressSection, Method
+from edgesafe.recipe.sections import Allocation, CompressSection, Method
 
-__all__ = ["Series", "ratios_of", "series_of"]
+__all__ = ["Series", "control_of", "ratios_of", "series_of", "shaped"]
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Series:
     """A way of compressing whose ratio is searched for.
 
     Attributes:
-        label: names its variants.
+        label: of the series, unlike those of the others.
         section: the block without its own ratios.
+        stem: what its variants' names begin with; what is in `then_weight` is told after the ratio.
     """
 
     label: str
     section: CompressSection
+    stem: str
 
     @property
     def structured(self) -> bool:
@@ -35,12 +37,16 @@ class Series:
 def series_of(blocks: Sequence[CompressSection], section: SearchSection) -> tuple[Series, ...]:
     """The series that a recipe's blocks and its [search] ask for, in the order of the blocks.
 
-    A block is taken once for each of `search.scopes`, `search.allocations` and `search.round_to`, and named after what
-    differs. `search.methods` chooses blocks, and adds a block with its defaults for a method that has none.
+    A block is taken once for each of `search.scopes`, `search.allocations`, `search.round_to`, `search.calibrate` and,
+    beside its own, `search.weights`, and named after what differs. `search.methods` chooses blocks, and adds a block
+    with its defaults for a method that has none.
 
     Raises:
-        UsageError: nothing is left that could make the objective smaller.
+        UsageError: nothing is left that could make the objective smaller, or `weights` could not.
     """
+    if section.weights and section.minimise is not Objective.BYTES:
+        what = f"weights that become zero do not make the {section.minimise.value} smaller"
+        raise UsageError(what, where="search.weights", fix="leave it out, or minimise bytes")
     made: list[Series] = []
     for block in _wanted(blocks, section):
         if block.method is Method.WEIGHT and section.minimise is not Objective.BYTES:
@@ -74,22 +80,50 @@ def _variations(block: CompressSection, section: SearchSection) -> Iterator[Seri
     """The block with each combination of the keys that [search] varies."""
     name = block.label or block.method.value
     if block.method is Method.WEIGHT:
-        yield Series(name, block)
+        for calibrate in section.calibrate or (block.calibrate,):
+            told_of = _told("calibrate", calibrate) if len(section.calibrate) > 1 else ""
+            label = "_".join(filter(None, (name, told_of)))
+            yield Series(label, block.model_copy(update={"calibrate": calibrate}), label)
         return
     keys: dict[str, Sequence[Any]] = {
         "scope": section.scopes or (block.scope,),
         "allocation": section.allocations or (block.allocation,),
         "round_to": section.round_to or (block.round_to,),
+        "calibrate": section.calibrate or (block.calibrate,),
     }
     for values in itertools.product(*keys.values()):
         changes = dict(zip(keys, values, strict=True))
         told = [_told(key, changes[key]) for key in keys if len(keys[key]) > 1]
-        yield Series("_".join((name, *told)), block.model_copy(update=changes))
+        stem = "_".join(filter(None, (name, *told)))
+        for share in (block.then_weight, *section.weights):
+            label = stem if share == block.then_weight else f"{stem}_w{share:.2f}"
+            yield Series(label, block.model_copy(update=changes | {"then_weight": share}), stem)
 
 
 def _told(key: str, value: Any) -> str:
     """A value of a varied key as a part of a label."""
+    if key == "calibrate":
+        return "calibrated" if value else ""
     return f"round{value}" if key == "round_to" else str(value)
+
+
+def shaped(series: Series, gone: Mapping[str, float], name: str) -> Series:
+    """A series whose networks have given shares of their layers, by the same criterion.
+
+    Args:
+        series: that it comes from.
+        gone: the share of each group's channels that goes, by its first layer.
+        name: of the new series.
+    """
+    changes = {"allocation": Allocation.UNIFORM, "layers": dict(gone), "steps": 1}
+    return Series(name, series.section.model_copy(update=changes), name)
+
+
+def control_of(series: Series, gone: Mapping[str, float]) -> Series:
+    """Channels at random, as many of each layer as of a network of the series, recovered alike: it should not pass."""
+    alike = shaped(series, gone, f"control_random_{series.stem}")
+    changes = {"method": Method.RANDOM, "criterion": None, "tune_first": False}
+    return replace(alike, section=alike.section.model_copy(update=changes))
 
 
 def ratios_of(section: SearchSection) -> tuple[float, ...]:
