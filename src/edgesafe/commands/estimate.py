@@ -22,7 +22,7 @@ from edgesafe import data, models
 from edgesafe.commands import results
 from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import Method, RecoverSection, RobustSection, TrainSection
+from edgesafe.recipe.sections import CompressSection, Method, RecoverSection, RobustSection, TrainSection
 from edgesafe.records import DataBundle, Estimate, Role
 from edgesafe.stages import certify
 from edgesafe.stages.observe import Bench
@@ -116,7 +116,8 @@ def _certified(recipe: Recipe, bundle: DataBundle) -> int:
     if section.engine == "line":
         return 0
     n = len(test) if section.images is None else min(section.images, len(test))
-    return n * sum(finite.size(test.images.shape[1:]) for finite in certify.check(section, test))
+    timed = min(section.timed, n) if section.timed > 1 else 0
+    return (n + timed) * sum(finite.size(test.images.shape[1:]) for finite in certify.check(section, test))
 
 
 def announce(
@@ -225,13 +226,22 @@ def _images(section: RecoverSection, n: int) -> int:
     return n if section.images is None else min(section.images, n)
 
 
+def _lit(block: CompressSection, n: int) -> int:
+    """Images that are run to see how far lighting moves channels, of n that there are."""
+    return min(block.calibration_images, n) * (1 + block.draws)
+
+
 def _recovery_s(recipe: Recipe, plan: VariantPlan, bundle: DataBundle, speed: _Speed) -> float:
     """Seconds of BatchNorm statistics, fine-tuning, and judging on the validation images, after each step."""
-    if plan.section is None or plan.sibling is not None:
+    if plan.sibling is not None:
         return 0.0
+    shown = recipe.ranks_by_lighting
+    seconds = 0.0 if shown is None else _lit(shown, len(bundle.validation)) * speed.infer
+    if plan.section is None:
+        return seconds
     section = plan.section.recover or recipe.recover
     trained = section.epochs * _images(section, len(bundle.train))
     seen = min(section.bn_images, len(bundle.train)) + 3 * len(bundle.validation)
     if plan.section.ranks_by_lighting:
-        seen += min(plan.section.calibration_images, len(bundle.train)) * (1 + plan.section.draws)
-    return plan.section.steps * (trained * speed.training(section) + seen * speed.infer)
+        seen += _lit(plan.section, len(bundle.train))
+    return seconds + plan.section.steps * (trained * speed.training(section) + seen * speed.infer)

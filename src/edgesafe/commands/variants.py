@@ -139,7 +139,7 @@ def _pruned_variant(run: Run, plan: VariantPlan) -> None:
 
 def _deviation(run: Run, plan: VariantPlan, model: nn.Module) -> DeviationRecord | None:
     """How far lighting moves the network's channels; None: no block of the recipe ranks by it."""
-    section = next((block for block in run.recipe.compress if block.ranks_by_lighting), None)
+    section = run.recipe.ranks_by_lighting
     return None if section is None else deviation_of(model, run.bundle, section, plan.seed)
 
 

@@ -103,6 +103,11 @@ class Recipe(Section):
         return {"recover": self.recover} | {key: section for key, section in blocks.items() if section is not None}
 
     @property
+    def ranks_by_lighting(self) -> CompressSection | None:
+        """The first block that ranks channels by how lighting moves them, or None."""
+        return next((block for block in self.compress if block.ranks_by_lighting), None)
+
+    @property
     def lightings(self) -> dict[str, str]:
         """The ids of the lightings that are used, by the key that names them."""
         robust = {"train": self.train.robust} | {key: section.robust for key, section in self.recoveries.items()}
