@@ -193,6 +193,26 @@ def test_no_share_is_smaller_than_what_is_worth_a_worker(n: int, name: str) -> N
     assert 1 <= count <= n
 
 
+def test_large_images_go_in_small_chunks_and_a_growing_sample_in_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, plan, whole = pictures(50), SetPlan(parse("dead-line")), Net()
+    alone = certify_set(work(whole, images), plan)
+    monkeypatch.setattr(certification, "_CHUNK_BYTES", 10 * 22 * 6 * 5 * 3)  # ten images of 22 faults each
+    keeper = Nowhere()
+    again = certify_set(work(Net(), images, keeper=keeper), plan)
+    assert len(keeper.parts) == 5
+    even, odd = np.arange(0, 50, 2), np.arange(1, 50, 2)
+    net, more, grown = Net(), Net(), Nowhere()
+    first = certify_set(replace(work(net, images.part(even), keeper=grown), groups=(np.arange(25),)), plan)
+    assert first.index.tolist() == images.index[even].tolist()
+    grouped = certify_set(replace(work(more, images, keeper=grown), groups=(even, odd)), plan)
+    assert len(grown.parts) == 6
+    assert whole.asked <= net.asked + more.asked <= whole.asked + 8  # none twice, but for the witnesses that are shown
+    for found in (again, grouped):
+        assert archive.to_bytes(archive.Certificates((found,), ORIGIN)) == archive.to_bytes(
+            archive.Certificates((alone,), ORIGIN)
+        )
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     net, images = Net(), pictures(10)
     nine = enumerate_chunk(net, images, SetPlan(parse("brightness=9"), complete=True))

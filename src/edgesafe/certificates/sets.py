@@ -108,7 +108,7 @@ class PointSet:
         np.minimum.at(nearest, kind, distance)
         same = (luts[first][:, values] == values).all(axis=1)
         clean = int(np.flatnonzero(same)[0]) if same.any() else -1
-        return Members(first, nearest, clean, lambda positions: luts[first[positions]][:, image])
+        return Members(first, nearest, clean, lambda positions: np.take(luts[first[positions]], image, axis=1))
 
     def image(self, image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
         """The image with every pixel value looked up in table `number`: uint8 (H, W, C)."""
