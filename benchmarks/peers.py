@@ -18,6 +18,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,8 @@ def compiled_calls(arguments: argparse.Namespace, images: Mapping[str, NDArray[n
     """torch.compile of the same networks; fp32."""
     torch.set_num_threads(1)
     found: dict[str, Call] = {}
-    for name, size in NETS.items():
-        for kind, model in networks(name, arguments.weights, 8 if size == 32 else 16).items():
+    for name in arguments.nets:
+        for kind, model in networks(name, arguments.weights, 8 if NETS[name] == 32 else 16).items():
             network = torch.compile(Shipped(model).to(memory_format=torch.channels_last))
             pixels = torch.from_numpy(images[name])
 
@@ -185,6 +186,7 @@ def main() -> None:
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--runs", type=int, nargs=2, default=(1024, 128), help="of ResNet-20, of ResNet-18")
     parser.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
+    parser.add_argument("--only", nargs="+", default=["*"], help='patterns of rows: "half int8 *"')
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--out", type=Path, help="write the numbers as JSON, too")
     arguments = parser.parse_args()
@@ -198,7 +200,8 @@ def main() -> None:
     for net, runs in zip(NETS, arguments.runs, strict=True):
         if net not in arguments.nets:
             continue
-        chosen = {name: opener for name, opener in every.items() if name.startswith(f"{net} ")}
+        named = [name for name in every if any(fnmatch(name, f"{net} {pattern}") for pattern in arguments.only)]
+        chosen = {name: every[name] for name in dict.fromkeys([f"{net} dense fp32 onnxruntime", *named])}
         outputs = {name: opener()() for name, opener in chosen.items()}
         samples = timed(chosen, runs)
         base = samples[f"{net} dense fp32 onnxruntime"]
@@ -206,7 +209,8 @@ def main() -> None:
             found = latency.summarise(one, base)
             ratio, least = found["latency.ratio"], found["latency.min_ms"].estimate
             form = name.rsplit(" ", 2)[1]
-            apart = float(np.abs(outputs[name] - outputs[name.rsplit(" ", 1)[0] + " onnxruntime"]).max())
+            reference = outputs.get(name.rsplit(" ", 1)[0] + " onnxruntime", outputs[name])
+            apart = float(np.abs(outputs[name] - reference).max())
             rows.append(
                 {"name": name, "ratio": ratio.estimate, "low": ratio.low, "high": ratio.high, "min_ms": least,
                  "p50_ms": found["latency.p50_ms"].estimate, "max_abs": apart, "form": form}
