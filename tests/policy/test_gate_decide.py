@@ -63,6 +63,15 @@ def test_an_inconclusive_gate_says_how_many_images_would_decide():
     assert "about n=2,800 would decide" in result.message
 
 
+@pytest.mark.parametrize(("drop", "told"), [(0.0099, "would decide if"), (0.00999999, "the estimate is at the limit")])
+def test_where_a_thousand_million_images_would_not_decide_none_are_asked_for(drop, told):
+    """n (z se / excess)^2 with n = 1,000 and se = 0.002: about 1.1 million, and about 1.1e14."""
+    result = only(judge(DROP, diff("accuracy", -drop, se=0.002, n=1000)))
+    assert result.status is INCONCLUSIVE
+    assert told in result.message
+    assert ("would decide if" in result.message) == (told == "would decide if")
+
+
 def test_bounds_are_one_sided_and_a_two_sided_interval_is_rescaled():
     """The stored 95 % interval comes back as it is at 97.5 % one-sided, and narrower at 95 %."""
     head = "[stats]\nconfidence = 0.975"

@@ -246,6 +246,22 @@ def test_markdown_with_very_long_messages_and_notes():
     assert "50 more notes" in text
 
 
+@pytest.mark.parametrize(("length", "kept"), [(1999, 1999), (2000, 2000), (2001, 1999), (5000, 1999)])
+def test_markdown_shortens_only_messages_beyond_2000_characters(length, kept):
+    one = VERDICT.gates[0].model_copy(update={"message": "é" * length})
+    text = outputs.to_markdown(VERDICT.model_copy(update={"gates": (one,)}))
+    assert text.count("é") == kept
+    assert ("…" in text) == (length > 2000)
+
+
+@pytest.mark.parametrize(("notes", "left"), [(0, None), (3, None), (50, None), (51, "- 1 more notes")])
+def test_markdown_counts_the_notes_beyond_fifty(notes, left):
+    verdict = VERDICT.model_copy(update={"notes": tuple(f"note {i}" for i in range(notes))})
+    lines = outputs.to_markdown(verdict).splitlines()
+    assert sum(line.startswith("- note ") for line in lines) == min(notes, 50)
+    assert [line for line in lines if line.endswith("more notes")] == ([left] if left else [])
+
+
 def test_markdown_of_the_example():
     text = outputs.to_markdown(VERDICT)
     assert text.startswith("## ⛔ edgesafe gate: refused\n")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgesafe.errors import NothingEvaluated
 from edgesafe.policy.policy import loads
-from edgesafe.policy.proposal import check, init
+from edgesafe.policy.proposal import _round_up, check, init
 from edgesafe.records import GateStatus
 
 ABSOLUTE = [
@@ -176,3 +176,12 @@ def test_check_of_a_family_takes_the_widest_member():
         diff("mpc.corruption.snow", 0, se=0.01),
     )
     assert "mpc.corruption.snow" in line
+
+
+@pytest.mark.parametrize("power", [1e-4, 0.01, 1.0, 1000.0])
+@pytest.mark.parametrize("step", [1.0, 1.5, 2.0, 3.0, 5.0, 7.0])
+def test_a_limit_that_is_a_step_already_is_not_rounded_to_the_next(step, power):
+    """Whichever way its float was rounded: 0.07 written as 7 * 0.01 is a little above it."""
+    assert _round_up(step * power) == pytest.approx(step * power, rel=1e-9)
+    assert _round_up(step * power * (1 + 1e-15)) == pytest.approx(step * power, rel=1e-9)
+    assert _round_up(step * power * 1.001) > step * power * 1.2

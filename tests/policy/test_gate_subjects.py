@@ -34,7 +34,8 @@ from edgesafe.errors import (
 from edgesafe.policy import looks
 from edgesafe.policy.decision import Options, decide
 from edgesafe.policy.readings import Subject
-from edgesafe.records import GateStatus, Sample
+from edgesafe.policy.subjects import _of_search
+from edgesafe.records import GateStatus, Role, Sample
 
 PASS, FAIL, INCONCLUSIVE = GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE
 MISSING, REFUSED = GateStatus.MISSING, GateStatus.REFUSED
@@ -303,3 +304,32 @@ def test_each_of_several_looks_is_surer_so_that_together_they_err_as_seldom(coun
     )
     own = looks.each(policy("accuracy min='10%'"), Subject(CAND, candidate, None, None, None, None, 1.0))
     assert own.stats.confidence == pytest.approx(confidence)
+
+
+@pytest.mark.parametrize(("count", "rivals", "told"), [(5, 2, "99.50%"), (3, 1, "98.33%"), (1, 4, "98.75%")])
+def test_the_note_of_several_looks_tells_the_level_that_each_bound_holds_at(count, rivals, told):
+    rules = policy("accuracy min='10%'")
+    candidate = measured(CAND, metric("accuracy", 0.9, se=0.01)).model_copy(
+        update={"sample": Sample(seed=0, looks=count, rivals=rivals)}
+    )
+    subject = Subject(CAND, candidate, None, None, None, None, 1.0)
+    own = looks.each(rules, subject)
+    (note,) = looks.notes([(subject, own)], rules)
+    assert f"judged {count} times" in note
+    assert f"each bound holds at {told}, together 95.00%" in note
+    assert own.stats.confidence == pytest.approx(float(told.rstrip("%")) / 100, abs=5e-5)
+
+
+def test_a_search_says_how_many_trials_are_not_judged():
+    found = study(BASE, CAND, "filter-r0.30-s0", "filter-r0.50-s0", "filter-r0.70-s0")
+    roles = {BASE: Role.BASELINE, CAND: Role.CANDIDATE}
+    found = found.model_copy(
+        update={
+            "variants": tuple(
+                entry.model_copy(update={"role": roles.get(entry.id, Role.TRIAL)}) for entry in found.variants
+            )
+        }
+    )
+    chosen, notes = _of_search(found)
+    assert [entry.id for entry in chosen] == [CAND]
+    assert notes == ["not judged: 3 trials of the search (name one with --variant)"]

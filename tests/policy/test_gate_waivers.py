@@ -3,8 +3,9 @@ from __future__ import annotations
 from datetime import date, timedelta
 
 import pytest
-from gate_fixtures import TODAY, diff, exact, judge, only, policy, sha
+from gate_fixtures import TODAY, diff, exact, judge, only, policy, policy_text, sha
 
+from edgesafe.policy.policy import loads
 from edgesafe.records import GateStatus
 
 UNTIL = date(2027, 1, 31)
@@ -103,3 +104,20 @@ def test_an_exact_gate():
 def test_a_waived_warning():
     verdict = judge(rules(gate="accuracy max_drop='1.0pp';level='warn'"), drop(0.02))
     assert (only(verdict).status, verdict.overall) == (GateStatus.WAIVED, GateStatus.PASS)
+
+
+def test_a_waiver_is_of_the_gate_that_it_names_and_of_no_other():
+    """Whatever the order of the gates: sorted by id, another one would come first."""
+    text = policy_text("size.params max=1000", "accuracy max_drop='1.0pp'", "accuracy max_drop='1.0pp'")
+    for old, new in (('"g0"', '"size"'), ('"g1"', '"drop"'), ('"g2"', '"again"')):
+        text = text.replace(old, new)
+    text += (
+        f"[[waiver]]\ngate = 'drop'\ncandidate = '{sha('c')}'\nuntil = {UNTIL}\nlimit = '3pp'\n"
+        "reason = 'field trial'\napprover = 'A. Person'\n"
+    )
+    verdict = judge(loads(text), drop(0.02), exact("size.params", 1))
+    assert {result.id: result.status for result in verdict.gates} == {
+        "size": GateStatus.PASS,
+        "drop": GateStatus.WAIVED,
+        "again": GateStatus.FAIL,
+    }
