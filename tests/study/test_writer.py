@@ -233,3 +233,17 @@ def test_every_error_is_one_line_with_an_exit_code() -> None:
         error = kind("what\n happened", where="file", fix="do that")
         assert str(error) == "file: what happened; do that"
         assert error.exit_code in ({70} if kind is WorkerError else {3, 4, 5})  # a crash beside us is internal
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"seeds": [0, 1]}, {"seeds": [0, 2]}, "seeds.1: 1 before, 2 now"),
+        ({"seeds": [0, 1]}, {"seeds": [0, 1, 2]}, "seeds: [0, 1] before, [0, 1, 2] now"),
+        ({"train": {"epochs": 3}}, {"train": {"epochs": 4}}, "train.epochs: 3 before, 4 now"),
+        ({"name": "a", "compress": [{"ratio": 0.3}]}, {"name": "b", "compress": [{"ratio": 0.5}]},
+         "compress.0.ratio: 0.3 before, 0.5 now"),
+    ],
+)  # fmt: skip
+def test_the_first_difference_of_two_recipes_is_told_by_its_place(old: object, new: object, told: str) -> None:
+    assert writer._first_difference(old, new) == told

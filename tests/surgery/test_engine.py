@@ -12,12 +12,14 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from edgesafe.errors import SurgeryError
 from edgesafe.prune import PruneContext, prune
 from edgesafe.prune.schedule import prune_in_steps
 from edgesafe.recipe.sections import CompressSection
 from edgesafe.records import Declined, Engine
 from edgesafe.surgery import graph as engine_module
 from edgesafe.surgery.graph import cut
+from edgesafe.surgery.remove import sync_module
 from edgesafe.surgery.units import channel_graph, keep_indices
 
 SECTION = CompressSection(method="filter", ratios=(0.5,), scope="all")
@@ -196,3 +198,30 @@ def test_method_weight_has_no_engine() -> None:
     record = prune(nets.seeded(nets.Plain()), CompressSection(method="weight", ratios=(0.5,)), 0.5, CONTEXT).record
     assert (record.engine, record.engine_reason) == (Engine.NONE, None)
     assert "torch_pruning" in sys.modules
+
+
+@pytest.mark.parametrize(("affine", "running"), [(True, True), (False, True), (True, False)])
+def test_a_normalisation_counts_its_channels_by_whichever_tensor_it_has(affine: bool, running: bool) -> None:
+    norm = nn.BatchNorm2d(8, affine=affine, track_running_stats=running)
+    replace_tensors = {name: tensor[:5] for name, tensor in norm.state_dict().items() if tensor.ndim}
+    before = {name: torch.Size((8,)) for name in replace_tensors}
+    for name, tensor in replace_tensors.items():
+        if name in norm._parameters:
+            setattr(norm, name, nn.Parameter(tensor))
+        else:
+            norm._buffers[name] = tensor
+    sync_module(norm, before)
+    assert norm.num_features == 5
+
+
+@pytest.mark.parametrize(("groups", "old", "new", "whole"), [(4, 8, 6, 3), (2, 8, 4, 1), (4, 8, 5, None)])
+def test_groups_shrink_with_the_channels_or_are_refused(groups: int, old: int, new: int, whole: int | None) -> None:
+    layer = nn.Conv2d(old, old, 3, groups=groups, bias=False)
+    before = {"weight": layer.weight.shape}
+    layer.weight = nn.Parameter(layer.weight.detach()[:new])
+    if whole is None:
+        with pytest.raises(SurgeryError, match="whole"):
+            sync_module(layer, before)
+    else:
+        sync_module(layer, before)
+        assert (layer.groups, layer.out_channels, layer.in_channels) == (whole, new, whole * old // groups)
