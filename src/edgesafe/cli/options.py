@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Fresh", "Json", "NoBaseline", "Out", "Policy", "Root", "Set", "Studies", "Study", "Workers"]
+__all__ = [
+    "Data",
+    "Fresh",
+    "Hours",
+    "Json",
+    "NoBaseline",
+    "Out",
+    "Policy",
+    "Root",
+    "Set",
+    "Studies",
+    "Study",
+    "Workers",
+]
 
 Study = Annotated[Path, typer.Argument(metavar="STUDY", help="Directory that `edgesafe compress` wrote.")]
 Studies = Annotated[
@@ -19,6 +32,12 @@ NoBaseline = Annotated[
     bool, typer.Option("--no-baseline", help="Leave out the policy's gates that compare; a first run.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over; a study that is there is moved aside.")]
+Hours = Annotated[
+    float | None,
+    typer.Option(
+        "--hours", metavar="H", help="Of measuring and certifying, at most: chooses how many images (mode quick)."
+    ),
+]
 Json = Annotated[
     str | None, typer.Option("--json", metavar="F", help="The result as JSON; -: on standard output, alone.")
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgesafe.cli.needs import needs
-from edgesafe.cli.options import Data, Fresh, Json, NoBaseline, Out, Policy, Root, Set, Studies, Study, Workers
+from edgesafe.cli.options import Data, Fresh, Hours, Json, NoBaseline, Out, Policy, Root, Set, Studies, Study, Workers
 from edgesafe.cli.streams import TO_STDOUT, deliver
 from edgesafe.display import terminal
 from edgesafe.errors import ExitCode, RecipeError, UsageError
@@ -46,6 +46,7 @@ def compress(
     root: Annotated[str | None, typer.Option(help="Where the data lies.")] = None,
     method: Annotated[str | None, typer.Option(help="weight, filter, channel or random.")] = None,
     ratio: Annotated[list[float] | None, typer.Option(help="Share to remove; may be repeated.")] = None,
+    hours: Hours = None,
     workers: Workers = None,
     executor: Annotated[Kind, typer.Option("--executor", help="Where workers run.")] = Kind.LOCAL,
     address: Annotated[
@@ -57,7 +58,8 @@ def compress(
 ) -> int:
     """Prune, recover, export, measure: run a study, or go on with it."""
     flags = {"model": model, "weights": weights, "data": data, "root": root, "method": method, "ratios": ratio}
-    resolved = _recipe(recipe, set_ or [], {key: value for key, value in flags.items() if value})
+    overrides = [*(set_ or []), *([] if hours is None else [f"evaluate.hours={hours:g}"])]
+    resolved = _recipe(recipe, overrides, {key: value for key, value in flags.items() if value})
     if show_recipe:
         return _show(resolved, json)
     from edgesafe import progress
@@ -201,6 +203,7 @@ def evaluate(
     budget: Annotated[
         int | None, typer.Option(min=1000, help="Corrupted images to measure at most (mode quick).")
     ] = None,
+    hours: Hours = None,
     out: Out = None,
     fresh: Fresh = False,
     set_: Annotated[
@@ -226,7 +229,7 @@ def evaluate(
     words = {"layout": layout, "outputs": outputs, "channels": channels}
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
     request = evaluate.AuditRequest(
-        model, baseline, data, root, statement, policy, budget, no_baseline, tuple(set_ or ())
+        model, baseline, data, root, statement, policy, budget, hours, no_baseline, tuple(set_ or ())
     )
     say = progress.for_terminal()
     start_over(fresh, target, say)

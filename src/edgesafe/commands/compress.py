@@ -64,6 +64,7 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
         if (steps := study.record.steps) is not None and steps.host:
             progress.note(f"channels in steps of {steps.round_to}, int8 in {steps.int8_step}: timed on {steps.host}")
         left = [plan for plan in plans if not study.is_done(plan.id)]
+        bench = estimate.fitted(recipe, bundle, bench, study, progress)
         if left:
             estimate.announce(recipe, bundle, bench, left, progress)
         distribution.make(variants.begin(recipe, bundle, bench, study, progress), plans, left, crew)

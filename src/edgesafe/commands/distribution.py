@@ -235,7 +235,8 @@ class _Crew(_Driver):
         super().__init__(run, work, numbers)
         self.executor = executor
         self._timed: dict[str, Timed] = {}
-        self._shared = executor.share(pickle.dumps(Shared(run.recipe, run.bundle, run.bench.host)))
+        size = run.study.record.sample_size
+        self._shared = executor.share(pickle.dumps(Shared(run.recipe, run.bundle, run.bench.host, size)))
 
     def order(self, task: Task) -> Order:
         """What a worker needs of the study for the task."""

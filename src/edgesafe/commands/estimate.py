@@ -8,34 +8,31 @@ compiled one like one that is not, and a sample that grows until a policy is dec
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 
-import numpy as np
 import torch
 from torch import nn
 
 from edgesafe import data, models
 from edgesafe.commands import results
+from edgesafe.errors import EdgesafeError, UsageError
 from edgesafe.progress import Progress
-from edgesafe.recipe.recipe import Recipe, VariantPlan
+from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
 from edgesafe.recipe.sections import CompressSection, Method, RecoverSection, RobustSection, TrainSection
 from edgesafe.records import DataBundle, Estimate, Role
-from edgesafe.stages import certify
+from edgesafe.stages import certify, observe, sizing
 from edgesafe.stages.observe import Bench
+from edgesafe.stages.rates import REPEATED, TIMED, corrupting, least_seconds
 from edgesafe.stages.train import fit_plan
+from edgesafe.study.writer import StudyWriter
 from edgesafe.train.augmentation import Normalisation, shared
 from edgesafe.train.loop import Training
 from edgesafe.train.mode import Mode, choose, placed
 
-__all__ = ["announce", "estimate"]
+__all__ = ["announce", "estimate", "fitted"]
 
-_REPEATED = 3  # times that something is timed, after a first time that is not
-_TIMED = 32  # images of the batch that is timed
-_CORRUPTED = 4  # images of each corruption that are timed
 _PROVEN = 4  # times that an export's proofs run the validation images, at most 512: torch, dense, sparse, temperature
 _FURTHER_CORE = 0.6  # of a core that each further core brings to small networks
 _EXPORT_S = 1.0  # exporting and checking a network, however small
@@ -94,7 +91,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     layers = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
     per_file = bench.inferences * speed.infer + sum(map(len, bench.cells.values())) * speed.corrupt
     per_export = _EXPORT_S + _EXPORT_LAYER_S * layers + _PROVEN * min(512, len(bundle.validation)) * speed.infer
-    certified = _certified(recipe, bundle)
+    certified = certify.most_images(recipe.certify, bundle.test)
     if recipe.evaluate.latency:
         per_export += 2 * recipe.evaluate.latency_runs * speed.infer
     return Estimate(
@@ -110,14 +107,44 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     )
 
 
-def _certified(recipe: Recipe, bundle: DataBundle) -> int:
-    """How many images one file is run on to certify it, at most: a violation or a wrong answer ends a set early."""
-    section, test = recipe.certify, bundle.test
-    if section.engine == "line":
-        return 0
-    n = len(test) if section.images is None else min(section.images, len(test))
-    timed = min(section.timed, n) if section.timed > 1 else 0
-    return (n + timed) * sum(finite.size(test.images.shape[1:]) for finite in certify.check(section, test))
+def fitted(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> Bench:
+    """The bench with as many images as evaluate.hours holds; as it is, where that is not given.
+
+    What was chosen is written down in the study, and taken from there when it is gone on with.
+
+    Raises:
+        UsageError: the network cannot be timed, or not even a first look fits.
+    """
+    hours = recipe.evaluate.hours
+    if hours is None:
+        return bench
+    size = study.record.sample_size
+    if size is None:
+        size = sizing.choose(hours, _work(recipe, bundle, bench))
+        study.put_sample_size(size)
+    progress.note(sizing.in_words(size))
+    return observe.sized(bench, size)
+
+
+def _work(recipe: Recipe, bundle: DataBundle, bench: Bench) -> sizing.Work:
+    """All files of a study, each as slow as the unpruned network in torch."""
+    with torch.random.fork_rng(devices=[]), _one_thread():
+        try:
+            model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
+            speed = _speed(model, bundle, bench, ())
+        except EdgesafeError:
+            raise
+        except Exception as error:
+            what = f"the network cannot be timed ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            raise UsageError(what, where="evaluate.hours", fix="give evaluate.images_per_cell instead") from error
+    section, n = recipe.evaluate, len(bench.test)
+    fixed = n * (2 if recipe.export.temperature else 1) + certify.most_images(recipe.certify, bundle.test)
+    files = [sizing.FileCost(speed.infer, plan.role is Role.BASELINE, fixed) for plan in variants(recipe)]
+    per_cell = min(n, section.images_per_cell or n)
+    most = len(bench.cells) * per_cell
+    return sizing.Work(
+        files, speed.corrupt, n, len(bench.cells), per_cell, min(most, section.budget or most), bench.host.cpu
+    )
 
 
 def announce(
@@ -147,20 +174,20 @@ def _speed(
     together = 1.0 + _FURTHER_CORE * (bench.host.cores - 1)
     normalise = Normalisation(bundle.mean, bundle.std)
     model.eval()
-    x = normalise(shared(bundle.validation.images[:_TIMED]))
+    x = normalise(shared(bundle.validation.images[:TIMED]))
     with torch.no_grad():
-        infer = _seconds(lambda: model(x)) / len(x) / together
+        infer = least_seconds(lambda: model(x)) / len(x) / together
     train = {
         kind: _learning(model, bundle, section) / (1.0 if kind[0].cuda else together)
         for kind, section in {_kind(section): section for section in trainings}.items()
     }
-    return _Speed(train, infer, _corrupting(bench))
+    return _Speed(train, infer, corrupting(bench))
 
 
 def _learning(model: nn.Module, bundle: DataBundle, section: TrainSection | RecoverSection) -> float:
     """Seconds of training for one image: epochs of one batch, by the very loop that will train."""
     plan = fit_plan(section, 0, bundle.task)
-    plan = replace(plan, epochs=1 + _REPEATED, mode=replace(plan.mode, compiled=False))
+    plan = replace(plan, epochs=1 + REPEATED, mode=replace(plan.mode, compiled=False))
     batch = data.first(bundle.train, plan.batch_size)
     with placed(copy.deepcopy(model), plan.mode) as network:
         training = Training(network, batch, Normalisation(bundle.mean, bundle.std), plan)
@@ -170,29 +197,7 @@ def _learning(model: nn.Module, bundle: DataBundle, section: TrainSection | Reco
                 for _ in sizes:
                     training.step()
 
-        return _seconds(epoch) / len(batch)
-
-
-def _corrupting(bench: Bench) -> float:
-    """Seconds to corrupt one image, mean over the corruptions, at severity 3 or the nearest that is asked for."""
-    if bench.source is None or not bench.cells:
-        return 0.0
-    source, indices = bench.source, np.arange(min(_CORRUPTED, len(bench.test)), dtype=np.int64)
-    severity = sorted({s for _, s in bench.cells}, key=lambda s: abs(s - 3))[0]
-    names = dict.fromkeys(name for name, s in bench.cells if s == severity)
-    times = [_seconds(partial(source.cell, name, severity, indices)) for name in names]
-    return sum(times) / len(times) / len(indices)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    """The least time of some runs, in seconds, after a first one that is not counted."""
-    run()
-    times = []
-    for _ in range(_REPEATED):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        return least_seconds(epoch) / len(batch)
 
 
 def _trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> list[TrainSection | RecoverSection]:

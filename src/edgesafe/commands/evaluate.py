@@ -39,7 +39,7 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import certify, counts, measure, observe, recheck, timing
+from edgesafe.stages import certify, counts, measure, observe, rates, recheck, sizing, timing
 from edgesafe.stages.recheck import RecheckOrder
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timed, Timing
@@ -66,6 +66,7 @@ class AuditRequest:
         statement: what is known of the model's input and output; the rest is detected.
         policy: a file, or the name of one that ships: measure more and more images until it is decided; None: all.
         budget: corrupted images to measure at most; None: no such limit.
+        hours: of measuring and certifying, at most, which chooses how many images; None: no such limit.
         no_baseline: gates of the policy that compare are left out on purpose.
         overrides: KEY=VALUE of the sections data, evaluate, certify, target; they go before policy and budget.
     """
@@ -77,6 +78,7 @@ class AuditRequest:
     statement: Statement = field(default_factory=Statement)
     policy: str | Path | None = None
     budget: int | None = None
+    hours: float | None = None
     no_baseline: bool = False
     overrides: tuple[str, ...] = ()
 
@@ -86,7 +88,8 @@ class AuditRequest:
         Raises:
             RecipeError: an override names no key, or a value cannot be used.
         """
-        quick = {"mode": "quick" if self.policy or self.budget else None, "policy": self.policy, "budget": self.budget}
+        given = {"policy": self.policy, "budget": self.budget, "hours": self.hours}
+        quick = {"mode": "quick" if any(value is not None for value in given.values()) else None, **given}
         asked = [
             f"evaluate.{key}={toml_value(str(value) if isinstance(value, Path) else value)}"
             for key, value in quick.items()
@@ -165,6 +168,7 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
     with writer.StudyWriter(out, record) as study:
         for note in study.record.data.notes:
             progress.note(f"data: {note}")
+        bench_ = _fitted(resolved, bench_, contents, known, study, progress)
         audit = _Audit(resolved, bundle, bench_, study, progress, request, known)
         for role, entry in entries.items():
             if not study.is_done(entry.id):
@@ -238,6 +242,44 @@ def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
     drawn = evidence.provenance.sample
     sample = drawn.model_copy(update={"looks": 1, "look": 1}) if drawn is not None else None
     return replace(bench_, cells=cells, sample=sample)
+
+
+def _fitted(
+    recipe: Recipe, bench_: observe.Bench, contents: Mapping[Role, bytes], known: _Known | None,
+    study: writer.StudyWriter, progress: Progress,
+) -> observe.Bench:  # fmt: skip
+    """The bench with as many images as evaluate.hours holds; what was chosen stands in the study.
+
+    Raises:
+        UsageError: not even a first look fits.
+    """
+    section, test = recipe.evaluate, bench_.test
+    if section.hours is None:
+        return bench_
+    size = study.record.sample_size
+    if size is None:
+        certified = certify.most_images(recipe.certify, test)
+        files = [
+            sizing.FileCost(
+                inference_s=rates.inferring(bench_.open(content, foreign.plain_spec(content, role.value)), bench_),
+                alone=role is Role.BASELINE or len(contents) == 1,
+                fixed=certified if known is not None and role is Role.BASELINE else len(test) + certified,
+            )
+            for role, content in contents.items()
+        ]
+        stored = known is not None
+        per_cell = min(len(test), section.images_per_cell or len(test))
+        if stored:  # its evidence is taken as it is
+            files, per_cell = files[-1:], max((len(indices) for indices in bench_.cells.values()), default=0)
+        most = len(bench_.cells) * per_cell
+        work = sizing.Work(
+            files, rates.corrupting(bench_), len(test), len(bench_.cells), per_cell, min(most, section.budget or most),
+            bench_.host.cpu,
+        )  # fmt: skip
+        size = sizing.choose(section.hours, work)
+        study.put_sample_size(size)
+    progress.note(sizing.in_words(size))
+    return observe.sized(bench_, size)
 
 
 @dataclass(frozen=True)

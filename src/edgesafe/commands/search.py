@@ -89,6 +89,9 @@ def _checked(recipe: Recipe) -> Path:
         what = f"the gate '{certified[0]}' is about certificates, which a search does not make"
         fix = "search under a policy without it, then certify the winner and gate it by the whole policy"
         raise UsageError(what, where=str(policy), fix=fix)
+    if recipe.evaluate.hours is not None:
+        fix = "give search.hours for the whole, or evaluate.budget for each file"
+        raise UsageError("is for a known number of files, not for a search", where="evaluate.hours", fix=fix)
     if len(recipe.seeds) != 1:
         raise UsageError(f"{len(recipe.seeds)} seeds", where="seeds", fix="search with one, for example seeds = [0]")
     if recipe.search.minimise is Objective.LATENCY and not recipe.evaluate.latency:

@@ -21,7 +21,7 @@ from edgesafe.executors.tasks import Blob, Send
 from edgesafe.progress import Silent
 from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe
-from edgesafe.records import DataBundle, Host, StudyRecord
+from edgesafe.records import DataBundle, Host, SampleSize, StudyRecord
 from edgesafe.stages import observe
 from edgesafe.stages.certify import Shard
 from edgesafe.stages.observe import Bench
@@ -52,11 +52,13 @@ class Shared:
         recipe: the recipe.
         bundle: its data.
         host: the machine of the process that holds the study.
+        size: how many images were chosen for evaluate.hours; None: the recipe says how many.
     """
 
     recipe: Recipe
     bundle: DataBundle
     host: Host
+    size: SampleSize | None = None
 
 
 @dataclass(frozen=True)
@@ -155,4 +157,5 @@ def _opened(blob: Blob) -> tuple[Shared, Bench, Templates]:
     """The data, and what every file is measured on; the worker's own machine is recorded with what it measures."""
     shared: Shared = pickle.loads(blob.read())  # noqa: S301 - made by the process that sent the order, checked by hash
     recipe = shared.recipe
-    return shared, observe.prepare(shared.bundle, recipe.evaluate, recipe.target, host()), Templates()
+    bench = observe.prepare(shared.bundle, recipe.evaluate, recipe.target, host())
+    return shared, bench if shared.size is None else observe.sized(bench, shared.size), Templates()

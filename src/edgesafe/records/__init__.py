@@ -66,6 +66,7 @@ from edgesafe.records.results import (
     StudyRow,
 )
 from edgesafe.records.search import ScreenRecord, SearchRecord, SeriesRecord, TrialRecord
+from edgesafe.records.sizes import SampleSize
 from edgesafe.records.steps import Steps
 from edgesafe.records.study import Host, Role, StudyRecord, VariantEntry, VariantStatus
 from edgesafe.records.surgery import (
@@ -169,6 +170,7 @@ __all__ = [
     "Role",
     "Sample",
     "SampleDesign",
+    "SampleSize",
     "ScreenRecord",
     "SearchRecord",
     "SearchResult",

@@ -13,6 +13,7 @@ from edgesafe.records.base import Record
 from edgesafe.records.data import DataIdentity
 from edgesafe.records.names import Name
 from edgesafe.records.precision import Precision
+from edgesafe.records.sizes import SampleSize
 from edgesafe.records.steps import Steps
 
 __all__ = ["Host", "Role", "StudyRecord", "VariantEntry", "VariantStatus"]
@@ -80,6 +81,8 @@ class StudyRecord(Record):
     data: DataIdentity
     host: Host
     steps: Steps | None = None  #: of channels, as the target says or as timed; None: nothing is pruned or converted
+    #: chosen for evaluate.hours; None, and not stored: the recipe gives the numbers
+    sample_size: SampleSize | None = Field(default=None, exclude_if=lambda size: size is None)
     variants: tuple[VariantEntry, ...]
     samples_sha256: str = ""  #: of samples.png, if there is one
     search_sha256: str = ""  #: of search.json, if a search made this study

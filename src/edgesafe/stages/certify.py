@@ -48,7 +48,7 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.study import CERTIFICATES, MODEL
 from edgesafe.study.writer import StudyWriter
 
-__all__ = ["KEPT", "Certified", "CertifyOrder", "Shard", "certify", "certify_shard", "check", "shards"]
+__all__ = ["KEPT", "Certified", "CertifyOrder", "Shard", "certify", "certify_shard", "check", "most_images", "shards"]
 
 KEPT = "certificates"  #: what the chunks of a file are kept as, see `study.checkpoints.Kept`
 
@@ -166,6 +166,15 @@ def check(section: CertifySection, test: ImageSet) -> tuple[FiniteSet, ...]:
         raise UsageError(why, where=f"certify.sets, {moving}", fix="leave it out")
     require_room(list(sets), test.images.shape[1:], section.max_images)
     return sets
+
+
+def most_images(section: CertifySection, test: ImageSet) -> int:
+    """How many images one file is run on to certify it, at most: a violation or a wrong answer ends a set early."""
+    if section.engine == "line":
+        return 0
+    n = _count(section, test)
+    timed = min(section.timed, n) if section.timed > 1 else 0
+    return (n + timed) * sum(finite.size(test.images.shape[1:]) for finite in check(section, test))
 
 
 def certify(

@@ -30,6 +30,7 @@ from edgesafe.records import (
     Measurements,
     Record,
     Role,
+    SampleSize,
     SearchRecord,
     StudyRecord,
     VariantEntry,
@@ -159,6 +160,10 @@ class StudyWriter:
             return
         atomic_write(self.root / SAMPLES, png)
         self._save(self.record.model_copy(update={"samples_sha256": sha256_bytes(png)}))
+
+    def put_sample_size(self, size: SampleSize) -> None:
+        """Write down how many images were chosen; an opened study gives what was chosen first."""
+        self._save(self.record.model_copy(update={"sample_size": size}))
 
     def put_search(self, record: SearchRecord) -> None:
         """Write what a search has tried so far, and its hash into the index."""

@@ -338,6 +338,7 @@ class EvaluateSection(Section):
     mode: Literal["full", "quick"] = "full"
     sampling: Literal["margin", "cell"] = "margin"  #: quick: variants by the baseline's margin, or alike in each cell
     budget: int | None = Field(default=None, ge=1000)  #: quick: corrupted images that a variant is measured on, at most
+    hours: Positive | None = None  #: quick: of measuring and certifying, at most: chooses images_per_cell and budget
     policy: str | None = None  #: quick: a policy file; measure on until it is decided, or the budget is spent
     seed: int = Field(default=0, ge=0)  #: of the corruptions
     frost_dir: str | None = None  #: photographs for frost; None: procedural frost
@@ -346,9 +347,16 @@ class EvaluateSection(Section):
     latency_runs: int = Field(default=1024, ge=64)
     cache_dir: str | None = None  #: keep corrupted images on disk for later runs
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hours_are_quick(cls, given: Any) -> Any:
+        return {"mode": "quick", **given} if isinstance(given, dict) and given.get("hours") is not None else given
+
     @model_validator(mode="after")
     def _quick_alone(self) -> Self:
-        given = [key for key in ("budget", "policy") if getattr(self, key) is not None]
+        if self.hours is not None and self.corruptions == "none":
+            raise ValueError('hours chooses corrupted images, and corruptions = "none": leave hours out')
+        given = [key for key in ("budget", "policy", "hours") if getattr(self, key) is not None]
         if self.mode == "full" and given:
             raise ValueError(f'{given[0]} goes with mode = "quick": a full evaluation measures everything')
         return self
