@@ -22,7 +22,7 @@ from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
 from edgesafe.recipe.sections import CompressSection, Method, RecoverSection, RobustSection, TrainSection
 from edgesafe.records import DataBundle, Estimate, Role
-from edgesafe.stages import certify, observe, sizing
+from edgesafe.stages import certify, sizing
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.rates import REPEATED, TIMED, corrupting, least_seconds
 from edgesafe.stages.train import fit_plan
@@ -123,7 +123,7 @@ def fitted(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter,
         size = sizing.choose(hours, _work(recipe, bundle, bench))
         study.put_sample_size(size)
     progress.note(sizing.in_words(size))
-    return observe.sized(bench, size)
+    return sizing.sized(bench, size)
 
 
 def _work(recipe: Recipe, bundle: DataBundle, bench: Bench) -> sizing.Work:

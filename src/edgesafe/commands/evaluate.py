@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgesafe import data
+from edgesafe.commands import sizes
 from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
@@ -39,7 +40,7 @@ from edgesafe.records import (
     VariantRecord,
     VariantStatus,
 )
-from edgesafe.stages import certify, counts, measure, observe, rates, recheck, sizing, timing
+from edgesafe.stages import certify, counts, measure, observe, recheck, timing
 from edgesafe.stages.recheck import RecheckOrder
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.timing import Timed, Timing
@@ -168,7 +169,7 @@ def evaluate(request: AuditRequest, out: Path, progress: Progress | None = None)
     with writer.StudyWriter(out, record) as study:
         for note in study.record.data.notes:
             progress.note(f"data: {note}")
-        bench_ = _fitted(resolved, bench_, contents, known, study, progress)
+        bench_ = sizes.fitted(resolved, bench_, contents, known is not None, study, progress)
         audit = _Audit(resolved, bundle, bench_, study, progress, request, known)
         for role, entry in entries.items():
             if not study.is_done(entry.id):
@@ -242,44 +243,6 @@ def _on_known(bench_: observe.Bench, known: _Known | None) -> observe.Bench:
     drawn = evidence.provenance.sample
     sample = drawn.model_copy(update={"looks": 1, "look": 1}) if drawn is not None else None
     return replace(bench_, cells=cells, sample=sample)
-
-
-def _fitted(
-    recipe: Recipe, bench_: observe.Bench, contents: Mapping[Role, bytes], known: _Known | None,
-    study: writer.StudyWriter, progress: Progress,
-) -> observe.Bench:  # fmt: skip
-    """The bench with as many images as evaluate.hours holds; what was chosen stands in the study.
-
-    Raises:
-        UsageError: not even a first look fits.
-    """
-    section, test = recipe.evaluate, bench_.test
-    if section.hours is None:
-        return bench_
-    size = study.record.sample_size
-    if size is None:
-        certified = certify.most_images(recipe.certify, test)
-        files = [
-            sizing.FileCost(
-                inference_s=rates.inferring(bench_.open(content, foreign.plain_spec(content, role.value)), bench_),
-                alone=role is Role.BASELINE or len(contents) == 1,
-                fixed=certified if known is not None and role is Role.BASELINE else len(test) + certified,
-            )
-            for role, content in contents.items()
-        ]
-        stored = known is not None
-        per_cell = min(len(test), section.images_per_cell or len(test))
-        if stored:  # its evidence is taken as it is
-            files, per_cell = files[-1:], max((len(indices) for indices in bench_.cells.values()), default=0)
-        most = len(bench_.cells) * per_cell
-        work = sizing.Work(
-            files, rates.corrupting(bench_), len(test), len(bench_.cells), per_cell, min(most, section.budget or most),
-            bench_.host.cpu,
-        )  # fmt: skip
-        size = sizing.choose(section.hours, work)
-        study.put_sample_size(size)
-    progress.note(sizing.in_words(size))
-    return observe.sized(bench_, size)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edgesafe.progress import Silent
 from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.records import DataBundle, Host, SampleSize, StudyRecord
-from edgesafe.stages import observe
+from edgesafe.stages import observe, sizing
 from edgesafe.stages.certify import Shard
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.timing import Timed
@@ -158,4 +158,4 @@ def _opened(blob: Blob) -> tuple[Shared, Bench, Templates]:
     shared: Shared = pickle.loads(blob.read())  # noqa: S301 - made by the process that sent the order, checked by hash
     recipe = shared.recipe
     bench = observe.prepare(shared.bundle, recipe.evaluate, recipe.target, host())
-    return shared, bench if shared.size is None else observe.sized(bench, shared.size), Templates()
+    return shared, bench if shared.size is None else sizing.sized(bench, shared.size), Templates()

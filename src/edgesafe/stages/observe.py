@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
@@ -40,7 +40,6 @@ from edgesafe.records import (
     Provenance,
     Sample,
     SampleDesign,
-    SampleSize,
     Target,
     Task,
 )
@@ -56,7 +55,6 @@ __all__ = [
     "prepare",
     "provenance",
     "samples",
-    "sized",
 ]
 
 _KEPT = 8192  # images after which what was found is kept, so that a run that is killed loses no more
@@ -142,25 +140,11 @@ def prepare(bundle: DataBundle, section: EvaluateSection, target: TargetSection,
         cache_dir=section.cache_dir,
         data_sha256=test.sha256,
     )
-    cells = _cells(source, section, len(test))
+    per_cell = None if section.images_per_cell is None else min(section.images_per_cell, len(test))
+    cells = robustness.plan_cells(section.mode, source.names, section.severities, len(test), per_cell, section.seed)
     drawn = Sample(design=SampleDesign.CELL, seed=section.seed, benchmark=len(test))
     sample = drawn if section.mode == "quick" else None
     return Bench(test, source, cells, section, population, where, host, sample)
-
-
-def _cells(source: CorruptionSource, section: EvaluateSection, n_test: int) -> Cells:
-    """The test images that each cell sees."""
-    per_cell = None if section.images_per_cell is None else min(section.images_per_cell, n_test)
-    return robustness.plan_cells(section.mode, source.names, section.severities, n_test, per_cell, section.seed)
-
-
-def sized(bench: Bench, size: SampleSize) -> Bench:
-    """The bench with the numbers of images that were chosen for evaluate.hours."""
-    given = {"images_per_cell": size.images_per_cell, "budget": size.budget}
-    section = bench.section.model_copy(update={key: n for key, n in given.items() if n is not None})
-    if bench.source is None or size.images_per_cell is None:
-        return replace(bench, section=section)
-    return replace(bench, section=section, cells=_cells(bench.source, section, len(bench.test)))
 
 
 def _still(asked: str | tuple[str, ...], task: Task) -> str | tuple[str, ...]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgesafe.errors import UsageError
+from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.robustness import QUICK_ALONE, QUICK_PAIRED
 from edgesafe.progress import clock
 from edgesafe.records import SampleSize
+from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential.looks import FIRST
 
-__all__ = ["FileCost", "Work", "choose", "in_words"]
+__all__ = ["FileCost", "Work", "choose", "in_words", "sized"]
 
 _Z = 1.959964  # of a 95 % interval
 _CHANGED = 0.06  # of the images, on which right or wrong changes
@@ -122,6 +124,18 @@ def _size(hours: float, work: Work, share: float) -> SampleSize:
 
 def _half_width(variance: float, n: int) -> float:
     return _Z * math.sqrt(variance / n)
+
+
+def sized(bench: Bench, size: SampleSize) -> Bench:
+    """The bench with the numbers of images that were chosen for evaluate.hours."""
+    given = {"images_per_cell": size.images_per_cell, "budget": size.budget}
+    section = bench.section.model_copy(update={key: n for key, n in given.items() if n is not None})
+    if bench.source is None or size.images_per_cell is None:
+        return replace(bench, section=section)
+    cells = robustness.plan_cells(
+        section.mode, bench.source.names, section.severities, len(bench.test), size.images_per_cell, section.seed
+    )
+    return replace(bench, section=section, cells=cells)
 
 
 def in_words(size: SampleSize) -> str:
