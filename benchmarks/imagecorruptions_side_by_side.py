@@ -40,9 +40,9 @@ def photographs(count: int, size: int) -> np.ndarray:
     return np.stack(found)
 
 
-def _gaussian(image, multichannel=False, **more):
+def _gaussian(image, *given, multichannel=False, **more):
     """skimage's, called as it was before 0.20: the argument has another name there, which imagecorruptions does not know."""
-    return gaussian(image, channel_axis=-1 if multichannel else None, **more)
+    return gaussian(image, *given, channel_axis=-1 if multichannel else None, **more)
 
 
 def main() -> None:
