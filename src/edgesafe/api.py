@@ -215,7 +215,6 @@ def evaluate(
     policy: str | Path | None = None,
     no_baseline: bool = False,
     budget: int | None = None,
-    hours: float | None = None,
     root: str | Path = "data",
     layout: str | None = None,
     outputs: str | None = None,
@@ -237,7 +236,6 @@ def evaluate(
         policy: measure more and more images until this policy is decided; the verdict is `study.gate(policy)`.
         no_baseline: leave out the policy's gates that compare, on purpose.
         budget: corrupted images to measure at most (mode quick).
-        hours: of measuring and certifying, at most, which chooses how many images (mode quick).
         root: where the data lies.
         layout: "nhwc" or "nchw"; None: detected.
         outputs: "logits" or "probabilities"; None: detected.
@@ -264,7 +262,7 @@ def evaluate(
     items = tuple(_items(set, {}))
     compared = Path(baseline) if baseline is not None else None
     request = evaluate.AuditRequest(
-        path, compared, data, str(root), statement, policy, budget, hours, no_baseline, items
+        path, compared, data, str(root), statement, policy, budget, no_baseline=no_baseline, overrides=items
     )
     _set_aside(target, fresh)
     evaluate.evaluate(request, target, _progress(progress))

@@ -18,13 +18,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from edgesafe.errors import EdgesafeError, IntegrityError, StoreError
-from edgesafe.files import (
-    atomic_write,
-    digest,
-    sha256_bytes,
-    sha256_file,
-    trouble,
-)
+from edgesafe.files import atomic_write, digest, sha256_bytes, sha256_file, trouble
 from edgesafe.records import (
     Artefact,
     Measurements,
