@@ -261,9 +261,7 @@ def evaluate(
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
     items = tuple(_items(set, {}))
     compared = Path(baseline) if baseline is not None else None
-    request = evaluate.AuditRequest(
-        path, compared, data, str(root), statement, policy, budget, no_baseline=no_baseline, overrides=items
-    )
+    request = evaluate.AuditRequest(path, compared, data, str(root), statement, policy, budget, no_baseline, items)
     _set_aside(target, fresh)
     evaluate.evaluate(request, target, _progress(progress))
     return Study(target)

@@ -229,7 +229,7 @@ def evaluate(
     words = {"layout": layout, "outputs": outputs, "channels": channels}
     statement = evaluate.stated(words, {"scale": scale, "mean": mean, "std": std})
     request = evaluate.AuditRequest(
-        model, baseline, data, root, statement, policy, budget, hours, no_baseline, tuple(set_ or ())
+        model, baseline, data, root, statement, policy, budget, no_baseline, tuple(set_ or ()), hours
     )
     say = progress.for_terminal()
     start_over(fresh, target, say)

@@ -67,9 +67,9 @@ class AuditRequest:
         statement: what is known of the model's input and output; the rest is detected.
         policy: a file, or the name of one that ships: measure more and more images until it is decided; None: all.
         budget: corrupted images to measure at most; None: no such limit.
-        hours: of measuring and certifying, at most, which chooses how many images; None: no such limit.
         no_baseline: gates of the policy that compare are left out on purpose.
         overrides: KEY=VALUE of the sections data, evaluate, certify, target; they go before policy and budget.
+        hours: of measuring and certifying, at most, which chooses how many images; None: no such limit.
     """
 
     model: Path
@@ -79,9 +79,9 @@ class AuditRequest:
     statement: Statement = field(default_factory=Statement)
     policy: str | Path | None = None
     budget: int | None = None
-    hours: float | None = None
     no_baseline: bool = False
     overrides: tuple[str, ...] = ()
+    hours: float | None = None
 
     def recipe(self) -> Recipe:
         """What the audit measures, as a recipe; a policy or a budget means mode quick.
