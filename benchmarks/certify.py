@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.stats import binomtest
 
 from edgesafe.certificates import summary
 from edgesafe.certificates.certification import Work, certify_set
-from edgesafe.certificates.enumeration import Images, SetPlan
+from edgesafe.certificates.enumeration import Images, SetPlan, enumerate_chunk
 from edgesafe.certificates.ids import parse
 from edgesafe.files import atomic_write
 from edgesafe.measure.inference.session import OnnxClassifier
@@ -82,6 +83,26 @@ def bounds(hits: int, n: int) -> list[float]:
     return [round(interval.low, 5), round(interval.high, 5)]
 
 
+def scaling(file: OnnxClassifier, images: Images, plan: SetPlan) -> dict[str, float]:
+    """How many times as fast two threads are as one: enumerating two halves, and running the bare file on them, in turn."""
+    halves = [images.part(slice(k * len(images) // 2, (k + 1) * len(images) // 2)) for k in (0, 1)]
+    works = {
+        "enumeration": lambda half: enumerate_chunk(file, half, plan),
+        "bare": lambda half: [file.logits(half.pixels, 64) for _ in range(3)],
+    }
+    found = {}
+    for number in (1, 2):
+        for name, work in works.items():
+            start = time.monotonic()
+            for half in halves:
+                work(half)
+            alone, start = time.monotonic() - start, time.monotonic()
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(work, halves))
+            found[f"{name} {number}"] = round(alone / (time.monotonic() - start), 3)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", metavar="NAME=FILE")
@@ -92,6 +113,7 @@ def main() -> None:
     parser.add_argument("--alone", action="store_true", help="compare nothing: stop at the first violation")
     parser.add_argument("--radius", action="store_true")
     parser.add_argument("--extremes-first", action="store_true", help="not by rising range: no radius, sooner done")
+    parser.add_argument("--scaling", action="store_true", help="two threads against one, and nothing else")
     parser.add_argument("--keep", type=Path, metavar="DIR")
     asked = parser.parse_args()
     with np.load(asked.root / "cifar10.npz") as data:
@@ -103,6 +125,11 @@ def main() -> None:
             label, _, path = item.partition("=")
             file = OnnxClassifier(Path(path).read_bytes())
             origin = CertificateProvenance(onnx_sha256=file.sha256, test_sha256="", provider="CPU", runtime="")
+            if asked.scaling:
+                print(
+                    json.dumps({"set": name, "file": label, **scaling(file, images, SetPlan(parse(name)))}), flush=True
+                )
+                continue
             complete = not asked.alone and number == 0
             plan = SetPlan(parse(name), outwards=not asked.extremes_first, complete=complete, baseline=base)
             key = f"{file.sha256[7:15]}-{beside}-{len(images)}-{plan.outwards}-{complete}"

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -34,8 +36,18 @@ from edgesafe.errors import (
     StoreError,
     UsageError,
 )
+from edgesafe.measure.intervals.bounds import wilson
 from edgesafe.recipe.sections import DataSection
-from edgesafe.records import Agreement, BundleManifest, Conversion, Precision
+from edgesafe.records import (
+    Agreement,
+    BundleManifest,
+    Conversion,
+    Measurement,
+    Population,
+    PopulationKind,
+    Precision,
+    Unit,
+)
 from edgesafe.study.study import read
 
 
@@ -79,6 +91,21 @@ def test_the_card_has_the_metadata_block_and_the_study_s_numbers(made: Path, aud
         "## How it was compressed", "## Evidence", "## Certificates", "## Verdict", "## Limits", "## Running it",
         "## Files",
     ]  # fmt: skip
+
+
+def test_the_card_has_every_certificate_with_its_interval_and_says_when_there_is_none() -> None:
+    people = Population(kind=PopulationKind.IMAGES, description="test images")
+    found = {
+        metric: Measurement(metric=metric, unit=Unit.FRACTION, population=people, **wilson(hits, 1000).fields())
+        for metric, hits in (("certified_accuracy.shift=1", 867), ("falsified.shift=1", 48), ("accuracy", 915))
+    }
+    certified: Any = SimpleNamespace(measurements=SimpleNamespace(metrics=found))
+    assert [line for line in card._certificates(certified) if line.startswith("| ")][1:] == [
+        "| Certified accuracy, shift=1 | 86.70 % | 84.45–88.66 | 1,000 |",  # noqa: RUF001
+        "| Falsified, shift=1 | 4.80 % | 3.64–6.31 | 1,000 |",  # noqa: RUF001
+    ]
+    found.clear()
+    assert "no finite set" in "\n".join(card._certificates(certified))
 
 
 def test_the_bill_of_materials_names_the_model_by_its_hash(made: Path) -> None:
