@@ -62,6 +62,7 @@ attacks: $(VENV)/installed
 	mkdir -p build
 	EDGESAFE_ATTACKS=100000 EDGESAFE_ATTACKS_LOG=build/attacks.jsonl \
 	$(BIN)/python -m pytest -v -n 0 -p no:randomly tests/attacks -o timeout=3600
+	$(BIN)/python tools/attacks_table.py build/attacks.jsonl --write
 
 # Lines and branches that the fast tests execute, room by room, into docs/coverage.md.
 coverage: $(VENV)/installed
