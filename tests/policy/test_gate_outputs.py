@@ -277,6 +277,13 @@ def test_annotations_of_the_example():
     assert "80 %25" not in lines[0]
 
 
+@pytest.mark.parametrize("notes", [1, 49, 50])
+def test_markdown_with_all_its_notes_says_nothing_of_more(notes: int):
+    text = outputs.to_markdown(VERDICT.model_copy(update={"notes": ("a note",) * notes}))
+    assert text.count("- a note") == notes
+    assert "more notes" not in text
+
+
 def test_more_than_ten_annotations_end_with_a_count():
     many = VERDICT.model_copy(update={"gates": (VERDICT.gates[1],) * 25, "notes": ()})
     lines = outputs.annotations(many).splitlines()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesafe.errors import NothingEvaluated
+from edgesafe.policy import proposal
 from edgesafe.policy.policy import loads
 from edgesafe.policy.proposal import _round_up, check, init
 from edgesafe.records import GateStatus
@@ -86,6 +87,11 @@ def test_limits_are_the_next_round_number(spread, limit):
     """3.168 spreads: 1.27, 1.90, 2.85, 4.75, 6.65 and 9.5 pp."""
     found = {BASE: base_measured(*ABSOLUTE), CAND: measured(CAND, *ABSOLUTE, *differences(spread))}
     assert limits(init(study(), found))["accuracy-drop"] == limit
+
+
+@pytest.mark.parametrize("value", [1.0, 0.02, 0.15, 3e-4])
+def test_a_limit_that_is_round_stays(value):
+    assert proposal._round_up(value) == value
 
 
 def test_the_fixed_limits():
