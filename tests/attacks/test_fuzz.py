@@ -56,7 +56,7 @@ def test_a_study_passes_only_with_the_original_bytes(
 ) -> None:
     path = tmp_path / "s" / name
     whole = path.read_bytes()
-    cases = max(10, CASES // 20 // len(BOUND))
+    cases = max(10, CASES // 10 // len(BOUND))
     with Target(f"gate, {name}", cases) as target:
         assert judged() == ExitCode.DONE
         for case in range(cases):

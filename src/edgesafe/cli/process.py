@@ -9,8 +9,9 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from edgesafe.cli import streams
 from edgesafe.errors import EdgesafeError, ExitCode, UsageError
@@ -61,10 +62,8 @@ def _call(arguments: list[str]) -> int:
     """Parse and run. typer gives what the command returned, or the code of its own early end (--help: 0)."""
     import typer
 
-    from edgesafe.cli.app import app
-
     try:
-        code = typer.main.get_command(app).main(args=arguments, prog_name="edgesafe", standalone_mode=False)
+        code = _command().main(args=arguments, prog_name="edgesafe", standalone_mode=False)
     except typer.TyperException as error:
         return _misused(error, arguments)
     except typer.Abort:
@@ -74,6 +73,16 @@ def _call(arguments: list[str]) -> int:
             return int(stop.code or 0)  # typer's completion ends so
         raise
     return _interrupted() if code == ExitCode.INTERRUPTED else int(code or 0)
+
+
+@cache
+def _command() -> Any:
+    """The tree of commands: built once, since that takes longer than most commands of a process that runs several."""
+    import typer
+
+    from edgesafe.cli.app import app
+
+    return typer.main.get_command(app)
 
 
 def _misused(error: Exception, arguments: list[str]) -> int:
