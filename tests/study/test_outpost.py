@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from study_records import study_record
+from study_records import finish_variant, study_record
 
 from edgesafe.errors import IntegrityError
 from edgesafe.study.outpost import Outpost, adopt, stages_of, variant_files
@@ -38,7 +38,17 @@ def test_what_a_worker_puts_is_sent_and_arrives_as_it_was(tmp_path: Path) -> Non
             assert not sent  # what it was given is not sent back
             outpost.put_stage("baseline-s0", "recover", OTHER, b"tuned")
             outpost.put_file("baseline-s0", "model.onnx", b"onnx")
+        assert sent["baseline-s0/model.onnx"] == b"onnx"
         adopt(study, sent)
         assert study.stage("baseline-s0", "recover", OTHER) == b"tuned"
         assert study.stage("baseline-s0", "recover", KEY) is None
         assert variant_files(study.root, "baseline-s0") == {"baseline-s0/model.onnx": b"onnx"}
+
+
+def test_the_records_of_a_variant_are_sent_as_they_were_written(tmp_path: Path) -> None:
+    sent: dict[str, bytes] = {}
+    (tmp_path / "w").mkdir()
+    with Outpost(tmp_path / "w", study_record(), {}, sent.update) as outpost:
+        finish_variant(outpost)
+        for name in ("variant.json", "measurements.json", "model.onnx", "evidence.npz"):
+            assert sent[f"baseline-s0/{name}"] == (outpost.root / "baseline-s0" / name).read_bytes()

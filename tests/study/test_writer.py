@@ -21,7 +21,7 @@ from edgesafe.errors import (
 from edgesafe.records import (
     Role,
 )
-from edgesafe.study import writer
+from edgesafe.study import host, writer
 from edgesafe.study.study import read as open_study
 
 
@@ -51,6 +51,26 @@ def test_a_directory_of_which_nothing_came_is_removed_again(tmp_path: Path) -> N
     (tmp_path / "theirs").mkdir()
     refused(tmp_path / "theirs")
     assert (tmp_path / "theirs").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ({"a": [1, 2]}, {"a": [1, 3]}, "a.1: 2 before, 3 now"),
+        ({"a": [1]}, {"a": [1, 2]}, "a: [1] before, [1, 2] now"),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}, "a.c: 2 before, 3 now"),
+    ],
+)  # fmt: skip
+def test_the_first_difference_of_two_recipes_is_told(old: dict, new: dict, told: str) -> None:
+    assert writer._first_difference(old, new) == told
+
+
+def test_the_cpu_is_told_by_its_model_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        "processor\t: 0\nvendor_id\t: V\ncpu family\t: 6\nmodel\t\t: 143\nmodel name\t: A CPU @ 2 GHz\nstepping\t: 8\n"
+    )
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: lines)
+    assert host._cpu() == "A CPU @ 2 GHz"
 
 
 def test_a_name_given_twice_among_many_is_found_at_once() -> None:
