@@ -91,6 +91,11 @@ def tasks_of(wanted: Recipe) -> list[Work]:
     return works(wanted, Parts(NAMES, certify.shards(wanted.certify, test)), recipe.variants(wanted))
 
 
+def fine_tuned(times: dict[str, float]) -> list[float]:
+    """How long pruning, fine-tuning and exporting a variant took."""
+    return [t for name, t in times.items() if name.startswith("ship ") and not name.startswith("ship baseline")]
+
+
 def recorded(times: dict[str, float]) -> Callable[[Work], float]:
     """The median time of a task's step, method and part."""
 
@@ -102,11 +107,11 @@ def recorded(times: dict[str, float]) -> Callable[[Work], float]:
         step, variant, *rest = name.split(" ", 2)
         found.setdefault(key(step, variant, "".join(rest)), []).append(seconds)
 
+    pruned = statistics.median(fine_tuned(times))
+
     def seconds(work: Work) -> float:
-        wanted = key(work.step.value, work.plan.id, work.part)
-        if wanted not in found:  # channel pruning trains as filter pruning does
-            wanted = ("ship", "filter", "")
-        return statistics.median(found[wanted])
+        times_of = found.get(key(work.step.value, work.plan.id, work.part))
+        return pruned if times_of is None else statistics.median(times_of)  # a method that was not recorded
 
     return seconds
 
@@ -115,7 +120,7 @@ def scaled(times: dict[str, float], wanted: Recipe, images: dict[str, float]) ->
     """Recorded seconds for each image, times the images of a task, times its network's size over ResNet-20's."""
     network = models.build(wanted.model.arch, 10, wanted.model.args)
     size = count.macs(network, SHAPE) / count.macs(models.build("resnet20", 10), SHAPE)
-    trained = statistics.median(t for name, t in times.items() if name.startswith("ship filter")) / images["trained"]
+    trained = statistics.median(fine_tuned(times)) / images["trained"]
     looks = [t for name, t in times.items() if name.startswith("look ") and not name.endswith(" ")]
     run = statistics.median(looks) / images["run"]
 

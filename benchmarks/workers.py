@@ -2,15 +2,19 @@
 
     python benchmarks/workers.py RECIPE [--set KEY=VALUE]… [--workers 2] [--executor local|ray] [--times FILE]
 
-One process means `edgesafe compress` without --workers: nothing is started or sent. The time of N workers includes
-starting N interpreters, sending them the data, and stopping them. The digests of all runs have to be equal. --times keeps
-how long the tasks of the last run took, for `benchmarks/cluster_schedule.py`.
+One process means `edgesafe compress` without --workers, on one core: nothing is started or sent. The time of N workers
+includes starting N interpreters, sending them the data, and stopping them. The digests of both have to be equal. The control
+says what the machine itself gives: bare training loops without edgesafe, one alone and N at once. --times keeps how long the
+tasks of the last run took, for `benchmarks/cluster_schedule.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +27,37 @@ from edgesafe.progress import Silent
 from edgesafe.recipe import parsing
 
 CLOCKED: list[Clocked] = []
+LOOP = """
+import time, torch
+torch.set_num_threads(1)
+model = torch.nn.Sequential(*[torch.nn.Sequential(torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU()) for _ in range(12)])
+x = torch.randn(64, 16, 32, 32)
+def step():
+    model(x).square().mean().backward()
+for _ in range(5): step()
+print("ready", flush=True); input()
+start, n = time.perf_counter(), 0
+while time.perf_counter() - start < 8: step(); n += 1
+print(n / (time.perf_counter() - start))
+"""
+
+
+def loops(count: int) -> list[float]:
+    """Steps a second of so many bare training loops at once."""
+    command = [sys.executable, "-c", LOOP]
+    made = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)]
+    for one in made:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    return [float(one.communicate("\n")[0]) for one in _told(made)]
+
+
+def _told(made: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
+    """Tell all to begin before any is waited for."""
+    for one in made:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    return made
 
 
 class Clocked:
@@ -64,15 +99,23 @@ def main() -> None:
     parser.add_argument("--executor", choices=["local", "ray"], default="local")
     parser.add_argument("--only-workers", action="store_true", help="no run by one process")
     parser.add_argument("--times", type=Path)
+    parser.add_argument("--control", action="store_true", help="bare loops at once, too")
     args = parser.parse_args()
+    if args.control:
+        (alone,), together = loops(1), loops(args.workers)
+        share = sum(together) / alone / args.workers
+        print(
+            f"control: {args.workers} bare training loops at once: each at {share:.2f} of its speed alone", flush=True
+        )
     recipe = parsing.load(args.recipe, args.set)
     times: dict[str, float] = {}
     executor_of = distribution._executor
     distribution._executor = lambda crew: Clocked(executor_of(crew), times)  # type: ignore[assignment, return-value]
-    took, digests = [], set()
+    took, digests, usable = [], set(), os.sched_getaffinity(0)
     many = Crew(args.workers, Kind(args.executor))
     with tempfile.TemporaryDirectory() as folder:
         for number, crew in enumerate([many] if args.only_workers else [Crew(), many]):
+            os.sched_setaffinity(0, {min(usable)} if crew.is_alone else usable)
             start = time.perf_counter()
             digests.add(compress.compress(recipe, Path(folder) / str(number), Silent(), crew).record.digest)
             end = time.perf_counter()

@@ -35,7 +35,7 @@ def serve(job: Job, pipe: Connection) -> None:
     while True:
         try:
             order = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # the driver is gone
             return
         try:
             job(order, lambda message: pipe.send(("sent", message)))
