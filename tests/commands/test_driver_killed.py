@@ -3,13 +3,11 @@
 The moments are seeded: after so many changes of the study directory and a part of a second.
 """
 
-import importlib.util
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,29 +29,12 @@ SETS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=["processes", "ray"])
-def crew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the command line says of the workers; a Ray cluster outlives the processes that use it."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
-    if request.param == "processes":
-        yield ["--workers", "2"]
-        return
-    if importlib.util.find_spec("ray") is None:
-        pytest.skip("ray is not installed: pip install 'edgesafe[ray]'")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield ["--executor", "ray", "--workers", "2", "--address", made.address]
-    made.shutdown()
-
-
-def driver(root: Path, crew: list[str]) -> subprocess.Popen[bytes]:
+def driver(root: Path) -> subprocess.Popen[bytes]:
     sets = [word for text in SETS for word in ("--set", text)]
-    command = [sys.executable, "-c", "from edgesafe.cli import main; main()", "compress", *sets, "--out", str(root)]
+    command = [sys.executable, "-c", "from edgesafe.cli import main; main()", "compress", *sets, "--workers", "2"]
+    command += ["--out", str(root)]
     with (root.parent / "log").open("ab") as log:
-        return subprocess.Popen([*command, *crew], stdout=log, stderr=log)
+        return subprocess.Popen(command, stdout=log, stderr=log)
 
 
 def state(root: Path) -> dict[str, int]:
@@ -87,20 +68,19 @@ def killed(process: subprocess.Popen[bytes], root: Path, changes: int, pause_s: 
     return process.wait() != 0
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_a_driver_killed_ten_times(crew: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_killed_ten_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = parsing.load(None, SETS)
     undisturbed = compress.compress(wanted, tmp_path / "one")
     digests = {entry.id: entry.digest for entry in undisturbed.record.variants}
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    if "ray" not in crew:
-        monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     rng, kills, roots, most = random.Random(14), 0, [tmp_path / "two 1"], 0
     while kills < KILLS:
         root = roots[-1]
         before = parts(state(root))
-        process = driver(root, crew)
+        process = driver(root)
         if not killed(process, root, rng.randint(1, 12), rng.uniform(0, 0.3)):
             assert process.returncode == 0, (tmp_path / "log").read_text()
             roots.append(tmp_path / f"two {len(roots) + 1}")
@@ -114,7 +94,7 @@ def test_a_driver_killed_ten_times(crew: list[str], tmp_path: Path, monkeypatch:
             assert done == {name: digests[name] for name in done}
     assert most > 3, "no run had anything to lose"
     for root in roots:
-        last = driver(root, crew)
+        last = driver(root)
         assert last.wait() == 0, (tmp_path / "log").read_text()
         assert read(root).record.digest == undisturbed.record.digest
         assert not (root / ".work").exists()
