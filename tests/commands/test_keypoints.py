@@ -17,7 +17,7 @@ import edgesafe
 from edgesafe import data
 from edgesafe.certificates import archive
 from edgesafe.commands import bundle as bundles
-from edgesafe.commands import certify, compress, evaluate, printing, verify
+from edgesafe.commands import certify, compress, evaluate, printing, search, verify
 from edgesafe.commands import policy as policies
 from edgesafe.commands.bundle import BundleRequest
 from edgesafe.errors import PolicyError, RecipeError, UsageError
@@ -300,3 +300,27 @@ def test_a_network_of_another_number_of_outputs_is_one_line(archived: Path, tmp_
     )
     with pytest.raises(UsageError, match=r"gives torch\.float32 \(4, 3\), for 4 images and 4"):
         compress.compress(asked(archived, model={"arch": f"{tmp_path / 'net.py'}:make"}), tmp_path / "never")
+
+
+@pytest.mark.slow
+def test_the_smallest_that_passes_is_searched_for(tmp_path: Path) -> None:
+    x_train, y_train = spots(400, 0)
+    x_test, y_test = spots(160, 1)
+    np.savez(tmp_path / "s.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    rules = tmp_path / "p.toml"
+    gate = '[[gate]]\nid = "pck"\nmetric = "pck@2"\nmax_drop = "60pp"\n'
+    rules.write_text(f'schema = "edgesafe.policy/1"\n[stats]\nconfidence = 0.9\n{gate}')
+    asks = {"policy": str(rules), "lowest": 0.2, "highest": 0.6, "resolution": 0.2, "screen_images": 50}
+    plain = asked(tmp_path / "s.npz", search=asks, certify={}).model_dump(mode="json", by_alias=True)
+    plain["evaluate"]["corruptions"], plain["train"]["epochs"] = "none", 3
+    study = search.search(recipe.Recipe.model_validate(plain), tmp_path / "study")
+    record = study.search()
+    assert record is not None
+    assert record.finished
+    assert record.trials
+    assert record.winner is not None
+    assert study[record.winner].metrics["pck@2"].estimate > 0
+    assert len(record.controls) == 2
+    with pytest.raises(PolicyError, match="is no metric of keypoints"):
+        rules.write_text(rules.read_text().replace("pck@2", "ece_em10_top1").replace("max_drop", "max_increase"))
+        search.search(recipe.Recipe.model_validate(plain), tmp_path / "other")

@@ -12,7 +12,6 @@ from edgesafe.report.view import View
 
 __all__ = ["SearchPart", "search_part", "summary_of"]
 
-_RATES = ("accuracy", "pck@2")  # of classes, or of keypoints
 _PASSED = (GateStatus.PASS, GateStatus.WAIVED)
 
 
@@ -106,13 +105,12 @@ def _series(record: SearchRecord) -> TablePart:
 
 
 def _front(view: View, record: SearchRecord) -> TablePart | None:
-    """Trials that no other passing trial beats in both objective and right answers on the images that decide."""
+    """Trials that no other passing trial beats in both objective and accuracy on the images that decide."""
     points = []
     for trial in record.trials:
         measured = view.measurements.get(trial.variant)
-        rate = next((m for m in _RATES if measured is not None and m in measured.metrics), None)
-        if trial.objective is not None and measured is not None and rate is not None:
-            points.append((trial, trial.objective, measured.metrics[rate].estimate))
+        if trial.objective is not None and measured is not None and "accuracy" in measured.metrics:
+            points.append((trial, trial.objective, measured.metrics["accuracy"].estimate))
     front = [
         (trial, cost, accuracy)
         for trial, cost, accuracy in points
@@ -127,7 +125,7 @@ def _front(view: View, record: SearchRecord) -> TablePart | None:
     columns = (
         Heading("Variant"),
         Heading(record.minimise),
-        Heading("Right answers", "images that decide"),
+        Heading("Accuracy", "images that decide"),
         Heading("Verdict"),
     )
-    return TablePart(f"The front of {record.minimise} and right answers", columns, rows)
+    return TablePart(f"The front of {record.minimise} and accuracy", columns, rows)
