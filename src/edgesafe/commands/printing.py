@@ -110,7 +110,7 @@ def print_search(study: Study) -> None:
     for name in ("variant", record.minimise, "verdict", "open or failed", "images", "s"):
         left = name in ("variant", "verdict", "open or failed")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "open or failed")
-    for trial in (*record.trials, *record.finals):
+    for trial in (*record.trials, *record.finals, *record.controls):
         cost = MISSING if trial.objective is None else f"{trial.objective:.3f}x"
         gates = ", ".join(trial.open[:2]) + (f", {len(trial.open) - 2} more" if len(trial.open) > 2 else "")
         _add(table, [trial.variant, cost, trial.status.value, gates, f"{trial.inferences:,}", f"{trial.seconds:.0f}"])
@@ -127,6 +127,9 @@ def print_search(study: Study) -> None:
     )
     if record.winner is not None:
         _line(console, f"confirmed: {record.winner}")
+        if record.passing_controls:
+            named = ", ".join(record.passing_controls)
+            _line(console, f"caution: {named} passes, too, and should not: the policy is too loose to tell")
         _line(console, f"next: edgesafe report {study.root} --policy POLICY")
     else:
         _line(console, "no variant was confirmed; a looser policy, another method or more recovery may find one")

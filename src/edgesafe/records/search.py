@@ -69,3 +69,9 @@ class SearchRecord(Record):
         """Images that were run, all together."""
         judged = sum(trial.inferences for trial in (*self.trials, *self.finals, *self.controls))
         return judged + self.baseline_inferences + self.untouched_inferences
+
+    @property
+    def passing_controls(self) -> tuple[str, ...]:
+        """Controls that the policy passes, though they should not."""
+        passed = (GateStatus.PASS, GateStatus.WAIVED)
+        return tuple(trial.variant for trial in self.controls if trial.status in passed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgesafe.display import clean, sentence
 from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Declined, Engine, Evidence, Recovery, SurgeryRecord, VariantRecord
+from edgesafe.records import Declined, Engine, Evidence, Recovery, SurgeryRecord, Temperature, VariantRecord
 from edgesafe.report import svg
 from edgesafe.report.figures import reliability_panel
 from edgesafe.report.parts import Heading, TablePart, Td
@@ -67,10 +67,18 @@ class Deep:
             f"Proof: {clean(proof.method)}{error}{reason}.",
             rewrites,
             _recovered(self.group.first.recovery),
+            _calibrated(self.group.first.calibrated),
             _engine(surgery),
             *(sentence(n) for n in surgery.notes),
         )
         return tuple(text for text in shown if text)
+
+
+def _calibrated(inside: Temperature | None) -> str:
+    """A sentence on the temperature inside model.onnx, if there is one."""
+    if inside is None:
+        return ""
+    return f"model.onnx divides its logits by {inside.value:.3f}, fitted on {inside.n:,} validation images."
 
 
 def _engine(surgery: SurgeryRecord) -> str:

@@ -61,10 +61,9 @@ def _controlled(record: SearchRecord) -> str:
     """Whether networks of the winner's size that should not pass do not."""
     if not record.controls:
         return ""
-    passed = [clean(trial.variant) for trial in record.controls if trial.status in _PASSED]
-    if passed:
+    if record.passing_controls:
         return (
-            f" Caution: {', '.join(passed)} passes, too: the policy does not tell the winner from a network of its "
+            f" Caution: {clean(', '.join(record.passing_controls))} passes, too: the policy does not tell the winner from a network of its "
             "size that was pruned at random or not recovered."
         )
     return f" Of {len(record.controls)} controls of the winner's size (random channels, not recovered) none passes."
