@@ -63,8 +63,8 @@ def _controlled(record: SearchRecord) -> str:
         return ""
     if record.passing_controls:
         return (
-            f" Caution: {clean(', '.join(record.passing_controls))} passes, too: the policy does not tell the winner from a network of its "
-            "size that was pruned at random or not recovered."
+            f" Caution: {clean(', '.join(record.passing_controls))} passes, too: the policy does not tell the winner "
+            "from a network of its size that was pruned at random or not recovered."
         )
     return f" Of {len(record.controls)} controls of the winner's size (random channels, not recovered) none passes."
 
