@@ -134,9 +134,7 @@ def works(recipe: Recipe, parts: Parts, left: Sequence[VariantPlan], threads: in
             if all(work.task.id != name for work in first):
                 first.append(Work(Task(name, tuple(after), need=trained), Step.PREPARE, plan))
             after.append(name)
-        by_latency = (
-            plan.section is not None and plan.section.budget is not None and "latency" in plan.section.budget.resource
-        )
+        by_latency = plan.section is not None and plan.section.times
         shipping = Task(f"ship {plan.id}", tuple(after), alone=by_latency, need=trained)
         first.append(Work(shipping, Step.SHIP, plan))
         before = [Work(Task(f"look {plan.id} {part}", (shipping.id,)), Step.LOOK, plan, part) for part in looked]

@@ -291,6 +291,12 @@ class CompressSection(Section):
         return self.method is Method.WEIGHT or self.then_weight is not None
 
     @property
+    def times(self) -> bool:
+        """Whether what is removed depends on latencies."""
+        by_budget = self.budget is not None and "latency" in self.budget.resource
+        return by_budget or self.allocates is Allocation.LATENCY
+
+    @property
     def ranks_by_lighting(self) -> bool:
         """Whether channels are ranked by how lighting moves them."""
         return self.criterion in USN_CRITERIA or (self.method is Method.USN and self.criterion is None)
