@@ -14,6 +14,7 @@ from edgesafe.errors import ExitCode
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing
 from edgesafe.report.view import View
+from edgesafe.stages import allocating
 from edgesafe.study.study import Study, read
 
 from .conftest import TINY
@@ -24,14 +25,16 @@ BLOCKS = (
     " {method='filter', label='both', ratios=[0.5], then_weight=0.6},"
     " {method='filter', label='calm', ratios=[0.5], calibrate=true},"
     " {method='filter', label='plain', ratios=[0.5]},"
-    " {method='filter', label='timed', ratios=[0.4], allocation='latency', round_to=4}]"
+    " {method='filter', label='timed', ratios=[0.4], allocation='latency', round_to=8}]"
 )
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Study:
     root = tmp_path_factory.mktemp("allocations") / "s"
-    return compress.compress(parsing.load(None, [*QUICK, BLOCKS]), root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(allocating, "_TIMED_RUNS", 64)
+        return compress.compress(parsing.load(None, [*QUICK, BLOCKS]), root)
 
 
 @pytest.mark.slow

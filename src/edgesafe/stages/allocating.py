@@ -38,7 +38,7 @@ __all__ = ["Probing", "allocation_of"]
 _IMAGES = 512  # validation images that losses are means over: enough to order layers by
 _BN_IMAGES = 500  # training images for BatchNorm statistics, at most
 _BATCH = 64
-_TIMED_RUNS = 256
+_TIMED_RUNS = 128  # of each: layers are put in an order, no latency is published
 
 
 @dataclass(frozen=True)
