@@ -20,9 +20,10 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edgesafe.data.preprocessing import KEYS, Preprocessing
+from edgesafe.data.preprocessing import Preprocessing
 from edgesafe.errors import DataError
 from edgesafe.files import read_bounded
+from edgesafe.recipe.sections.data import PREPROCESSING
 
 __all__ = ["MOST_BYTES", "SUFFIXES", "Changes", "PictureOptions", "pixels_of", "read_upright"]
 
@@ -62,7 +63,7 @@ class PictureOptions:
         Raises:
             DataError: an unknown or wrong value.
         """
-        known = ("size", *KEYS, "background", "depth", *also)
+        known = (*PREPROCESSING, "background", "depth", *also)
         unknown = set(args) - set(known)
         if unknown:
             fix = f"{what} has {', '.join(known)}"

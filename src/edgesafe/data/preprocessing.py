@@ -11,9 +11,8 @@ from PIL import Image
 
 from edgesafe.errors import DataError
 
-__all__ = ["KEYS", "Fit", "Preprocessing"]
+__all__ = ["Fit", "Preprocessing"]
 
-KEYS = ("resize", "fit", "crop", "interpolation")
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST, "box": Image.Resampling.BOX, "bilinear": Image.Resampling.BILINEAR,
     "hamming": Image.Resampling.HAMMING, "bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS,

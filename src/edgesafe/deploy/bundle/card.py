@@ -13,6 +13,7 @@ from edgesafe.deploy.bundle.layout import CARD, CONFIG, LICENCE_TEXT, LICENCES, 
 from edgesafe.display import STATUS, amount, clean, interval, markdown, markdown_code, rule
 from edgesafe.metrics import EXTRA_CORRUPTIONS, info
 from edgesafe.recipe.sections import CORRUPTIONS
+from edgesafe.recipe.sections.data import PREPROCESSING
 from edgesafe.records import Conversion, Measurement, TaskKind, Unit, VariantRecord
 
 __all__ = ["written"]
@@ -60,8 +61,16 @@ def _config(contents: Contents) -> dict[str, Any]:
         },
         "output": {"name": tensors.output, "dtype": "float32", "values": tensors.outputs},
         "preprocessing": tensors.pixels,
+        **_resizing(contents),
         "normalisation_in_training": {"mean": contents.study.data.mean, "std": contents.study.data.std},
     }
+
+
+def _resizing(contents: Contents) -> dict[str, Any]:
+    """How image files came to the input's size before they were measured; nothing where they had it."""
+    args = contents.study.recipe.get("data", {}).get("args", {})
+    said = {key: args[key] for key in PREPROCESSING if key in args}
+    return {"resizing": said} if said else {}
 
 
 def _names(contents: Contents) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from pydantic import Field
 
 from edgesafe.recipe.sections.base import Positive, Section
 
-__all__ = ["DataSection"]
+__all__ = ["PREPROCESSING", "DataSection"]
+
+PREPROCESSING = ("size", "resize", "fit", "crop", "interpolation")
+"""Keys of `data.args` that say how image files come to the size of a network (docs/data.md)."""
 
 
 class DataSection(Section):
