@@ -32,6 +32,10 @@ def test_any_text_becomes_a_name_and_a_name_stays_what_it_is(text: str) -> None:
     assert NAME.validate_python(f"{name}-audit")
 
 
+def test_a_long_text_leaves_room_for_what_is_put_behind_a_name() -> None:
+    assert len(naming.cleaned("a" * 300)) == naming.MAX_LENGTH - 20
+
+
 @given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}[A-Za-z0-9]", fullmatch=True))
 def test_plain_stems_are_kept(stem: str) -> None:
     assert naming.cleaned(stem) == stem

@@ -32,6 +32,7 @@ def test_a_study_reads_back_as_it_was_written(done: Path) -> None:
     assert study["baseline-s0"].record.params == 1
     assert study["baseline-s0"].file_bytes("model.onnx") == b"onnx bytes"
     assert study["baseline-s0"].evidence_bytes() == b"evidence bytes"
+    assert study["baseline-s0"].certificates_bytes() is None
     study["baseline-s0"].verify()
     assert not (done / ".work").exists()
 
@@ -71,6 +72,33 @@ def test_the_cpu_is_told_by_its_model_name(monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: lines)
     assert host._cpu() == "A CPU @ 2 GHz"
+
+
+def kept_aside(root: Path, content: bytes) -> Path:
+    """As a process leaves it that is killed while it replaces measurements.json: old file aside, new one there."""
+    kept = root / ".work" / "baseline-s0" / "previous"
+    kept.mkdir(parents=True)
+    for name in ("variant.json", "measurements.json"):
+        (kept / name).write_bytes((root / "baseline-s0" / name).read_bytes())
+    (kept / "measurements.json").write_bytes(content)
+    (root / "baseline-s0" / "measurements.json").write_bytes(b"half of a new one")
+    return kept
+
+
+def test_a_file_that_was_being_replaced_is_put_back(done: Path) -> None:
+    whole = (done / "baseline-s0" / "measurements.json").read_bytes()
+    kept = kept_aside(done, whole)
+    with writer.StudyWriter(done, study_record()) as study:
+        assert study.is_done("baseline-s0")
+    assert (done / "baseline-s0" / "measurements.json").read_bytes() == whole
+    assert not kept.exists()
+
+
+def test_a_file_that_nobody_hashed_is_not_put_back(done: Path) -> None:
+    kept_aside(done, b"another")
+    with writer.StudyWriter(done, study_record()), pytest.raises(IntegrityError, match="changed after it was measured"):
+        open_study(done)
+    assert (done / "baseline-s0" / "measurements.json").read_bytes() == b"half of a new one"
 
 
 def test_a_name_given_twice_among_many_is_found_at_once() -> None:

@@ -1,11 +1,15 @@
 """A module's size attributes after its tensors were replaced."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from edgesafe.errors import SurgeryError
 from edgesafe.surgery.remove import sync_module
+from edgesafe.surgery.units import channel_graph
+from edgesafe.surgery.verify import prove_masked
 
 
 def narrowed(module: nn.Module, **tensors: torch.Tensor) -> nn.Module:
@@ -38,3 +42,26 @@ def test_groups_go_whole_or_not_at_all() -> None:
         narrowed(nn.Conv2d(8, 8, 3, groups=4), weight=torch.ones(5, 1, 3, 3))
     assert narrowed(nn.GroupNorm(1, 8), weight=torch.ones(4), bias=torch.ones(4)).num_groups == 1
     assert narrowed(nn.GroupNorm(4, 8), weight=torch.ones(4), bias=torch.ones(4)).num_groups == 2
+
+
+def test_a_masked_network_has_the_parameters_of_the_original_and_no_others() -> None:
+    class Odd(nn.Linear):
+        def __init__(self, *, more: bool) -> None:
+            super().__init__(4, 2)
+            if more:
+                self.register_buffer("extra", torch.zeros(1))
+
+    inputs = (torch.zeros(1, 4),)
+    for before, after in ((False, True), (True, False)):
+        original, pruned = Odd(more=before), Odd(more=after)
+        pruned.load_state_dict(original.state_dict(), strict=False)
+        with pytest.raises(SurgeryError, match="parameters appeared or vanished"):
+            prove_masked(original.eval(), pruned.eval(), {}, inputs)
+    same = Odd(more=True).eval()
+    assert prove_masked(same, copy.deepcopy(same), {}, inputs).equivalence == 0.0
+
+
+def test_layers_are_told_by_their_kind() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4, 5))
+    graph = channel_graph(model, (torch.zeros(1, 3, 4, 4),))
+    assert {layer.name: layer.kind for layer in graph.layers} == {"0": "Conv2d", "3": "Linear"}
