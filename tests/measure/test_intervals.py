@@ -48,6 +48,7 @@ from edgesafe.measure.metrics.calibration import ece_equal_mass
 def test_wilson_against_scipy(n: int, share: float, confidence: float) -> None:
     k = round(share * n)
     mine, theirs = wilson(k, n, confidence), stats.binomtest(k, n).proportion_ci(confidence, "wilson")
+    assert mine.se == pytest.approx((k / n * (1 - k / n) / n) ** 0.5)
     assert mine.low == pytest.approx(theirs.low, abs=1e-12)
     assert mine.high == pytest.approx(theirs.high, abs=1e-12)
     assert 0.0 <= mine.low <= mine.estimate <= mine.high <= 1.0

@@ -7,6 +7,7 @@ from study_records import finish_variant, study_record
 
 from edgesafe.errors import IntegrityError
 from edgesafe.study.outpost import Outpost, adopt, stages_of, variant_files
+from edgesafe.study.study import read
 from edgesafe.study.writer import StudyWriter
 
 KEY, OTHER = "a" * 64, "b" * 64  # of stages
@@ -52,3 +53,13 @@ def test_the_records_of_a_variant_are_sent_as_they_were_written(tmp_path: Path) 
         finish_variant(outpost)
         for name in ("variant.json", "measurements.json", "model.onnx", "evidence.npz"):
             assert sent[f"baseline-s0/{name}"] == (outpost.root / "baseline-s0" / name).read_bytes()
+
+
+def test_a_worker_reads_a_finished_variant_that_it_was_given(done: Path, tmp_path: Path) -> None:
+    sent: dict[str, bytes] = {}
+    record, given = read(done).record, variant_files(done, "baseline-s0")
+    (tmp_path / "w").mkdir()
+    with Outpost(tmp_path / "w", record, given, sent.update) as outpost:
+        assert outpost.is_done("baseline-s0")
+        assert outpost.variant("baseline-s0").params == 1
+    assert not sent

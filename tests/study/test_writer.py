@@ -2,6 +2,7 @@ import errno
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_the_cpu_is_told_by_its_model_name(monkeypatch: pytest.MonkeyPatch) -> N
     )
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: lines)
     assert host._cpu() == "A CPU @ 2 GHz"
+
+
+def test_a_directory_that_was_not_installed_has_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert host.version() == "unknown"
+    assert host.host().versions == {}
 
 
 def kept_aside(root: Path, content: bytes) -> Path:
