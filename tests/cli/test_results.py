@@ -12,6 +12,7 @@ import pytest
 
 from edgesafe import cli, data
 from edgesafe.commands import doctor, estimate, printing
+from edgesafe.commands.columns import columns_of
 from edgesafe.errors import PolicyError, RecipeError
 from edgesafe.policy import policy as policies
 from edgesafe.recipe import parsing, recipe, shipped
@@ -210,7 +211,7 @@ def test_the_estimate_counts_what_is_left_and_grows_with_what_is_asked(monkeypat
 
 def test_the_estimate_times_each_training_as_its_section_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(estimate, "_FURTHER_CORE", 0.0)  # whatever cores this machine has
-    monkeypatch.setattr(estimate, "_seconds", lambda _: 0.0)
+    monkeypatch.setattr(estimate, "least_seconds", lambda _: 0.0)
     monkeypatch.setattr(estimate, "_learning", lambda _, __, section: 1e-3 if section.channels_last else 5e-3)
     few = "evaluate.corruptions=none", "compress=[{method='filter', ratios=[0.5]}]", "recover.bn_images=0"
     same, _ = ahead(*few)
@@ -272,7 +273,7 @@ def test_tables_fit_the_terminal_and_lose_nothing(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     loaded = read(study)
-    table = printing._variants(loaded, wide=columns == "160")
+    table = printing._variants(loaded, columns_of(loaded), wide=columns == "160")
     console = printing._console()
     assert console.width == int(columns)
     assert console.measure(table).minimum <= int(columns)
