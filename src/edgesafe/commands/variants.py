@@ -103,7 +103,7 @@ def begin(
     familiar = recipe.model.weights is not None and recipe.data.validation_from == "train"
     trainer = Trainer(bundle, study, progress, basis, familiar)
     model = recipe.model if weights is None else recipe.model.model_copy(update={"weights": weights})
-    baselines = Baselines(model, recipe.train, recipe.export, trainer)
+    baselines = Baselines(model, recipe.train, recipe.export, trainer, recipe.compress)
     steps = study.record.steps or steps_of(recipe.target, bench.host)
     return Run(recipe, bundle, bench, study, progress, trainer, baselines, templates or Templates(), steps)
 

@@ -114,13 +114,16 @@ class Processes:
         try:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             process = subprocess.Popen(  # noqa: S603 - this interpreter
-                [sys.executable, "-m", "edgesafe.executors.served", self._job, str(theirs.fileno()), str(self._folder)],
+                [
+                    sys.executable, "-m", "edgesafe.executors.served",
+                    self._job, str(theirs.fileno()), str(self._folder), str(os.getpid()),
+                ],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a library prints must not get between the results on standard output
                 start_new_session=True,  # an interruption at the keyboard is for the process that schedules
-            )
+            )  # fmt: skip
         finally:
             theirs.close()
         worker = _Worker(process, ours)

@@ -1,8 +1,9 @@
 """A worker process: takes orders from its pipe, does the job, sends what comes of it; ends when its driver is gone.
 
-python -m edgesafe.executors.served module:function FILE_DESCRIPTOR FOLDER
+python -m edgesafe.executors.served module:function FILE_DESCRIPTOR FOLDER DRIVER
 
-The folder is for temporary files of all workers of a driver; it goes when the driver does.
+The folder is for temporary files of all workers of a driver; it goes when the driver does. The driver is named by its
+process id: it may be gone before this interpreter has started.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def _end_with(parent: int, folder: str) -> None:
 
 def main() -> None:
     """Serve the job that the command line names on the pipe that it names."""
-    job, pipe, tempfile.tempdir = sys.argv[1:]
-    watch = threading.Thread(target=_end_with, args=(os.getppid(), tempfile.tempdir), daemon=True)
+    job, pipe, tempfile.tempdir, driver = sys.argv[1:]
+    watch = threading.Thread(target=_end_with, args=(int(driver), tempfile.tempdir), daemon=True)
     watch.start()
     serve(load_job(job), Connection(int(pipe)))
     watch.join()  # the pipe ends with the driver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -24,10 +25,15 @@ class Baselines:
         train: the recipe's [train], for a network without weights.
         export: the recipe's [export]: a network of others is exported once before it is trained.
         trainer: trains it.
+        blocks: the recipe's [[compress]], for what they say of single layers.
     """
 
-    def __init__(self, model: ModelSection, train: TrainSection, export: ExportSection, trainer: Trainer) -> None:
+    def __init__(
+        self, model: ModelSection, train: TrainSection, export: ExportSection, trainer: Trainer,
+        blocks: Sequence[CompressSection] = (),
+    ) -> None:  # fmt: skip
         self._model, self._train, self._export, self._trainer = model, train, export, trainer
+        self._blocks = blocks
         self._held: tuple[int, nn.Module, BaselineTraining | None] | None = None
 
     def of(self, seed: int) -> nn.Module:
@@ -63,6 +69,7 @@ class Baselines:
         torch.manual_seed(seed)  # initial weights
         network = models.build(self._model.arch, self._trainer.bundle.task.outputs, self._model.args)
         contract.check(network, self._model, self._trainer.bundle, self._export)
+        contract.check_layers(network, self._blocks)
         weights = self._model.weights_of(seed)
         if weights is None:
             return network, self._trainer.baseline(network, self._model, self._train, seed)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from edgesafe.deploy import export
-from edgesafe.errors import RefusedError
+from edgesafe.errors import RecipeError, RefusedError
 from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.tasks import rules_of
 from edgesafe.models.contract import require_classifier
-from edgesafe.models.external import is_external
-from edgesafe.recipe.sections import ExportSection, ModelSection
+from edgesafe.models.external import is_external, nearest
+from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection
 from edgesafe.records import DataBundle
 from edgesafe.train.augmentation import Normalisation, shared
 
-__all__ = ["check"]
+__all__ = ["check", "check_layers"]
 
 _IMAGES = 4  # enough to tell an image from its neighbours
 
@@ -45,6 +46,28 @@ def check(model: nn.Module, origin: ModelSection, bundle: DataBundle, section: E
             shape = (height, width, channels)
             trial = copy.deepcopy(model).eval()
             export.export_onnx(trial, input_shape=shape, mean=bundle.mean, std=bundle.std, opset=section.opset)
+
+
+def check_layers(model: nn.Module, blocks: Sequence[CompressSection]) -> None:
+    """Refuse a recipe that gives the share of a layer which the network does not have.
+
+    Args:
+        model: as built, before training.
+        blocks: the recipe's [[compress]]; the keys of their `layers` are module paths.
+
+    Raises:
+        RecipeError: names the nearest layer.
+    """
+    known = [
+        name for name, module in model.named_modules() if name and next(module.parameters(False), None) is not None
+    ]
+    for block in blocks:
+        for name in block.layers:
+            if name not in known:
+                raise RecipeError(
+                    f"the network has no layer '{name}'", where="compress.layers",
+                    fix=nearest(name, known),
+                )  # fmt: skip
 
 
 def _require_logits(model: nn.Module, images: torch.Tensor, scores: torch.Tensor, arch: str) -> None:
