@@ -190,20 +190,20 @@ def on_ray(nodes: int, graphs: list[list[Task]], drivers: list[Sleepers]) -> flo
     import ray
     from ray.cluster_utils import Cluster
 
-    from edgesafe.executors.ray_cluster import RayCluster
+    from edgesafe.executors import ray_cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(nodes):
         made.add_node(num_cpus=1, object_store_memory=80 << 20)
     ray.init(address=made.address, log_to_driver=False, logging_level="ERROR")
-    warm = RayCluster("cluster_schedule:sleep", None, None, nodes)
+    warm = ray_cluster.RayCluster("cluster_schedule:sleep", None, None, nodes)
     schedule.run(
         [Task(f"warm {k}") for k in range(2 * nodes)],
         warm,
         Sleepers(dict.fromkeys((f"warm {k}" for k in range(2 * nodes)), 3.0)),
     )
     threads = [
-        threading.Thread(target=schedule.run, args=(tasks, RayCluster("cluster_schedule:sleep", None, None, nodes), driver))
+        threading.Thread(target=schedule.run, args=(tasks, ray_cluster.RayCluster("cluster_schedule:sleep", None, None, nodes), driver))
         for tasks, driver in zip(graphs, drivers, strict=True)
     ]  # fmt: skip
     begun = time.perf_counter()
