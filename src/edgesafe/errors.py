@@ -46,6 +46,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WorkerError",
+    "one_line",
 ]
 
 
@@ -86,6 +87,11 @@ class EdgesafeError(Exception):
         text = f"{self.where}: {self.what}" if self.where else self.what
         text = f"{text}; {self.fix}" if self.fix else text
         return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of somebody else's code in one line of at most 300 characters: its type, and what it says."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 def _remade(kind: type[EdgesafeError], what: str, where: str, fix: str) -> EdgesafeError:

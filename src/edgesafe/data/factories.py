@@ -14,7 +14,7 @@ from typing import Any
 from edgesafe.data import items, mappings
 from edgesafe.data.cache import Cache
 from edgesafe.data.raw import RawData
-from edgesafe.errors import DataError, EdgesafeError
+from edgesafe.errors import DataError, EdgesafeError, one_line
 from edgesafe.recipe.sections import DataSection
 
 __all__ = ["load"]
@@ -33,13 +33,13 @@ def load(section: DataSection, cache: Cache) -> RawData:
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # a user's module may raise anything, or exit
-        raise DataError(f"cannot import it ({items.one_line(error)})", where=where, fix="check PYTHONPATH") from error
+        raise DataError(f"cannot import it ({one_line(error)})", where=where, fix="check PYTHONPATH") from error
     try:
         result = factory(**section.args)
     except EdgesafeError:
         raise
     except (Exception, SystemExit) as error:
-        raise DataError(f"the factory failed: {items.one_line(error)}", where=where, fix="check data.args") from error
+        raise DataError(f"the factory failed: {one_line(error)}", where=where, fix="check data.args") from error
     if not isinstance(result, Mapping):
         raise DataError(
             f"gave a {type(result).__name__}", where=where,

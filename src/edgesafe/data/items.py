@@ -17,16 +17,11 @@ from PIL import Image
 
 from edgesafe.data.cache import Cache
 from edgesafe.data.rows import HashedImages
-from edgesafe.errors import DataError, EdgesafeError
+from edgesafe.errors import DataError, EdgesafeError, one_line
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.records import Images
 
-__all__ = ["First", "images_of", "is_asked_for", "labels_of", "one_line"]
-
-
-def one_line(error: BaseException) -> str:
-    """An exception of somebody else's code in one line of at most 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+__all__ = ["First", "images_of", "is_asked_for", "labels_of"]
 
 
 def is_asked_for(images: Any, cache: Cache) -> bool:

@@ -20,7 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_leaves
 
-from edgesafe.errors import NonFiniteError, RefusedError, UsageError
+from edgesafe.errors import NonFiniteError, RefusedError, UsageError, one_line
 
 __all__ = ["require_classifier", "require_plain_weights"]
 
@@ -146,7 +146,7 @@ def _failure(model: nn.Module, images: Tensor) -> str | None:
     try:
         model(images)
     except Exception as error:  # noqa: BLE001
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        return one_line(error)
     return None
 
 
@@ -154,9 +154,8 @@ def _scores(model: nn.Module, images: Tensor, classes: int, arch: str, mode: str
     try:
         scores = model(images)
     except Exception as error:
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise UsageError(
-            f"its forward fails{mode} on {len(images)} images: {text}", where=arch, fix=_FORWARD
+            f"its forward fails{mode} on {len(images)} images: {one_line(error)}", where=arch, fix=_FORWARD
         ) from error
     if not isinstance(scores, Tensor):
         raise UsageError(

@@ -18,7 +18,7 @@ from typing import Any
 
 from torch import nn
 
-from edgesafe.errors import EdgesafeError, UsageError
+from edgesafe.errors import EdgesafeError, UsageError, one_line
 
 __all__ = ["build_external", "is_external", "nearest", "runs_code"]
 
@@ -114,7 +114,7 @@ def _module_from_file(source: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UsageError(f"failed while loading: {_one_line(error)}", where=source, fix="mend the file") from error
+        raise UsageError(f"failed while loading: {one_line(error)}", where=source, fix="mend the file") from error
     return module
 
 
@@ -123,7 +123,7 @@ def _module_by_name(source: str) -> ModuleType:
         return importlib.import_module(source)
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"cannot be imported: {_one_line(error)}", where=source, fix=f"install it, or mend it; {_FORMS}"
+            f"cannot be imported: {one_line(error)}", where=source, fix=f"install it, or mend it; {_FORMS}"
         ) from error
 
 
@@ -134,14 +134,10 @@ def _call(arch: str, factory: Callable[..., Any], options: Mapping[str, Any]) ->
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"the factory failed: {_one_line(error)}", where=arch, fix="check model.args and the number of classes"
+            f"the factory failed: {one_line(error)}", where=arch, fix="check model.args and the number of classes"
         ) from error
     if not isinstance(model, nn.Module):
         raise UsageError(
             f"the factory returned {type(model).__name__}, not a torch.nn.Module", where=arch, fix="return a module"
         )
     return model
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edgesafe.errors import EdgesafeError, SurgeryError
+from edgesafe.errors import EdgesafeError, SurgeryError, one_line
 from edgesafe.models import count
 from edgesafe.surgery.aliases import Views
 from edgesafe.surgery.labels import Cause, Reason
@@ -132,9 +132,8 @@ def _run(model: nn.Module, inputs: tuple[Tensor, ...], tracer: Tracer, apply: Ca
     except EdgesafeError:
         raise
     except Exception as error:  # a forward of others may raise anything
-        text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise SurgeryError(
-            f"the network does not run on inputs of shape {[tuple(t.shape) for t in inputs]}: {text}",
+            f"the network does not run on inputs of shape {[tuple(t.shape) for t in inputs]}: {one_line(error)}",
             where=tracer.place,
             fix="check input_shape, or give PruneContext.example_inputs",
         ) from error
