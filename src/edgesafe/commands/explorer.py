@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgesafe.commands import estimate, variants
 from edgesafe.commands.results import in_words
-from edgesafe.commands.trials import PASSED, Court
+from edgesafe.commands.trials import Court
 from edgesafe.commands.variants import Run
 from edgesafe.files import stage_key
 from edgesafe.recipe.recipe import Recipe, VariantPlan
@@ -31,7 +31,7 @@ __all__ = ["Explorer", "baseline_of", "plan_of"]
 
 
 def baseline_of(recipe: Recipe) -> VariantPlan:
-    """The unpruned network."""
+    """The plan of the unpruned network of the recipe's first seed."""
     return VariantPlan(name=naming.baseline(recipe.seeds[0]), ratio=0.0)
 
 
@@ -187,7 +187,7 @@ class Explorer:
         self._trials.append(trial)
         if trial.variant not in {known.variant for known in self._record.trials}:
             self._save(trials=tuple(self._trials))
-        return trial.status in PASSED
+        return trial.status.passes
 
     def _require_budget(self) -> None:
         section, trials = self._run.recipe.search, self._trials
@@ -227,7 +227,7 @@ class Explorer:
             final = self._confirming.trial_again(source, base)
             finals[final.variant] = final
             self._save(finals=tuple(finals.values()), untouched_inferences=self._confirming.inferences(base.id))
-            if final.status in PASSED:
+            if final.status.passes:
                 winner = final.variant
                 break
         for confirmed in finals:
@@ -271,7 +271,7 @@ class Explorer:
 
     def _best_first(self) -> list[str]:
         """Trials that passed and make the objective smaller, by what it is."""
-        passed = [t for t in self._trials if t.status in PASSED and t.objective is not None and t.objective < 1.0]
+        passed = [t for t in self._trials if t.status.passes and t.objective is not None and t.objective < 1.0]
         return [trial.variant for trial in sorted(passed, key=lambda t: (t.objective or 1.0, t.variant))]
 
     # -------------------------------------------------------------------------------------------------- details

@@ -31,9 +31,7 @@ from edgesafe.study import naming
 from edgesafe.study.naming import VariantName
 from edgesafe.study.study import MODEL
 
-__all__ = ["PASSED", "Court", "objective_of"]
-
-PASSED = (GateStatus.PASS, GateStatus.WAIVED)
+__all__ = ["Court", "objective_of"]
 
 _METRICS = {Objective.LATENCY: "latency.ratio", Objective.MACS: "macs"}
 
@@ -103,7 +101,7 @@ class Court:
         if now is None or now.status is not VariantStatus.DONE:
             return TrialRecord(**told, objective=None, status=GateStatus.REFUSED, inferences=0)
         verdict = self._verdict(now)
-        still = dict.fromkeys(g.id for g in verdict.gates if g.level == "error" and g.status not in PASSED)
+        still = dict.fromkeys(g.id for g in verdict.gates if g.level == "error" and not g.status.passes)
         base = study.measurements(now.baseline) if now.baseline is not None else None
         objective = objective_of(self.run.recipe.search.minimise, study.measurements(entry.id), base)
         return TrialRecord(

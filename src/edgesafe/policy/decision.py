@@ -334,7 +334,7 @@ def _beyond(item: Reading | Problem, z: float) -> float:
 
 
 def _blocks(level: Level, status: GateStatus, policy: Policy) -> bool:
-    if level == "warn" or status in (GateStatus.PASS, GateStatus.WAIVED):
+    if level == "warn" or status.passes:
         return False
     return status is not GateStatus.INCONCLUSIVE or policy.stats.on_inconclusive == "fail"
 
@@ -369,7 +369,7 @@ def _overall(results: list[GateResult]) -> tuple[GateStatus, ExitCode]:
 
 def _warnings(policy: Policy, results: list[GateResult]) -> list[str]:
     warnings = []
-    quiet = [r for r in results if not r.blocking and r.status not in (GateStatus.PASS, GateStatus.WAIVED)]
+    quiet = [r for r in results if not r.blocking and not r.status.passes]
     if quiet:
         warnings.append(
             f"warning: {len(quiet)} result{'' if len(quiet) == 1 else 's'} without effect on the exit code did not pass"

@@ -33,8 +33,6 @@ __all__ = [
 MARKDOWN_BYTES = 60_000  #: GitHub cuts off a pull-request comment at 65,536 characters
 MAX_ANNOTATIONS = 10  #: of each kind per step; GitHub drops the rest without a word
 
-_GOOD = (GateStatus.PASS, GateStatus.WAIVED)
-
 
 def to_json(verdict: Verdict) -> str:
     """The verdict as JSON (schema edgesafe.verdict/1), two blanks of indentation, keys in the order of the record."""
@@ -158,9 +156,7 @@ def to_markdown(verdict: Verdict) -> str:
     notes = ["", *(f"- {markdown(note)}" for note in verdict.notes[:50])] if verdict.notes else []
     if len(verdict.notes) > 50:
         notes.append(f"- {len(verdict.notes) - 50} more notes")
-    ordered = [result for result in verdict.gates if result.status not in _GOOD] + [
-        result for result in verdict.gates if result.status in _GOOD
-    ]
+    ordered = sorted(verdict.gates, key=lambda result: result.status.passes)  # stable: what did not pass comes first
     rows = [_row(result) for result in ordered]
     budget = MARKDOWN_BYTES - _size([*head, *(note[:1000] for note in notes)]) - 100
     kept = 0

@@ -73,5 +73,4 @@ class SearchRecord(Record):
     @property
     def passing_controls(self) -> tuple[str, ...]:
         """Controls that the policy passes, though they should not."""
-        passed = (GateStatus.PASS, GateStatus.WAIVED)
-        return tuple(trial.variant for trial in self.controls if trial.status in passed)
+        return tuple(trial.variant for trial in self.controls if trial.status.passes)

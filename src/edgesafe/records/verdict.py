@@ -23,6 +23,11 @@ class GateStatus(StrEnum):
     MISSING = "missing"  #: no such metric, or no baseline: never a pass
     REFUSED = "refused"  #: a decision would be invalid: too few samples, or a limit below the noise floor
 
+    @property
+    def passes(self) -> bool:
+        """Whether it stands in nobody's way: a pass, or a waived failure."""
+        return self in (GateStatus.PASS, GateStatus.WAIVED)
+
 
 class GateResult(Record):
     """One gate's decision on one variant."""

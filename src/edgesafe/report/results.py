@@ -17,7 +17,6 @@ from edgesafe.records import (
     Comparison,
     Conversion,
     DataIdentity,
-    GateStatus,
     Host,
     Lineage,
     Measurement,
@@ -258,7 +257,7 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
         out.append("No verdict: `edgesafe gate` has not been run on this study.")
     else:
         look = STATUS[verdict.overall]
-        failed = [g for g in verdict.gates if g.status not in (GateStatus.PASS, GateStatus.WAIVED)]
+        failed = [g for g in verdict.gates if not g.status.passes]
         passed = f"{len(verdict.gates) - len(failed)} of {len(verdict.gates)} decisions passed"
         out.append(f"**{look.mark} {look.word.upper()}**: {passed}.")
         out += [f"- {STATUS[g.status].mark} {_md(g.variant)}, {_md(g.id)}: {_md(g.message)}" for g in failed[:8]]

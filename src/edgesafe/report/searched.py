@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 from edgesafe.display import STATUS, clean
 from edgesafe.progress import clock
-from edgesafe.records import GateStatus, SearchRecord, TrialRecord
+from edgesafe.records import SearchRecord, TrialRecord
 from edgesafe.report.parts import Heading, TablePart, Td
 from edgesafe.report.view import View
 
 __all__ = ["SearchPart", "search_part", "summary_of"]
-
-_PASSED = (GateStatus.PASS, GateStatus.WAIVED)
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def search_part(view: View) -> SearchPart | None:
 
 def summary_of(record: SearchRecord) -> str:
     """What was searched for, what came of it, and what it cost, in plain sentences."""
-    passed = sum(trial.status in _PASSED for trial in record.trials)
+    passed = sum(trial.status.passes for trial in record.trials)
     seconds = sum(trial.seconds for trial in (*record.trials, *record.finals, *record.controls))
     found = (
         f"Confirmed on {record.untouched_images:,} test images that no trial saw: {clean(record.winner)}."
