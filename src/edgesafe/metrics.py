@@ -35,6 +35,7 @@ __all__ = [
     "get",
     "info",
     "is_family",
+    "is_of_certificates",
     "known",
     "members",
     "nearest",
@@ -330,6 +331,11 @@ def title(metric: str) -> str:
 def is_family(metric: str) -> bool:
     """Whether `metric` stands for several, such as "mpc.corruption.*"."""
     return "*" in metric
+
+
+def is_of_certificates(metric: str) -> bool:
+    """Whether an id or family is about what was certified: "falsified.jpeg=50..95", "certified_accuracy.*"."""
+    return metric.startswith(("certified_", "falsified.", "unknown."))
 
 
 def expand(pattern: str, ids: Iterable[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from edgesafe import data
 from edgesafe.commands import compress, variants
 from edgesafe.commands.explorer import Explorer, baseline_of
 from edgesafe.errors import UsageError
+from edgesafe.metrics import is_of_certificates
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.searching import Objective
@@ -84,7 +85,7 @@ def _checked(recipe: Recipe) -> Path:
         raise UsageError("no policy to search under", where="search.policy", fix="give --policy FILE")
     judge.check(policy)
     gates = judge.load(policy)[0].gates
-    certified = [gate.id for gate in gates if gate.metric.startswith(("certified_", "falsified", "unknown"))]
+    certified = [gate.id for gate in gates if is_of_certificates(gate.metric)]
     if certified:
         what = f"the gate '{certified[0]}' is about certificates, which a search does not make"
         fix = "search under a policy without it, then certify the winner and gate it by the whole policy"

@@ -11,14 +11,13 @@ from typing import Any
 
 from edgesafe.deploy.bundle.layout import CARD, CONFIG, LICENCE_TEXT, LICENCES, Contents
 from edgesafe.display import STATUS, amount, clean, interval, markdown, markdown_code, rule
-from edgesafe.metrics import EXTRA_CORRUPTIONS, info
+from edgesafe.metrics import EXTRA_CORRUPTIONS, info, is_of_certificates
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.recipe.sections.data import PREPROCESSING
 from edgesafe.records import Conversion, Measurement, TaskKind, Unit, VariantRecord
 
 __all__ = ["written"]
 
-_CERTIFIED = ("certified_", "falsified.", "unknown.")
 #: What Hugging Face calls the tasks.
 _PIPELINES = {TaskKind.CLASSIFICATION: "image-classification", TaskKind.KEYPOINTS: "keypoint-detection"}
 _WHAT = {TaskKind.CLASSIFICATION: "An image classifier", TaskKind.KEYPOINTS: "A network that finds the places"}
@@ -233,7 +232,7 @@ def _evidence(contents: Contents) -> list[str]:
 
 
 def _certificates(contents: Contents) -> list[str]:
-    found = {name: one for name, one in sorted(contents.measurements.metrics.items()) if name.startswith(_CERTIFIED)}
+    found = {name: one for name, one in sorted(contents.measurements.metrics.items()) if is_of_certificates(name)}
     lines = ["## Certificates", ""]
     if not found:
         return [*lines, "None: no finite set of perturbed images was run through the file."]
@@ -317,7 +316,7 @@ def _shown(contents: Contents) -> Iterator[tuple[str, Measurement]]:
     found: Mapping[str, Measurement] = contents.measurements.metrics
     single = {*CORRUPTIONS, *EXTRA_CORRUPTIONS}
     for name, measured in found.items():
-        if not single & set(name.split(".")) and not name.startswith(_CERTIFIED):
+        if not single & set(name.split(".")) and not is_of_certificates(name):
             yield name, measured
 
 

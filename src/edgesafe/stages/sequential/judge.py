@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesafe.errors import NothingEvaluated
+from edgesafe.metrics import is_of_certificates
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
 from edgesafe.policy import subjects
@@ -25,8 +26,6 @@ from edgesafe.records import (
 )
 
 __all__ = ["Judge", "check", "load", "require_task", "undecided"]
-
-_OF_CERTIFICATES = ("certified_", "falsified.", "unknown.")
 
 
 def load(path: Path) -> tuple[Policy, Lock | None]:
@@ -106,7 +105,7 @@ class Judge:
         seen = f"{measured.metrics['accuracy'].n:,} clean"
         if "mpc" in measured.metrics:
             seen += f" and {measured.metrics['mpc'].n:,} corrupted images"
-        certified = {m.n for metric, m in measured.metrics.items() if metric.startswith(_OF_CERTIFICATES)}
+        certified = {m.n for metric, m in measured.metrics.items() if is_of_certificates(metric)}
         if certified:
             seen += f", {max(certified):,} certified or not"
         if not settled:
@@ -130,7 +129,7 @@ class Judge:
     @property
     def asks_for_certificates(self) -> bool:
         """Whether the policy has a gate on certificates."""
-        return any(gate.metric.startswith(_OF_CERTIFICATES) for gate in self.policy.gates)
+        return any(is_of_certificates(gate.metric) for gate in self.policy.gates)
 
     def verdict(self, measured: Measurements) -> Verdict:
         """What the gate says of the measurements."""
