@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -103,6 +104,7 @@ class _Look:
         bundle = probing.bundle
         self._normalise = Normalisation(bundle.mean, bundle.std)
         self._some = data.first(bundle.validation, _IMAGES)
+        self._templates = Templates()  # narrowed networks differ from the whole one in their shapes
 
     def __call__(self, network: nn.Module) -> Seen:
         bundle = self._probing.bundle
@@ -119,25 +121,34 @@ class _Look:
         return total / len(self._some)
 
     def _macs(self, network: nn.Module) -> float:
+        return count.macs(network, self._shape) / self._whole_macs
+
+    @cached_property
+    def _whole_macs(self) -> int:
+        return count.macs(self._whole, self._shape)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
         height, width, channels = self._some.images.shape[1:]
-        shape = (height, width, channels)
-        return count.macs(network, shape) / count.macs(self._whole, shape)
+        return height, width, channels
 
     def _latency(self, network: nn.Module) -> float:
         """Of its exported file, in turns with the unpruned network's."""
         with tempfile.TemporaryDirectory() as place:
-            files = []
-            for name, each in (("narrowed", network), ("whole", self._whole)):
-                files.append(Path(place) / f"{name}.onnx")
-                files[-1].write_bytes(self._exported(each))
+            files = [Path(place) / "narrowed.onnx", Path(place) / "whole.onnx"]
+            for file, content in zip(files, (self._exported(network), self._whole_onnx), strict=True):
+                file.write_bytes(content)
             protocol = Timing(self._probing.target, _TIMED_RUNS)
             found = timing.timed(files[0], files[1], self._some.images[: timing.PARITY_IMAGES], protocol)
         return found.candidate["latency.ratio"].estimate
 
+    @cached_property
+    def _whole_onnx(self) -> bytes:
+        return self._exported(self._whole)
+
     def _exported(self, network: nn.Module) -> bytes:
-        bundle, templates = self._probing.bundle, Templates()
-        height, width, channels = self._some.images.shape[1:]
+        bundle = self._probing.bundle
         return export.export_onnx(
-            network.eval(), input_shape=(height, width, channels), mean=bundle.mean, std=bundle.std,
-            opset=self._probing.export.opset, templates=templates,
+            network.eval(), input_shape=self._shape, mean=bundle.mean, std=bundle.std,
+            opset=self._probing.export.opset, templates=self._templates,
         )  # fmt: skip
