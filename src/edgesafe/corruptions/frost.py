@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +22,7 @@ from PIL import Image
 from edgesafe.corruptions.ice import procedural_textures
 from edgesafe.corruptions.tables import Profile, scale_of
 from edgesafe.errors import DataError
-from edgesafe.files import read_bounded
+from edgesafe.files import DAMAGE, read_bounded
 
 __all__ = ["PHOTOGRAPHS", "FrostBank", "installed_photographs"]
 
@@ -34,10 +32,7 @@ PHOTOGRAPHS = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.j
 _PHOTOGRAPH_MD5 = ("6ead634a", "98f0d2b1", "b3ed8eb1", "d70b9d6a", "50984ae2")  #: how the originals' hashes begin
 
 _MOST_BYTES, _MOST_PIXELS = 1 << 28, 64_000_000  # of a photograph: a camera's, not a decompression bomb's
-_DAMAGE = (
-    OSError, ValueError, SyntaxError, Image.DecompressionBombError, TypeError, KeyError, IndexError, EOFError,
-    OverflowError, MemoryError, struct.error, zlib.error, RuntimeError,
-)  # fmt: skip
+_DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, Image.DecompressionBombError)
 _REDUCTION = {Profile.CIFAR: 0.2, Profile.TINY: 0.3, Profile.IMAGENET: 1.0}
 
 

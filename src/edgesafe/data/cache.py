@@ -22,21 +22,24 @@ from numpy.typing import NDArray
 from edgesafe.data.files import memory_budget
 from edgesafe.data.rows import DIGEST_BYTES, HashedImages, LazyImages, blocks, pixel_digest
 from edgesafe.errors import DataError, StoreError
-from edgesafe.files import DAMAGE, atomic_write, is_file, read_bounded, sha256_bytes, sha256_file, stage_key
+from edgesafe.files import (
+    DAMAGE,
+    atomic_write,
+    cache_directory,
+    is_file,
+    read_bounded,
+    sha256_bytes,
+    sha256_file,
+    stage_key,
+)
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe.sections import DataSection
 
-__all__ = ["Cache", "default_directory", "digests_of", "text_of"]
+__all__ = ["Cache", "digests_of", "text_of"]
 
 _GB = 1 << 30
 _H = TypeVar("_H", bound=HashedImages)
 _MOST_KEPT = 1 << 30  # bytes of a kept file of hashes: those of 64 million images
-
-
-def default_directory() -> Path:
-    """Where caches lie by the XDG convention: $XDG_CACHE_HOME/edgesafe, or ~/.cache/edgesafe."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "edgesafe"
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,14 @@ class Cache:
     @classmethod
     def in_memory(cls) -> Cache:
         """One that keeps nothing: everything is held in memory, up to half of the machine's."""
-        return cls(default_directory(), memory_budget(), 0, len(os.sched_getaffinity(0)))
+        return cls(cache_directory(), memory_budget(), 0, len(os.sched_getaffinity(0)))
 
     @classmethod
     def of(cls, section: DataSection, progress: Progress | None = None) -> Cache:
         """As a recipe's [data] says."""
         limit = {"memory": memory_budget(), "disk": 0, "auto": int(section.memory_gb * _GB)}[section.store]
         return cls(
-            directory=default_directory() if section.cache_dir is None else Path(section.cache_dir).expanduser(),
+            directory=cache_directory() if section.cache_dir is None else Path(section.cache_dir).expanduser(),
             memory_bytes=limit,
             disk_bytes=int(section.cache_gb * _GB),
             workers=section.workers or len(os.sched_getaffinity(0)),

@@ -7,9 +7,7 @@ Images are turned as their EXIF tag says, transparent pixels are shown over a st
 from __future__ import annotations
 
 import io
-import struct
 import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +16,11 @@ from typing import Any
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from edgesafe.data.preprocessing import Preprocessing
 from edgesafe.errors import DataError
-from edgesafe.files import read_bounded
+from edgesafe.files import DAMAGE, read_bounded
 from edgesafe.recipe.sections.data import PREPROCESSING
 
 __all__ = ["MOST_BYTES", "SUFFIXES", "Changes", "PictureOptions", "pixels_of", "read_upright"]
@@ -31,10 +29,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".
 MOST_BYTES = 256 << 20  #: of an image file
 _MOST_PIXELS = 64_000_000  # of an image: a camera's 50 megapixels, not a decompression bomb's
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # modes of more than 8 bits a channel
-_DAMAGE = (
-    OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError, TypeError, KeyError,
-    IndexError, EOFError, OverflowError, MemoryError, struct.error, zlib.error, RuntimeError,
-)  # fmt: skip
+_DAMAGE: tuple[type[Exception], ...] = (*DAMAGE, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class Changes:
 
     @property
     def counts(self) -> dict[str, int]:
-        """By name."""
+        """The numbers of images by what was done to them, as a `decoded` set counts them."""
         return asdict(self)
 
     def lines(self, where: str, background: tuple[int, int, int]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ and a read that ends early is an error that can be named, not a signal that kill
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -28,8 +29,6 @@ DIGEST_BYTES = 16
 
 def pixel_digest(image: NDArray[np.uint8]) -> bytes:
     """The BLAKE2b hash of an image's pixels, 16 bytes."""
-    import hashlib
-
     return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=DIGEST_BYTES).digest()
 
 
@@ -211,7 +210,7 @@ class FileImages(HashedImages):
 
     @property
     def stamp(self) -> str:
-        """The key."""
+        """The key that was given for the file: equal keys, equal pixels, so hashes are kept under it."""
         return self._key
 
     def with_digests(self, digests: NDArray[np.uint8]) -> Self:

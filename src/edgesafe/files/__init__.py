@@ -29,6 +29,7 @@ __all__ = [
     "MAX_TEXT",
     "Keeper",
     "atomic_write",
+    "cache_directory",
     "digest",
     "is_file",
     "is_folder",
@@ -223,6 +224,12 @@ def sha256_file(path: Path) -> str:
             return "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise StoreError(f"cannot be read ({error.strerror})", where=_shown(path), fix="check the path") from None
+
+
+def cache_directory() -> Path:
+    """Where caches lie by the XDG convention: $XDG_CACHE_HOME/edgesafe, or ~/.cache/edgesafe."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "edgesafe"
 
 
 def digest(hashes: Mapping[str, str]) -> str:

@@ -63,7 +63,7 @@ class BundleTensors(Record):
     @property
     def noun(self) -> str:
         """What `classes` are the names of, in the plural."""
-        return "keypoints" if self.task is TaskKind.KEYPOINTS else "classes"
+        return self.task.noun
 
 
 class BundleSamples(Record):

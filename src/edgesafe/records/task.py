@@ -21,6 +21,11 @@ class TaskKind(StrEnum):
     CLASSIFICATION = "classification"  #: one of K classes; labels int64 (n,), outputs logits (n, K)
     KEYPOINTS = "keypoints"  #: the places of P points; labels float32 (n, P, 2) in px, outputs (n, 2 P), see `Task`
 
+    @property
+    def noun(self) -> str:
+        """What the names of such a task are of, in the plural: "classes" or "keypoints"."""
+        return "keypoints" if self is TaskKind.KEYPOINTS else "classes"
+
 
 class Task(Record):
     """A task. As it stands: a classification among classes whose names are not known.
@@ -77,7 +82,4 @@ class Task(Record):
     @property
     def noun(self) -> str:
         """What the names are of, in the plural: "classes" or "keypoints"."""
-        return _NOUNS[self.kind]
-
-
-_NOUNS = {TaskKind.CLASSIFICATION: "classes", TaskKind.KEYPOINTS: "keypoints"}
+        return self.kind.noun

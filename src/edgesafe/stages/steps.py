@@ -6,14 +6,13 @@ later studies on the machine take the same steps; a study keeps its own in study
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from edgesafe.deploy import steps
 from edgesafe.errors import StoreError
-from edgesafe.files import atomic_write, is_file, read_bounded, stage_key
+from edgesafe.files import atomic_write, cache_directory, is_file, read_bounded, stage_key
 from edgesafe.recipe.sections import TargetSection
 from edgesafe.records import Host, Steps
 
@@ -37,9 +36,8 @@ def steps_of(target: TargetSection, host: Host) -> Steps:
 
 
 def cache_file(target: TargetSection, host: Host) -> Path:
-    """Where the steps of this host are kept: $XDG_CACHE_HOME or ~/.cache, edgesafe/steps."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "edgesafe" / "steps" / f"{stage_key(where=_where(target, host))[:16]}.json"
+    """Where the steps of this host are kept: in the folder "steps" of the user's cache."""
+    return cache_directory() / "steps" / f"{stage_key(where=_where(target, host))[:16]}.json"
 
 
 def _where(target: TargetSection, host: Host) -> str:
