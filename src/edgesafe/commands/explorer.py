@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,10 +43,6 @@ def plan_of(series: Series, ratio: float, seed: int) -> VariantPlan:
 
 GAIN = 0.001  #: of the unpruned network's, by which a narrower network must be better to be tried
 _NOTHING = {"epochs": 0, "bn_images": 0}
-
-
-class _Refined(Exception):  # noqa: N818 - it ends the refinement, and is no error
-    """The trials for it are used up."""
 
 
 @dataclass
@@ -144,21 +139,20 @@ class Explorer:
         steps = _Steps(most, self._survey.cost(series, ratio))
 
         def attempt(gone: Mapping[str, int]) -> bool:
-            """Whether a network narrower by one step passes, and is smaller than what passed before."""
+            """Whether a network narrower by one step passes, and is smaller than what passed before; no trial: no."""
+            if not steps.left:
+                return False
             shares = {layer: count / size[layer] for layer, count in gone.items()}
             narrower = shaped(series, shares, f"{series.stem}_step{stage_key(shares=shares)[:6]}")
             cost = self._survey.cost(narrower, ratio)
             if cost >= steps.cost - GAIN:
                 return False
-            if not steps.left:
-                raise _Refined
             steps.left -= 1
             if passed := self._tried_at(narrower, ratio, f"{best} with one group of layers narrower"):
                 steps.cost = cost
             return passed
 
-        with suppress(_Refined):
-            refined(curves, start, context.round_to, attempt)
+        refined(curves, start, context.round_to, attempt)
 
     def _shares(self, made: _Made) -> dict[str, float]:
         """The share of each group's channels that is gone from a trial."""
