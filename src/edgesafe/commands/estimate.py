@@ -17,7 +17,7 @@ from torch import nn
 
 from edgesafe import data, models
 from edgesafe.commands import results
-from edgesafe.errors import EdgesafeError, UsageError
+from edgesafe.errors import EdgesafeError, UsageError, one_line
 from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
 from edgesafe.recipe.sections import CompressSection, Method, RecoverSection, RobustSection, TrainSection
@@ -108,22 +108,12 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
 
 
 def fitted(recipe: Recipe, bundle: DataBundle, bench: Bench, study: StudyWriter, progress: Progress) -> Bench:
-    """The bench with as many images as evaluate.hours holds; as it is, where that is not given.
-
-    What was chosen is written down in the study, and taken from there when it is gone on with.
+    """See `sizing.fitted`: the work is that of all files of the recipe, timed in torch before any is made.
 
     Raises:
         UsageError: the network cannot be timed, or not even a first look fits.
     """
-    hours = recipe.evaluate.hours
-    if hours is None:
-        return bench
-    size = study.record.sample_size
-    if size is None:
-        size = sizing.choose(hours, _work(recipe, bundle, bench))
-        study.put_sample_size(size)
-    progress.note(sizing.in_words(size))
-    return sizing.sized(bench, size)
+    return sizing.fitted(recipe.evaluate.hours, bench, study, progress, lambda: _work(recipe, bundle, bench))
 
 
 def _work(recipe: Recipe, bundle: DataBundle, bench: Bench) -> sizing.Work:
@@ -135,7 +125,7 @@ def _work(recipe: Recipe, bundle: DataBundle, bench: Bench) -> sizing.Work:
         except EdgesafeError:
             raise
         except Exception as error:
-            what = f"the network cannot be timed ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+            what = f"the network cannot be timed ({one_line(error)})"
             raise UsageError(what, where="evaluate.hours", fix="give evaluate.images_per_cell instead") from error
     section, n = recipe.evaluate, len(bench.test)
     fixed = n * (2 if recipe.export.temperature else 1) + certify.most_images(recipe.certify, bundle.test)

@@ -18,9 +18,7 @@ __all__ = ["fitted"]
 def fitted(
     recipe: Recipe, bench: Bench, contents: Mapping[Role, bytes], stored: bool, study: StudyWriter, progress: Progress
 ) -> Bench:
-    """The bench with as many images as evaluate.hours holds; as it is, where that is not given.
-
-    What was chosen is written down in the study, and taken from there when it is gone on with.
+    """See `sizing.fitted`: the work is that of the files of an audit.
 
     Args:
         recipe: what the audit measures.
@@ -34,14 +32,7 @@ def fitted(
         UsageError: not even a first look fits.
     """
     hours = recipe.evaluate.hours
-    if hours is None:
-        return bench
-    size = study.record.sample_size
-    if size is None:
-        size = sizing.choose(hours, _work(recipe, bench, contents, stored))
-        study.put_sample_size(size)
-    progress.note(sizing.in_words(size))
-    return sizing.sized(bench, size)
+    return sizing.fitted(hours, bench, study, progress, lambda: _work(recipe, bench, contents, stored))
 
 
 def _work(recipe: Recipe, bench: Bench, contents: Mapping[Role, bytes], stored: bool) -> sizing.Work:

@@ -8,18 +8,19 @@ of one width (decision 053). Nothing is timed here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edgesafe.errors import UsageError
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.robustness import QUICK_ALONE, QUICK_PAIRED
-from edgesafe.progress import clock
+from edgesafe.progress import Progress, clock
 from edgesafe.records import SampleSize
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.sequential.looks import FIRST
+from edgesafe.study.writer import StudyWriter
 
-__all__ = ["FileCost", "Work", "choose", "in_words", "sized"]
+__all__ = ["FileCost", "Work", "choose", "fitted", "in_words", "sized"]
 
 _Z = 1.959964  # of a 95 % interval
 _CHANGED = 0.06  # of the images, on which right or wrong changes
@@ -124,6 +125,33 @@ def _size(hours: float, work: Work, share: float) -> SampleSize:
 
 def _half_width(variance: float, n: int) -> float:
     return _Z * math.sqrt(variance / n)
+
+
+def fitted(
+    hours: float | None, bench: Bench, study: StudyWriter, progress: Progress, work: Callable[[], Work]
+) -> Bench:
+    """The bench with as many images as evaluate.hours holds; as it is, where that is not given.
+
+    What was chosen is written down in the study, and taken from there when it is gone on with.
+
+    Args:
+        hours: evaluate.hours.
+        bench: what files are measured on.
+        study: written to.
+        progress: told what was chosen.
+        work: what is to be measured, timed when it is called: only where nothing was chosen before.
+
+    Raises:
+        UsageError: not even a first look fits; or what `work` raises.
+    """
+    if hours is None:
+        return bench
+    size = study.record.sample_size
+    if size is None:
+        size = choose(hours, work())
+        study.put_sample_size(size)
+    progress.note(in_words(size))
+    return sized(bench, size)
 
 
 def sized(bench: Bench, size: SampleSize) -> Bench:
