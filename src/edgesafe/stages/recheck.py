@@ -19,7 +19,7 @@ from edgesafe.certificates.ids import parse
 from edgesafe.deploy.device.outputs import outputs_on_device
 from edgesafe.errors import IntegrityError
 from edgesafe.files import sha256_bytes
-from edgesafe.measure.inference.inputs import InputSpec, prepare, to_logits
+from edgesafe.measure.inference.inputs import InputSpec, prepare, to_logits, whole_batches
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.tasks import rules_of
 from edgesafe.progress import Progress
@@ -118,7 +118,7 @@ def rechecked(one: SetCertificates, order: RecheckOrder, file: OnnxClassifier, o
             set=one.id, certified=0, falsified=0, runs=0, differ=(), bit_equal=True, max_abs=0.0,
             host_sha256=nothing, device_sha256=nothing,
         )  # fmt: skip
-    whole = np.concatenate([pixels, np.repeat(pixels[-1:], -runs % (file.batch or 1), axis=0)])
+    whole = whole_batches(pixels, file.batch)
     theirs = outputs(order.target, order.study.file_bytes(order.variant, MODEL), prepare(whole, file.input_spec))[:runs]
     ours = file.scores(pixels, 1)
     rules = rules_of(order.test.task)

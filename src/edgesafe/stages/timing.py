@@ -15,7 +15,7 @@ from edgesafe.errors import ParityError, RefusedError
 from edgesafe.files import read_bounded
 from edgesafe.measure.inference import latency as latencies
 from edgesafe.measure.inference.foreign import MAX_BYTES
-from edgesafe.measure.inference.inputs import InputSpec, prepare
+from edgesafe.measure.inference.inputs import InputSpec, prepare, whole_batches
 from edgesafe.measure.inference.latency import LatencySamples
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe.sections import TargetSection
@@ -129,7 +129,7 @@ def _on_device(files: Mapping[str, Path], same: Mapping[str, str], images: NDArr
         name: OnnxClassifier(content, threads=1, input_spec=timing.specs.get(name))
         for name, content in contents.items()
     }
-    few = {name: _whole_batches(images[:PARITY_IMAGES], one.batch or 1) for name, one in opened.items()}
+    few = {name: whole_batches(images[:PARITY_IMAGES], one.batch) for name, one in opened.items()}
     order = DeviceOrder(
         target=target,
         models=tuple(contents.values()),
@@ -148,12 +148,6 @@ def _on_device(files: Mapping[str, Path], same: Mapping[str, str], images: NDArr
     found = _summarised(samples, same)
     memory = _memory(times.report.files[0].peak_bytes, target, where)
     return replace(found, candidate=found.candidate | memory, device=times.report)
-
-
-def _whole_batches(images: NDArray[np.uint8], batch: int) -> NDArray[np.uint8]:
-    """As many images as fill whole batches, the last repeated."""
-    short = -len(images) % batch
-    return np.concatenate([images, np.repeat(images[-1:], short, axis=0)]) if short else images
 
 
 def _require_parity(times: DeviceTimes, opened: Mapping[str, OnnxClassifier]) -> None:

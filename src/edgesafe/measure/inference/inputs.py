@@ -22,6 +22,7 @@ __all__ = [
     "output_kind",
     "prepare",
     "to_logits",
+    "whole_batches",
 ]
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # a probability of 0 becomes a logit of -87, not minus infinity
@@ -151,3 +152,17 @@ def to_logits(scores: NDArray[np.float32], spec: InputSpec) -> NDArray[np.float3
         return scores
     check_probabilities(scores, where="model output")
     return np.log(np.maximum(scores, np.float32(_SMALLEST)))
+
+
+def whole_batches(images: NDArray[Any], batch: int | None) -> NDArray[Any]:
+    """Images filled up with copies of the last one to whole batches, as a file of a fixed batch size takes them.
+
+    Args:
+        images: (n, …), n >= 1.
+        batch: images of a run that the file fixes; None: any number.
+
+    Returns:
+        (m, …), m the least multiple of `batch` that is at least n; the images themselves where nothing is missing.
+    """
+    short = -len(images) % (batch or 1)
+    return np.concatenate([images, np.repeat(images[-1:], short, axis=0)]) if short else images

@@ -23,7 +23,7 @@ from edgesafe.errors import (
 )
 from edgesafe.measure.inference import foreign, protos
 from edgesafe.measure.inference.independence import require_fixed_operators
-from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare, to_logits
+from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare, to_logits, whole_batches
 from edgesafe.records import Images
 
 __all__ = ["OnnxClassifier", "input_of", "open_session"]
@@ -244,18 +244,13 @@ class OnnxClassifier:
         else:
             x = batch if batch.flags.c_contiguous else np.ascontiguousarray(batch)
         short = size - len(x) if self.batch else 0
-        out = self._session.run([self._out.name], {self._in.name: self._filled(x)})[0]
+        out = self._session.run([self._out.name], {self._in.name: whole_batches(x, self.batch)})[0]
         if out.dtype != np.float32:
             raise RefusedError(
                 f"output is {out.dtype}, not float32", where=self.name, fix="export with a float32 output"
             )
         result: NDArray[np.float32] = out[: len(out) - short] if short else out
         return result
-
-    def _filled(self, x: NDArray[Any]) -> NDArray[Any]:
-        """A batch filled up with copies of its last image."""
-        short = (self.batch or 0) - len(x)
-        return np.concatenate([x, np.repeat(x[-1:], short, axis=0)]) if short > 0 else x
 
     def logits(self, images: Images, batch_size: int = 32) -> NDArray[np.float32]:
         """Logits of images (of probabilities: their logarithms).
@@ -278,7 +273,7 @@ class OnnxClassifier:
         Args:
             batch: uint8 (n, H, W, C); filled up with copies of the last to the batch size that the file fixes.
         """
-        feed = {self._in.name: self._filled(prepare(batch, self.input_spec))}
+        feed = {self._in.name: whole_batches(prepare(batch, self.input_spec), self.batch)}
         return partial(self._session.run, [self._out.name], feed)
 
 
