@@ -69,7 +69,8 @@ class Baselines:
         torch.manual_seed(seed)  # initial weights
         network = models.build(self._model.arch, self._trainer.bundle.task.outputs, self._model.args)
         contract.check(network, self._model, self._trainer.bundle, self._export)
-        contract.check_layers(network, self._blocks)
+        height, width, channels = self._trainer.bundle.train.images.shape[1:]
+        contract.check_layers(network, (height, width, channels), self._blocks)
         weights = self._model.weights_of(seed)
         if weights is None:
             return network, self._trainer.baseline(network, self._model, self._train, seed)

@@ -9,13 +9,15 @@ import torch
 from torch import nn
 
 from edgesafe.deploy import export
-from edgesafe.errors import RecipeError, RefusedError
+from edgesafe.errors import RecipeError, RefusedError, SurgeryError
 from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.tasks import rules_of
 from edgesafe.models.contract import require_classifier
 from edgesafe.models.external import is_external, nearest
+from edgesafe.prune import PruneContext
 from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection
 from edgesafe.records import DataBundle
+from edgesafe.surgery.units import channel_graph
 from edgesafe.train.augmentation import Normalisation, shared
 
 __all__ = ["check", "check_layers"]
@@ -48,26 +50,30 @@ def check(model: nn.Module, origin: ModelSection, bundle: DataBundle, section: E
             export.export_onnx(trial, input_shape=shape, mean=bundle.mean, std=bundle.std, opset=section.opset)
 
 
-def check_layers(model: nn.Module, blocks: Sequence[CompressSection]) -> None:
+def check_layers(model: nn.Module, shape: tuple[int, int, int], blocks: Sequence[CompressSection]) -> None:
     """Refuse a recipe that gives the share of a layer which the network does not have.
+
+    A network whose structure cannot be told is left to pruning, which says why.
 
     Args:
         model: as built, before training.
-        blocks: the recipe's [[compress]]; the keys of their `layers` are module paths.
+        shape: of an image, (H, W, C).
+        blocks: the recipe's [[compress]]; the keys of their `layers` are those of `surgery.units.ChannelGraph`.
 
     Raises:
         RecipeError: names the nearest layer.
     """
-    known = [
-        name for name, module in model.named_modules() if name and next(module.parameters(False), None) is not None
-    ]
-    for block in blocks:
-        for name in block.layers:
-            if name not in known:
-                raise RecipeError(
-                    f"the network has no layer '{name}'", where="compress.layers",
-                    fix=nearest(name, known),
-                )  # fmt: skip
+    asked = [name for block in blocks for name in block.layers]
+    if not asked:
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):
+            graph = channel_graph(model, PruneContext(shape).inputs())
+    except SurgeryError:
+        return
+    known = {layer.name for layer in graph.layers}
+    if odd := next((name for name in asked if name not in known), None):
+        raise RecipeError(f"the network has no layer '{odd}'", where="compress.layers", fix=nearest(odd, known))
 
 
 def _require_logits(model: nn.Module, images: torch.Tensor, scores: torch.Tensor, arch: str) -> None:
