@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from edgesafe import data
-from edgesafe.data import folders, kept
+from edgesafe.data import decoded, folders, kept
 from edgesafe.data.pictures import PictureOptions
 from edgesafe.data.preprocessing import Preprocessing
 from edgesafe.errors import DataError
@@ -98,8 +98,8 @@ def test_a_folder_on_disk_is_the_folder_in_memory(pictures: Path) -> None:
 def test_images_are_decoded_once_wherever_they_lie(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = data.identity(loaded(pictures, "disk"))
     seen: list[str] = []
-    real = folders.pixels_of
-    monkeypatch.setattr(folders, "pixels_of", lambda *given: seen.append(given[1]) or real(*given))
+    real = decoded.pixels_of
+    monkeypatch.setattr(decoded, "pixels_of", lambda *given: seen.append(given[1]) or real(*given))
     assert data.identity(loaded(pictures, "disk")) == wanted
     assert len(seen) == 2  # the first of each part, for its size
     moved = pictures.rename(pictures.with_name("moved"))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgesafe.data import kept
 from edgesafe.data.cache import Cache
+from edgesafe.data.pictures import Changes, PictureOptions, pixels_of
 from edgesafe.errors import DataError
 from edgesafe.files import atomic_write, is_file, read_bounded, stage_key
 from edgesafe.records import Images
@@ -36,23 +37,28 @@ class Encoded:
         root: what the files lie in.
         files: that all images come from, in order: one for each, or shards of many.
         count: of the images.
-        items: gives them anew, in order, as `pixels` takes them; called and gone through by one thread.
-        pixels: gives uint8 (H, W, 3) of an item and what was changed in it, as counts by name; called from threads.
+        items: gives them anew, in order, as `content` takes them; called and gone through by one thread.
+        content: gives the image file of an item; called from threads.
         place: names an item in messages.
-        options: all that decoding depends on besides the files.
+        options: how they are decoded.
     """
 
     root: Path
     files: Sequence[Path]
     count: int
     items: Callable[[], Iterator[Any]]
-    pixels: Callable[[Any], tuple[NDArray[np.uint8], dict[str, int]]]
+    content: Callable[[Any], bytes]
     place: Callable[[Any], str]
-    options: str
+    options: PictureOptions
+
+    def pixels(self, item: Any) -> tuple[NDArray[np.uint8], dict[str, int]]:
+        """An item's image, uint8 (H, W, 3), and what was changed in it, as counts by name."""
+        image, changes = pixels_of(self.content(item), self.place(item), self.options)
+        return image, changes.counts
 
 
-def decoded(source: Encoded, cache: Cache) -> tuple[Images, dict[str, int]]:
-    """All images, and what was changed in how many of them.
+def decoded(source: Encoded, cache: Cache) -> tuple[Images, Changes]:
+    """All images, and in how many of them something was changed.
 
     Raises:
         DataError: an image cannot be decoded, has another size than the first, or all are more than the cache may hold.
@@ -61,14 +67,15 @@ def decoded(source: Encoded, cache: Cache) -> tuple[Images, dict[str, int]]:
     first, _ = source.pixels(next(source.items()))
     shape = (source.count, *first.shape)
     if int(np.prod(shape, dtype=np.int64)) <= cache.memory_bytes:
-        images, counts = np.empty(shape, np.uint8), dict[str, int]()
+        held, counts = np.empty(shape, np.uint8), dict[str, int]()
         with cache.progress.stage(f"decoding {shape[0]:,} images of {source.root.name}/", shape[0]) as advance:
             for start, block, changed in _blocks(source, first.shape, cache.workers):
-                images[start : start + len(block)] = block
+                held[start : start + len(block)] = block
                 _add(counts, changed)
                 advance(len(block))
-        return images, counts
-    return _stored(source, shape, cache)
+        return held, Changes(**counts)
+    images, counts = _stored(source, shape, cache)
+    return images, Changes(**counts)
 
 
 def _stored(source: Encoded, shape: tuple[int, ...], cache: Cache) -> tuple[Images, dict[str, int]]:
@@ -120,7 +127,7 @@ def _blocks(
 
 def _content(source: Encoded, cache: Cache) -> str:
     """Identifies the decoded pixels by the content of the files; worked out once for files that nobody has changed."""
-    return stage_key(what="decoded/1", files=cache.content_of(source.root, source.files), options=source.options)
+    return stage_key(what="decoded/1", files=cache.content_of(source.root, source.files), options=source.options.key)
 
 
 def _add(counts: dict[str, int], more: dict[str, int]) -> None:

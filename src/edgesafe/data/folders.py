@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgesafe.data.cache import Cache
 from edgesafe.data.decoded import Encoded, decoded
-from edgesafe.data.pictures import MOST_BYTES, SUFFIXES, Changes, PictureOptions, pixels_of
+from edgesafe.data.pictures import MOST_BYTES, SUFFIXES, PictureOptions
 from edgesafe.data.raw import Labelled
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, is_folder, read_bounded
@@ -89,22 +88,18 @@ def read_folder(root: Path, options: PictureOptions, cache: Cache | None = None)
     if not paths:
         raise DataError("no images", where=str(root), fix="put the images of each class in a folder of its own")
     files = [path for path, _ in paths]
-
-    def pixels(path: Path) -> tuple[NDArray[np.uint8], dict[str, int]]:
-        content = read_bounded(path, MOST_BYTES, "an image", DataError)
-        image, changes = pixels_of(content, str(path), options)
-        return image, changes.counts
-
-    source = Encoded(root, files, len(files), lambda: iter(files), pixels, str, options.key)
-    images, changed = decoded(source, cache or Cache.in_memory())
-    told = f"{root.name}: images are {options.preprocessing}"
+    source = Encoded(root, files, len(files), lambda: iter(files), _content, str, options)
+    images, changes = decoded(source, cache or Cache.in_memory())
     left = (f"{root.name}: {n:,} skipped that are no images of a class ({name})" for name, n in skipped.items())
-    lines = (*left, *Changes(**changed).lines(root.name, options.background))
     return Labelled(
         images, np.asarray([label for _, label in paths], np.int64), classes,
         tuple(path.relative_to(root).as_posix() for path in files),
-        (*([told] if str(options.preprocessing) else []), *lines),
+        (*options.lines(root.name), *left, *changes.lines(root.name, options.background)),
     )  # fmt: skip
+
+
+def _content(path: Path) -> bytes:
+    return read_bounded(path, MOST_BYTES, "an image", DataError)
 
 
 def _images(folder: Path, skipped: Counter[str]) -> list[Path]:

@@ -70,6 +70,11 @@ class PictureOptions:
             raise DataError(f"{depth!r} is unknown", where="data.args.depth", fix='write depth = "scale"')
         return cls(Preprocessing.of(args), tuple(background), depth == "scale")
 
+    def lines(self, where: str) -> tuple[str, ...]:
+        """How images are brought to the size of a network, in words: a line, or none where they stay as they are."""
+        said = str(self.preprocessing)
+        return (f"{where}: images are {said}",) if said else ()
+
     @property
     def key(self) -> str:
         """All that decoding depends on besides the file."""

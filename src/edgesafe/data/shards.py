@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from edgesafe.data import mappings, parts
 from edgesafe.data.cache import Cache
 from edgesafe.data.decoded import Encoded, decoded
-from edgesafe.data.pictures import Changes, PictureOptions, pixels_of
+from edgesafe.data.pictures import PictureOptions
 from edgesafe.data.raw import Labelled, RawData
 from edgesafe.errors import DataError
 from edgesafe.files import MAX_TEXT, is_file, is_folder, read_bounded
@@ -104,16 +105,10 @@ def _decode(
     where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     labels = _numbers(shards, classes, where)
     root = files[0].parent
-
-    def pixels(item: Item) -> tuple[NDArray[np.uint8], dict[str, int]]:
-        image, changes = pixels_of(item[1], item[0], options)
-        return image, changes.counts
-
-    source = Encoded(root, files, len(labels), shards.items, pixels, lambda item: str(item[0]), options.key)
-    images, changed = decoded(source, cache)
-    told = f"{name}: images are {options.preprocessing}" if str(options.preprocessing) else ""
-    lines = Changes(**changed).lines(name, options.background)
-    return Labelled(images, labels, classes, shards.names, (*([told] if told else []), *lines))
+    source = Encoded(root, files, len(labels), shards.items, itemgetter(1), itemgetter(0), options)
+    images, changes = decoded(source, cache)
+    notes = (*options.lines(name), *changes.lines(name, options.background))
+    return Labelled(images, labels, classes, shards.names, notes)
 
 
 def _numbers(shards: Shards, classes: tuple[str, ...], where: str) -> NDArray[np.int64]:
