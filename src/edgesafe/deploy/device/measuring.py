@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from edgesafe.deploy.device.connection import Connection, persist
-from edgesafe.deploy.device.script import ScriptOutputs, connected, npy, run_script
+from edgesafe.deploy.device.script import ScriptOutputs, address, connected, npy, parsed, run_script
 from edgesafe.deploy.device.transfer import name_of, put
 from edgesafe.errors import DeviceError
 from edgesafe.files import sha256_bytes
@@ -93,10 +93,8 @@ def measure_on_device(order: DeviceOrder, connection: Connection | None = None) 
         DeviceError: the device is not reached, drops out for good, is full, lacks Python, a package or the provider, or
             what it answers cannot be used.
     """
-    if order.target.ssh is None:
-        raise DeviceError("is reached by no [ssh]", where=order.target.name, fix="add [ssh] host = … to the target")
-    connection = connection or connected(order.target.ssh)
-    folder = order.target.ssh.workdir
+    ssh = address(order.target)
+    connection, folder = connection or connected(ssh), ssh.workdir
     script = device_script().read_bytes()
     packed = [npy(images) for images in order.images]
     names = [name_of(model, ".onnx") for model in order.models]
@@ -104,7 +102,7 @@ def measure_on_device(order: DeviceOrder, connection: Connection | None = None) 
     program = name_of(script, ".py")
     files = [(program, script), *zip(names, order.models, strict=True), *zip(image_names, packed, strict=True)]
     put(connection, folder, dict(files).items())
-    words = [order.target.ssh.python, program, *names, "--samples", "--runs", str(order.runs)]
+    words = [ssh.python, program, *names, "--samples", "--runs", str(order.runs)]
     words += ["--threads", str(order.target.threads), "--provider", order.target.provider]
     key = sha256_bytes(json.dumps([*words, *image_names]).encode())[7:31]
     words += ["--state", f"{key}.jsonl", *(["--images", *image_names] if image_names else [])]
@@ -116,12 +114,7 @@ def measure_on_device(order: DeviceOrder, connection: Connection | None = None) 
 
 
 def _parsed(said: bytes, connection: Connection, order: DeviceOrder) -> _Answer:
-    fix = "check that nothing else writes to its standard output (a profile that prints?)"
-    try:
-        answer = _Answer.model_validate_json(said)
-    except ValidationError:
-        shown = " ".join(said.decode("utf-8", "replace").split())[-200:]
-        raise DeviceError(f"answers something else than results: {shown}", where=connection.where, fix=fix) from None
+    answer = parsed(said, _Answer, "results", connection.where)
     found = [result.sha256 for result in answer.results]
     if found != [sha256_bytes(model) for model in order.models]:
         raise DeviceError("timed other files than were sent", where=connection.where, fix="run it again")

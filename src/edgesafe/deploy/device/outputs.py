@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from edgesafe.deploy.device.connection import Connection, persist
-from edgesafe.deploy.device.script import ScriptOutputs, connected, npy, run_script
+from edgesafe.deploy.device.script import ScriptOutputs, address, connected, npy, parsed, run_script
 from edgesafe.deploy.device.transfer import name_of, put
 from edgesafe.errors import DeviceError
 from edgesafe.files import sha256_bytes
@@ -50,23 +49,17 @@ def outputs_on_device(
         DeviceError: the device is not reached, drops out for good, is full, lacks Python, a package or the provider, or
             what it answers cannot be used.
     """
-    if target.ssh is None:
-        raise DeviceError("is reached by no [ssh]", where=target.name, fix="add [ssh] host = … to the target")
-    link = connection or connected(target.ssh)
-    script, packed, folder = device_script().read_bytes(), npy(images), target.ssh.workdir
+    ssh = address(target)
+    link = connection or connected(ssh)
+    script, packed, folder = device_script().read_bytes(), npy(images), ssh.workdir
     program, file, pixels = name_of(script, ".py"), name_of(model, ".onnx"), name_of(packed, ".npy")
     put(link, folder, [(program, script), (file, model), (pixels, packed)])
-    words = [target.ssh.python, program, file, "--only-outputs", "--images", pixels]
+    words = [ssh.python, program, file, "--only-outputs", "--images", pixels]
     words += ["--threads", str(target.threads), "--provider", target.provider]
     key = sha256_bytes("\n".join(words).encode())[7:31]
     said = persist(link, lambda: run_script(link, folder, words, key))
     persist(link, lambda: link.run(["rm", "-f", f"{folder}/{key}.error", f"{folder}/{pixels}"]))
-    try:
-        (result,) = _Answer.model_validate_json(said).results
-    except ValidationError:
-        shown = " ".join(said.decode("utf-8", "replace").split())[-200:]
-        fix = "check that nothing else writes to its standard output (a profile that prints?)"
-        raise DeviceError(f"answers something else than outputs: {shown}", where=link.where, fix=fix) from None
+    (result,) = parsed(said, _Answer, "outputs", link.where).results
     outputs = result.outputs.values()
     if result.sha256 != sha256_bytes(model) or len(outputs) != len(images) or not np.isfinite(outputs).all():
         raise DeviceError("outputs of another file, of other images, or NaN", where=link.where, fix="run it again")

@@ -8,17 +8,21 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from edgesafe.deploy.device.connection import Connection
 from edgesafe.errors import DeviceDropped, DeviceError
 from edgesafe.files import is_file, sha256_bytes
+from edgesafe.recipe.sections import TargetSection
 from edgesafe.records import DeviceAddress, Record
 
-__all__ = ["ScriptOutputs", "connected", "npy", "run_script"]
+__all__ = ["ScriptOutputs", "address", "connected", "npy", "parsed", "run_script"]
+
+_R = TypeVar("_R", bound=Record)
 
 _SECONDS = 3600.0  # that the script may take on a slow device
 _FIXES = {
@@ -53,6 +57,17 @@ class ScriptOutputs(Record):
         return np.frombuffer(content, "<f4").reshape(self.shape)
 
 
+def address(target: TargetSection) -> DeviceAddress:
+    """How the target's device is reached.
+
+    Raises:
+        DeviceError: the target has no [ssh].
+    """
+    if target.ssh is None:
+        raise DeviceError("is reached by no [ssh]", where=target.name, fix="add [ssh] host = … to the target")
+    return target.ssh
+
+
 def connected(ssh: DeviceAddress) -> Connection:
     """A connection to the device.
 
@@ -62,6 +77,26 @@ def connected(ssh: DeviceAddress) -> Connection:
     if ssh.identity is not None and not is_file(Path(ssh.identity).expanduser()):
         raise DeviceError("no such key", where=f"ssh.identity, {ssh.identity}", fix="name the file of a private key")
     return Connection(ssh)
+
+
+def parsed(said: bytes, kind: type[_R], what: str, where: str) -> _R:
+    """What the script said, as a record.
+
+    Args:
+        said: by `run_script`.
+        kind: of record.
+        what: it should be, for the message: "results".
+        where: the device.
+
+    Raises:
+        DeviceError: it is something else.
+    """
+    try:
+        return kind.model_validate_json(said)
+    except ValidationError:
+        shown = " ".join(said.decode("utf-8", "replace").split())[-200:]
+        fix = "check that nothing else writes to its standard output (a profile that prints?)"
+        raise DeviceError(f"answers something else than {what}: {shown}", where=where, fix=fix) from None
 
 
 def npy(images: NDArray[Any]) -> bytes:
