@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parents[1] / "docs" / "attacks.md"
-MARK = "<!-- table -->\n"
+from pages import put_table
+
 CODES = ("done", "refused", "usage", "nothing_evaluated", "gate_failed", "gate_inconclusive")
 
 
@@ -46,8 +46,7 @@ def main() -> None:
     text = table([json.loads(line) for line in arguments.log.read_text().splitlines()])
     print(text)
     if arguments.write:
-        before, _, rest = PAGE.read_text().partition(MARK)
-        PAGE.write_text(before + MARK + text + MARK + rest.partition(MARK)[2])
+        put_table("attacks.md", text)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "coverage.md"
-MARK = "<!-- table -->\n"
+from pages import put_table
+
 COUNTS = ("num_statements", "covered_lines", "num_branches", "covered_branches")
 
 
@@ -52,8 +51,7 @@ def main() -> None:
     text = table(rooms(json.loads(arguments.report.read_text())))
     print(text)
     if arguments.write:
-        before, _, rest = PAGE.read_text().partition(MARK)
-        PAGE.write_text(before + MARK + text + MARK + rest.partition(MARK)[2])
+        put_table("coverage.md", text)
 
 
 if __name__ == "__main__":
