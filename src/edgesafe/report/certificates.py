@@ -17,7 +17,7 @@ from edgesafe.measure.tasks import Rules, rules_of
 from edgesafe.records import SetCertificates, Task
 from edgesafe.report import svg
 from edgesafe.report.parts import FigurePart, Heading, TablePart, Td
-from edgesafe.report.strategies import strategies_figure
+from edgesafe.report.strategies import any_certified, strategies_figure
 from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import estimate
@@ -92,8 +92,8 @@ def _td(value: Value | None, *, signed: bool = False) -> Td:
 
 
 def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart:
-    points = _any(view, groups, ids, "certified_points")
-    timed = _any(view, groups, ids, "certify.cpu_ms")
+    points = any_certified(view, groups, ids, "certified_points")
+    timed = any_certified(view, groups, ids, "certify.cpu_ms")
     columns = (
         Heading("Variant"),
         Heading("Set"),
@@ -122,11 +122,6 @@ def _table(view: View, groups: Sequence[Group], ids: Sequence[str]) -> TablePart
         if group.value(view, f"certified_accuracy.{name}") is not None
     )
     return TablePart("Certificates: every image of each set was run", columns, rows)
-
-
-def _any(view: View, groups: Sequence[Group], ids: Sequence[str], metric: str) -> bool:
-    """Whether any variant has the metric of any set."""
-    return any(group.value(view, f"{metric}.{name}") is not None for name in ids for group in groups)
 
 
 def _ran(view: View, group: Group, name: str) -> Td:

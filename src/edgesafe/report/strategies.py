@@ -17,7 +17,7 @@ from edgesafe.report.words import estimate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["strategies_figure"]
+__all__ = ["any_certified", "strategies_figure"]
 
 _MOST = 16  # variants
 _ROW = 22  # px
@@ -37,11 +37,11 @@ class _Row:
 
 def strategies_figure(view: View, groups: Sequence[Group], ids: Sequence[str]) -> FigurePart | None:
     """Certified keypoints (of classifiers: images), and CPU time where it was measured, a panel per set; or None."""
-    points = any(group.value(view, f"certified_points.{name}") is not None for name in ids for group in groups)
+    points = any_certified(view, groups, ids, "certified_points")
     panels: list[Panel] = []
     table: list[tuple[Td, ...]] = []
     for name in ids:
-        of_points = any(group.value(view, f"certified_points.{name}") is not None for group in groups)
+        of_points = any_certified(view, groups, (name,), "certified_points")
         rows = _rows(view, groups, name, "certified_points" if of_points else "certified_accuracy")
         if len(rows) < 2:
             continue
@@ -50,7 +50,7 @@ def strategies_figure(view: View, groups: Sequence[Group], ids: Sequence[str]) -
         table += [(Td(clean(row.label)), Td(name), _td(row.kept), _td(row.time)) for row in rows]
     if not panels:
         return None
-    timed = any(group.value(view, f"certify.cpu_ms.{name}") is not None for name in ids for group in groups)
+    timed = any_certified(view, groups, ids, "certify.cpu_ms")
     heads = [Heading("Variant"), Heading("Set"), Heading("Certified", "%"), Heading("CPU time of an image", "ms")]
     columns = 4 if timed else 3
     what = "keypoints that are right on every image of a set" if points else "images that stay right on a whole set"
@@ -67,6 +67,11 @@ def strategies_figure(view: View, groups: Sequence[Group], ids: Sequence[str]) -
         TablePart("Certified shares", tuple(heads[:columns]), tuple(row[:columns] for row in table)),
         "" if len(groups) <= _MOST else f"The first {_MOST} variants.",
     )
+
+
+def any_certified(view: View, groups: Sequence[Group], ids: Sequence[str], metric: str) -> bool:
+    """Whether any variant has a metric, such as "certified_points", of any of these sets."""
+    return any(group.value(view, f"{metric}.{name}") is not None for name in ids for group in groups)
 
 
 def _td(value: Value | None) -> Td:

@@ -160,10 +160,10 @@ def check(section: CertifySection, test: ImageSet) -> tuple[FiniteSet, ...]:
     if section.engine == "line":
         for finite in sets:
             segment_of(finite)
-    moving = next((name for name in ids if name.partition("=")[0] in rules_of(test.task).moving), None)
+    rules = rules_of(test.task)
+    moving = next((name for name in ids if name.partition("=")[0] in rules.moving), None)
     if moving is not None:
-        why = f"moves what is in the image, so its {test.task.noun} are not where the labels say"
-        raise UsageError(why, where=f"certify.sets, {moving}", fix="leave it out")
+        raise UsageError(rules.untrue, where=f"certify.sets, {moving}", fix="leave it out")
     require_room(list(sets), test.images.shape[1:], section.max_images)
     return sets
 

@@ -153,15 +153,15 @@ def _still(asked: str | tuple[str, ...], task: Task) -> str | tuple[str, ...]:
     Raises:
         UsageError: one of those is asked for by name, or a directory of images of classes.
     """
-    moving = rules_of(task).moving
+    rules = rules_of(task)
+    moving = rules.moving
     if not moving:
         return asked
     where = "evaluate.corruptions"
     if isinstance(asked, tuple):
         wrong = [name for name in asked if name in moving]
         if wrong:
-            why = f"moves what is in the image, so its {task.noun} are not where the labels say"
-            raise UsageError(f"{wrong[0]} {why}", where=where, fix="leave it out")
+            raise UsageError(f"{wrong[0]} {rules.untrue}", where=where, fix="leave it out")
         return asked
     if asked != "all":
         raise UsageError(f"{asked}: its images have classes, no {task.noun}", where=where, fix='use "all" or a list')

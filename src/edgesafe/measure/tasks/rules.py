@@ -69,6 +69,11 @@ class Rules(ABC):
         """Take the task whose rules they are."""
         self.task = task
 
+    @property
+    def untrue(self) -> str:
+        """Why nothing is measured under what is in `moving`, in words that follow its name."""
+        return f"moves what is in the image, so its {self.task.noun} are not where the labels say"
+
     @abstractmethod
     def kind_of(self, outputs: NDArray[np.float32], where: str) -> Literal["logits", "probabilities"]:
         """What outputs (n, K) are, as `InputSpec.outputs` names it.
