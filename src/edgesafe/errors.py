@@ -46,7 +46,6 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WorkerError",
-    "one_line",
 ]
 
 
