@@ -334,8 +334,13 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path, options):
 
 
 def test_a_foreign_directory_is_not_overwritten(tmp_path, directory):
-    with pytest.raises(StoreError, match="unknown origin"):
+    with pytest.raises(StoreError, match="no part of a corrupted test set"):
         write(directory)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.json").write_text("{}")
+    with pytest.raises(StoreError, match=r"holds study\.json, which is no part"):
+        write(tmp_path / "study")
+    assert [path.name for path in (tmp_path / "study").iterdir()] == ["study.json"]
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError):
         write(tmp_path / "file")

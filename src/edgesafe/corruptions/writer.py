@@ -119,7 +119,7 @@ def _take_over(directory: Path, wanted: Manifest) -> Manifest:
     """Make the directory, or take over what an earlier run with the same settings has left."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        present = sorted(p.name for p in directory.glob("*.npy"))
+        present = sorted(p.name for p in directory.glob("[!.]*"))
         for half in directory.glob(".*.npy.*.part"):  # left by a run that was killed
             half.unlink()
     except OSError as error:
@@ -129,7 +129,7 @@ def _take_over(directory: Path, wanted: Manifest) -> Manifest:
     old = Manifest.read(directory)
     if old is None:
         if present:
-            problem = f"holds {present[0]} of unknown origin"
+            problem = f"holds {present[0]}, which is no part of a corrupted test set"
             raise StoreError(problem, where=str(directory), fix="choose an empty directory")
         wanted.write(directory)
         return wanted
