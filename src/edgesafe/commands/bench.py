@@ -10,7 +10,7 @@ import numpy as np
 from edgesafe.measure.inference import foreign
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.recipe import parsing
-from edgesafe.records import DeviceReport, Measurement
+from edgesafe.records import DeviceReport, Measurement, Task
 from edgesafe.stages import timing
 from edgesafe.stages.timing import PARITY_IMAGES, Timing
 
@@ -34,7 +34,7 @@ def bench(
     opened = OnnxClassifier(model, provider=provider, input_spec=specs["candidate"])
     shape = opened.input_shape or (32, 32, 3)
     images = np.random.default_rng(0).integers(0, 256, (PARITY_IMAGES, *shape), dtype=np.uint8)
-    found = timing.timed(model, against, images, Timing(section, runs, specs))
+    found = timing.timed(model, against, images, Timing(section, runs, Task(), specs))
     timed: dict[str, Mapping[str, Measurement]] = {str(model): found.candidate}
     if against is not None and found.baseline is not None:
         timed[str(against)] = found.baseline

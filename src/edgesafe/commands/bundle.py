@@ -44,7 +44,6 @@ from edgesafe.records import (
     VariantRecord,
     Verdict,
 )
-from edgesafe.stages.timing import FLOAT_TOLERANCE, STEP_TOLERANCE
 from edgesafe.study import signature
 from edgesafe.study.host import version
 from edgesafe.study.index import to_json
@@ -228,7 +227,7 @@ def _facts(study: Study, variant: Variant, request: BundleRequest, target: Targe
     )
     samples = BundleSamples(
         source="generated" if request.generated else "test", index=(), labels=(), batch=1, sha256=_SCRATCH,
-        answers_sha256=_SCRATCH, tolerance=FLOAT_TOLERANCE, runtime="",
+        answers_sha256=_SCRATCH, tolerance=1.0, runtime="",
     )  # fmt: skip
     return BundleFacts(
         name=f"{study.name}-{variant.id}"[:100],
@@ -284,36 +283,26 @@ def _samples(study: Study, variant: Variant, request: BundleRequest) -> _Packed:
     )
 
 
-def _tolerance(task: Task, file: OnnxClassifier) -> float:
-    """How far an output may be from the packed one on another processor; of keypoints half of what makes one wrong."""
-    if not file.quantised:
-        return FLOAT_TOLERANCE
-    if task.tolerance_px is None or task.shape is None:
-        return STEP_TOLERANCE
-    return 0.5 * task.tolerance_px / max(task.shape)
-
-
 def _with_outputs(
     facts: BundleFacts, study: Study, variant: Variant, packed: _Packed, model: bytes
 ) -> tuple[BundleFacts, dict[str, bytes]]:
     """The facts with what the model puts out on the packed images, and the files that hold both."""
     given, task = variant.record.input, study.record.data.task or Task()
-    classes = packed.labels if task.kind is TaskKind.CLASSIFICATION else None
+    classes, rules = packed.labels if task.kind is TaskKind.CLASSIFICATION else None, rules_of(task)
+    file = OnnxClassifier(model, provider=facts.target.provider, input_spec=_spec(variant.record))
     samples = facts.samples.model_copy(
         update={
             "index": packed.index,
             "labels": () if classes is None else tuple(classes.tolist()),
             "batch": (given.batch if given is not None else None) or 1,
-            "tolerance": _tolerance(
-                task, OnnxClassifier(model, provider=facts.target.provider, input_spec=_spec(variant.record))
-            ),
+            "tolerance": rules.tolerance(quantised=file.quantised),
             "runtime": outputs.runtime(),
         }
     )
     facts = facts.model_copy(update={"samples": samples, "data_licence": packed.licence})
     found = outputs.outputs_of(model, packed.images, facts)
     if packed.labels is not None:
-        _require_same_answers(variant, packed.index, rules_of(task).answers(found, packed.labels))
+        _require_same_answers(variant, packed.index, rules.answers(found, packed.labels))
     samples = samples.model_copy(
         update={
             "sha256": outputs.outputs_sha256(found),

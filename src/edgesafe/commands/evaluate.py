@@ -333,7 +333,7 @@ class _Audit:
                 against, specs["baseline"] = self.study.path(entry.baseline, MODEL), baseline
             else:
                 self.progress.note("  the files fix different batch sizes: no latency ratio")
-        protocol = Timing(target, self.recipe.evaluate.latency_runs, specs)
+        protocol = Timing(target, self.recipe.evaluate.latency_runs, self.bundle.task, specs)
         return timing.timed(
             self.study.path(entry.id, MODEL), against, self.bundle.test.images[: timing.PARITY_IMAGES], protocol
         )

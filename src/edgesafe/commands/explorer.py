@@ -315,7 +315,7 @@ class Explorer:
         )
         self._pruning = pruning
         target = recipe.target
-        protocol = Timing(target, recipe.evaluate.latency_runs)
+        protocol = Timing(target, recipe.evaluate.latency_runs, run.bundle.task)
         model = run.study.path(baseline, MODEL)
         costing = Costing(recipe.search.minimise, run.bundle, model, protocol, recipe.export.opset)
         basis = stage_key(what="survey", start=weights_hash(run.baselines.of(seed)), target=target.model_dump())

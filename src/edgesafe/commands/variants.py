@@ -322,7 +322,7 @@ def timed_of(run: Run, variant: str, baseline: str | None, sibling: str | None =
         return Timed({})
     against = study.path(baseline, MODEL) if baseline is not None else None
     beside_it = study.path(sibling, MODEL) if sibling is not None else None
-    protocol = Timing(target, section.latency_runs)
+    protocol = Timing(target, section.latency_runs, run.bundle.task)
     place = f" on {target.ssh.host}" if target.ssh is not None else ""
     beside = "the baseline" if sibling in (None, baseline) else "the baseline and the fp32 sibling"
     run.progress.note(f"  latency{place}: {protocol.runs} runs, {target.threads} thread(s), interleaved with {beside}")

@@ -198,6 +198,10 @@ def _scatter(part: _Part, weights: list[onnx.TensorProto], flat: str) -> None:
     pieces = [part.name(f"piece{i}") for i in range(len(weights))]
     split = part.constant("sizes", np.array(sizes, np.int64))
     part.nodes.append(helper.make_node("Split", [flat, split], pieces, name=part.name("split"), axis=0))
+    shapes: dict[tuple[int, ...], str] = {}  # layers of one shape share the constant
     for i, (weight, piece) in enumerate(zip(weights, pieces, strict=True)):
-        shape = part.constant(f"shape{i}", np.array(weight.dims, np.int64))
-        part.nodes.append(helper.make_node("Reshape", [piece, shape], [weight.name], name=part.name(f"layer{i}")))
+        dims = tuple(weight.dims)
+        if dims not in shapes:
+            shapes[dims] = part.constant(f"shape{i}", np.array(dims, np.int64))
+        node = helper.make_node("Reshape", [piece, shapes[dims]], [weight.name], name=part.name(f"layer{i}"))
+        part.nodes.append(node)

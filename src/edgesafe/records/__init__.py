@@ -27,7 +27,14 @@ from edgesafe.records.certificates import (
 )
 from edgesafe.records.data import DataBundle, DataIdentity, Images, ImageSet
 from edgesafe.records.deviation import DeviationRecord, LayerDeviation
-from edgesafe.records.device import DeviceAddress, DeviceFile, DeviceParity, DeviceRecheck, DeviceReport
+from edgesafe.records.device import (
+    DeviceAddress,
+    DeviceAgreement,
+    DeviceFile,
+    DeviceParity,
+    DeviceRecheck,
+    DeviceReport,
+)
 from edgesafe.records.evidence import Cell, Evidence
 from edgesafe.records.inputs import InputRecord
 from edgesafe.records.measurements import (
@@ -126,6 +133,7 @@ __all__ = [
     "Declined",
     "DeviationRecord",
     "DeviceAddress",
+    "DeviceAgreement",
     "DeviceFile",
     "DeviceParity",
     "DeviceRecheck",

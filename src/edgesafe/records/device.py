@@ -7,7 +7,7 @@ from pydantic import Field
 from edgesafe.records.base import Record
 from edgesafe.records.study import Host
 
-__all__ = ["DeviceAddress", "DeviceFile", "DeviceParity", "DeviceRecheck", "DeviceReport"]
+__all__ = ["DeviceAddress", "DeviceAgreement", "DeviceFile", "DeviceParity", "DeviceRecheck", "DeviceReport"]
 
 
 _LOCAL_PATH = r"^[A-Za-z0-9_./~][A-Za-z0-9_./~@+=,-]*$"  # what ssh takes without quotes or % signs
@@ -27,15 +27,20 @@ class DeviceAddress(Record):
     timeout_s: int = Field(default=15, ge=1, le=600)  #: to connect
 
 
-class DeviceParity(Record):
-    """How far a file's outputs on the device are from those on the host that measured it."""
+class DeviceAgreement(Record):
+    """How far a device's outputs on some images are from those on the host that measured the file."""
 
-    images: int
     bit_equal: bool
     max_abs: float  #: largest difference of an output
-    answers_equal: int  #: images answered alike
     host_sha256: str  #: of the outputs, float32 little-endian
     device_sha256: str
+
+
+class DeviceParity(DeviceAgreement):
+    """The agreement on the first test images, of a file that is timed."""
+
+    images: int
+    answers_equal: int  #: images answered alike: the same class; no keypoint moved by the tolerance
 
 
 class DeviceFile(Record):
@@ -48,7 +53,7 @@ class DeviceFile(Record):
     parity: DeviceParity | None = None  #: None: no images were compared
 
 
-class DeviceRecheck(Record):
+class DeviceRecheck(DeviceAgreement):
     """A part of the certificates of one set, run on the device: the same images, its own outputs, the verdicts anew."""
 
     set: str  #: id
@@ -56,10 +61,6 @@ class DeviceRecheck(Record):
     falsified: int  #: images falsified by the host whose witness was run there
     runs: int  #: images run there
     differ: tuple[int, ...]  #: positions in the test set of images with another verdict there
-    bit_equal: bool  #: all outputs are the host's
-    max_abs: float  #: largest difference of an output
-    host_sha256: str  #: of the outputs, float32 little-endian
-    device_sha256: str
 
 
 class DeviceReport(Record):

@@ -138,7 +138,7 @@ class _Look:
             files = [Path(place) / "narrowed.onnx", Path(place) / "whole.onnx"]
             for file, content in zip(files, (self._exported(network), self._whole_onnx), strict=True):
                 file.write_bytes(content)
-            protocol = Timing(self._probing.target, _TIMED_RUNS)
+            protocol = Timing(self._probing.target, _TIMED_RUNS, self._probing.bundle.task)
             found = timing.timed(files[0], files[1], self._some.images[: timing.PARITY_IMAGES], protocol)
         return found.candidate["latency.ratio"].estimate
 

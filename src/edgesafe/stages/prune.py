@@ -93,7 +93,7 @@ def latency_ms(
         model.eval(), input_shape=(height, width, channels), mean=bundle.mean, std=bundle.std, opset=section.opset,
         templates=templates,
     )  # fmt: skip
-    protocol = Timing(target, _TRIAL_RUNS)
+    protocol = Timing(target, _TRIAL_RUNS, bundle.task)
     with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
         file.write(onnx)
         file.flush()

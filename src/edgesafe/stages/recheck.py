@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from edgesafe.certificates import archive
 from edgesafe.certificates.ids import parse
-from edgesafe.deploy.device.outputs import outputs_on_device
+from edgesafe.deploy.device.outputs import agreement, outputs_on_device
 from edgesafe.errors import IntegrityError
-from edgesafe.files import sha256_bytes
 from edgesafe.measure.inference.inputs import InputSpec, prepare, to_logits, whole_batches
 from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.tasks import rules_of
@@ -113,11 +112,10 @@ def rechecked(one: SetCertificates, order: RecheckOrder, file: OnnxClassifier, o
     shown = order.test.images.shape[1:]
     pixels = np.concatenate([np.empty((0, *shown), np.uint8), *(case.pixels for case in cases)])
     if not runs:
-        nothing = sha256_bytes(b"")
+        nothing = np.empty((0, 0), np.float32)
         return DeviceRecheck(
-            set=one.id, certified=0, falsified=0, runs=0, differ=(), bit_equal=True, max_abs=0.0,
-            host_sha256=nothing, device_sha256=nothing,
-        )  # fmt: skip
+            set=one.id, certified=0, falsified=0, runs=0, differ=(), **dict(agreement(nothing, nothing))
+        )
     whole = whole_batches(pixels, file.batch)
     theirs = outputs(order.target, order.study.file_bytes(order.variant, MODEL), prepare(whole, file.input_spec))[:runs]
     ours = file.scores(pixels, 1)
@@ -136,10 +134,7 @@ def rechecked(one: SetCertificates, order: RecheckOrder, file: OnnxClassifier, o
         falsified=sum(not case.certified for case in cases),
         runs=runs,
         differ=tuple(sorted(differ)),
-        bit_equal=ours.astype("<f4").tobytes() == theirs.astype("<f4").tobytes(),
-        max_abs=float(np.abs(ours - theirs).max()),
-        host_sha256=sha256_bytes(ours.astype("<f4").tobytes()),
-        device_sha256=sha256_bytes(theirs.astype("<f4").tobytes()),
+        **dict(agreement(ours, theirs)),
     )
 
 

@@ -18,17 +18,14 @@ from edgesafe.measure.inference.foreign import MAX_BYTES
 from edgesafe.measure.inference.inputs import InputSpec, prepare, whole_batches
 from edgesafe.measure.inference.latency import LatencySamples
 from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import TargetSection
-from edgesafe.records import DeviceReport, Measurement
+from edgesafe.records import DeviceReport, Measurement, Task
 from edgesafe.stages.counts import exact
 
-__all__ = ["FLOAT_TOLERANCE", "PARITY_IMAGES", "STEP_TOLERANCE", "Timed", "Timing", "timed"]
+__all__ = ["PARITY_IMAGES", "Timed", "Timing", "timed"]
 
 PARITY_IMAGES = 16  #: whose outputs are compared between device and host
-#: Largest difference of an output between processors: float networks agree to 2e-5 on x86 and aarch64.
-FLOAT_TOLERANCE = 1e-3
-#: The same where a file rounds to integers on the way: steps of int8 files moved logits by 0.3.
-STEP_TOLERANCE = 0.5
 _CANDIDATE, _BASELINE, _SIBLING = "candidate", "baseline", "sibling"
 
 
@@ -38,6 +35,7 @@ class Timing:
 
     target: TargetSection
     runs: int
+    task: Task  #: what the files' outputs are answers to: how near a device's have to be depends on it
     specs: Mapping[str, InputSpec] = field(
         default_factory=dict
     )  #: of "candidate" and "baseline", if not edgesafe's own
@@ -136,9 +134,10 @@ def _on_device(files: Mapping[str, Path], same: Mapping[str, str], images: NDArr
         runs=timing.runs,
         images=tuple(prepare(few[name], one.input_spec) for name, one in opened.items()),
         outputs=tuple(one.scores(few[name], 1) for name, one in opened.items()),
+        task=timing.task,
     )
     times = measure_on_device(order)
-    _require_parity(times, opened)
+    _require_parity(times, opened, timing.task)
     host = times.report.host
     where = f"{target.name} ({host.cpu}, {host.system})"
     samples = {
@@ -150,12 +149,14 @@ def _on_device(files: Mapping[str, Path], same: Mapping[str, str], images: NDArr
     return replace(found, candidate=found.candidate | memory, device=times.report)
 
 
-def _require_parity(times: DeviceTimes, opened: Mapping[str, OnnxClassifier]) -> None:
+def _require_parity(times: DeviceTimes, opened: Mapping[str, OnnxClassifier], task: Task) -> None:
     """Refuse a device whose outputs differ from this host's by more than rounding."""
+    rules = rules_of(task)
     for (name, classifier), file in zip(opened.items(), times.report.files, strict=True):
-        most = STEP_TOLERANCE if classifier.quantised else FLOAT_TOLERANCE
+        most = rules.tolerance(quantised=classifier.quantised)
         if file.parity is not None and file.parity.max_abs > most:
             raise ParityError(
-                f"outputs of the {name} differ by up to {file.parity.max_abs:.2g} from this host's",
+                f"outputs of the {name} differ by up to {file.parity.max_abs:.2g} from this host's, "
+                f"more than {most:.2g}",
                 where=times.report.target, fix="use the onnxruntime of this host there, too",
             )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgesafe.deploy.device.connection import Connection, persist
+from edgesafe.deploy.device.outputs import agreement
 from edgesafe.deploy.device.script import ScriptOutputs, address, connected, npy, parsed, run_script
 from edgesafe.deploy.device.transfer import name_of, put
 from edgesafe.errors import DeviceError
 from edgesafe.files import sha256_bytes
+from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import TargetSection
 from edgesafe.recipe.shipped import device_script
-from edgesafe.records import DeviceFile, DeviceParity, DeviceReport, Host, Record
+from edgesafe.records import DeviceFile, DeviceParity, DeviceReport, Host, Record, Task
 
 __all__ = ["DeviceOrder", "DeviceTimes", "measure_on_device"]
 
@@ -32,6 +34,7 @@ class DeviceOrder:
         runs: timed runs of each, over all sessions.
         images: for each model the images whose outputs are compared, as that file takes them; empty: none are.
         outputs: for each model what the host got on them, float32 (n, K).
+        task: what they are answers to.
     """
 
     target: TargetSection
@@ -39,6 +42,7 @@ class DeviceOrder:
     runs: int
     images: tuple[NDArray[Any], ...] = ()
     outputs: tuple[NDArray[np.float32], ...] = ()
+    task: Task = field(default_factory=Task)
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
     machine = answer.host
     outputs = tuple(result.outputs.values() for result in answer.results if result.outputs is not None)
     compared = zip(order.outputs, outputs, strict=True) if order.outputs else ()
-    found = [_parity(ours, theirs) for ours, theirs in compared]
+    found = [_parity(ours, theirs, order.task) for ours, theirs in compared]
     parities: list[DeviceParity | None] = [*found] if found else [None] * len(order.models)
     files = tuple(
         DeviceFile(
@@ -155,7 +159,7 @@ def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
     return DeviceTimes(report, tuple(np.array(result.ms, np.float64) for result in answer.results), outputs)
 
 
-def _parity(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> DeviceParity:
+def _parity(ours: NDArray[np.float32], theirs: NDArray[np.float32], task: Task) -> DeviceParity:
     """How far the device's outputs are from the host's.
 
     Raises:
@@ -165,9 +169,6 @@ def _parity(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> DevicePar
         raise DeviceError(f"puts out {theirs.shape}, or NaN", where="the device", fix="check its onnxruntime")
     return DeviceParity(
         images=len(ours),
-        bit_equal=ours.astype("<f4").tobytes() == theirs.tobytes(),
-        max_abs=float(np.abs(ours - theirs).max()),
-        answers_equal=int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum()),
-        host_sha256=sha256_bytes(ours.astype("<f4").tobytes()),
-        device_sha256=sha256_bytes(theirs.tobytes()),
+        answers_equal=int(rules_of(task).alike(ours, theirs).sum()),
+        **dict(agreement(ours, theirs)),
     )

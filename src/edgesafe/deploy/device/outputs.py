@@ -14,9 +14,9 @@ from edgesafe.errors import DeviceError
 from edgesafe.files import sha256_bytes
 from edgesafe.recipe.sections import TargetSection
 from edgesafe.recipe.shipped import device_script
-from edgesafe.records import Record
+from edgesafe.records import DeviceAgreement, Record
 
-__all__ = ["outputs_on_device"]
+__all__ = ["agreement", "outputs_on_device"]
 
 
 class _Result(Record):
@@ -64,3 +64,14 @@ def outputs_on_device(
     if result.sha256 != sha256_bytes(model) or len(outputs) != len(images) or not np.isfinite(outputs).all():
         raise DeviceError("outputs of another file, of other images, or NaN", where=link.where, fix="run it again")
     return outputs
+
+
+def agreement(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> DeviceAgreement:
+    """How far a device's outputs are from this host's on the same images: both float32 (n, K), n >= 0."""
+    mine, other = ours.astype("<f4").tobytes(), theirs.astype("<f4").tobytes()
+    return DeviceAgreement(
+        bit_equal=mine == other,
+        max_abs=float(np.abs(ours - theirs).max(initial=0.0)),
+        host_sha256=sha256_bytes(mine),
+        device_sha256=sha256_bytes(other),
+    )

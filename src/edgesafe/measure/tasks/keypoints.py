@@ -125,6 +125,16 @@ class KeypointRules(Rules):
         """Which keypoints are within the tolerance, int64 (n,)."""
         return self._bits(self.errors(outputs, labels))
 
+    def alike(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether each keypoint is nearer than the tolerance to where the other output has it."""
+        height, width = self.task.shape or (0, 0)
+        places = others.astype(np.float64).reshape(len(others), -1, 2) * np.array([width, height], np.float64)
+        return self.margins(outputs, places) > 0.0
+
+    @property
+    def _step(self) -> float:
+        return 0.5 * self._tolerance / max(self.task.shape or (1,))  # half of what makes a keypoint wrong
+
     def right_answers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         """All keypoints, int64 (n,)."""
         return np.full(len(labels), (1 << len(self.task.names)) - 1, np.int64)

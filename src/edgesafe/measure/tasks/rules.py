@@ -42,6 +42,10 @@ class Pooled:
     means: Mapping[str, tuple[str, ...]]
 
 
+#: Largest difference of a float file's output between processors: they agree to 2e-5 on x86 and aarch64.
+_ROUNDED = 1e-3
+
+
 class Rules(ABC):
     """How the outputs of a network are judged. `labels` are those of the data, see `records.Task`.
 
@@ -113,6 +117,23 @@ class Rules(ABC):
     @abstractmethod
     def answers(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.int64]:
         """The answers, int64 (n,), as a cell's `prediction` holds them."""
+
+    @abstractmethod
+    def alike(self, outputs: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Whether two outputs (n, K) for the same images are the same answers, bool (n,)."""
+
+    def tolerance(self, *, quantised: bool) -> float:
+        """How far an output may be from this host's on another processor, where sums are rounded in another order.
+
+        Args:
+            quantised: the file rounds to integers on the way, so that such a sum may fall on another step.
+        """
+        return self._step if quantised else _ROUNDED
+
+    @property
+    @abstractmethod
+    def _step(self) -> float:
+        """The tolerance of a quantised file's outputs."""
 
     @abstractmethod
     def right_answers(self, labels: NDArray[Any]) -> NDArray[np.int64]:
