@@ -1,6 +1,6 @@
 """What is left of a network at half its MACs, by who pruned it and how it recovered, at the same number of steps.
 
-    python benchmarks/search_peers.py WEIGHTS.th --data data --out DIR [--arms …] [--macs 0.5] [--epochs 3 --images 4000]
+    python benchmarks/search_peers.py WEIGHTS.th --data data --out DIR [--arms …] [--macs 0.5] [--precision bf16]
     python benchmarks/search_peers.py --out DIR --against uniform-labels [--latency]
 
 The third-party CIFAR-10 ResNet-20. Peers: torch-pruning's own pruners, driven as its benchmark drives them (small steps
@@ -9,7 +9,8 @@ until the speed-up is reached; GroupNorm and BNScale with its sparse training be
 fine-tuning on labels or distilled. All see the same images and crops, as many steps of the same SGD, and are measured on
 the same exported form: --test clean test images, --cell of them in each of 75 corrupted cells. Kept: DIR/ARM.onnx, and
 what it said of every image in DIR/ARM.npz; those that are there are not made again. The second form prints the table,
-paired with one arm. ARM is WHO-RECOVERY: recovery none (BatchNorm only for ours), labels, distilled, plain.
+paired with one arm. ARM is WHO-RECOVERY: recovery none (BatchNorm only for ours), labels, distilled, plain; ARM@0.4 has
+another share of MACs than --macs, to compare at equal latency.
 """
 
 from __future__ import annotations
@@ -55,9 +56,10 @@ NORMALISE = Normalisation(MEAN, STD)
 SPARSE_WEIGHTS = 0.8  #: share of weights that become zero in the arms about weights
 ARMS = (
     "unpruned-none", "uniform-none", "global-none", "sensitivity-none", "latency-none", "random-none",
-    "uniform-labels", "sensitivity-labels", "random-labels", "sensitivity-distilled",
+    "uniform-labels", "global-labels", "sensitivity-labels", "latency-labels", "random-labels",
+    "uniform-distilled", "global-distilled", "sensitivity-distilled",
     "tp_magnitude-plain", "tp_groupnorm-plain", "tp_bnscale-plain", "tp_groupnorm_all-plain",
-    "weight-labels", "weight-distilled", "torch_l1-plain", "uniform-distilled", "global-distilled",
+    "weight-labels", "weight-distilled", "torch_l1-plain",
 )  # fmt: skip
 
 
@@ -78,8 +80,9 @@ class Work:
         """The fine-tuning of every arm: the same images, rate and steps."""
         epochs = self.asked.epochs
         return RecoverSection(
-            epochs=epochs, images=self.asked.images, lr=self.asked.lr, milestones=(epochs - 1,), device=Device.CPU
-        )
+            epochs=epochs, images=self.asked.images, lr=self.asked.lr, milestones=(epochs - 1,), device=Device.CPU,
+            precision=self.asked.precision,
+        )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------------ ours
@@ -180,7 +183,9 @@ def sparse_epoch(work: Work, network: nn.Module, pruner: tp.BasePruner) -> None:
         images, labels = shared(train.images[rows.numpy()]), shared(train.labels[rows.numpy()])
         seen = crop(images, draw(plan, len(images), generator(1, int(rows[0]), "crops")))
         optimiser.zero_grad()
-        F.cross_entropy(network(NORMALISE(seen)), labels).backward()
+        with plan.mode.autocast():
+            loss = F.cross_entropy(network(plan.mode.lay(NORMALISE(seen))), labels)
+        loss.backward()
         pruner.regularize(network)
         optimiser.step()
 
@@ -202,6 +207,9 @@ def l1_masks(work: Work) -> tuple[nn.Module, dict[str, Tensor]]:
 def made(work: Work, arm: str) -> nn.Module:
     """The network of an arm, recovered."""
     who, how = arm.rsplit("-", 1)
+    how, _, macs_asked = how.partition("@")
+    if macs_asked:
+        work = replace(work, asked=argparse.Namespace(**vars(work.asked) | {"macs": float(macs_asked)}))
     if who == "unpruned":
         return copy.deepcopy(work.base)
     masks: dict[str, Tensor] | None = None
@@ -272,7 +280,7 @@ def table(out: Path, against: str, *, timed: bool) -> str:
     base = found[against]
     head = ["arm", "MACs", "accuracy", f"minus {against}", "ECE", "minus", "ECE, T", "mPC", "minus"]
     lines = ["| " + " | ".join(head + (["latency"] if timed else [])) + " |", "|---" * (len(head) + timed) + "|"]
-    order = [arm for arm in ARMS if arm in found]
+    order = sorted(found, key=lambda arm: (ARMS.index(arm.partition("@")[0]), arm))
     for arm in order:
         own = found[arm]
         right, ref = (each["logits"].argmax(1) == each["labels"] for each in (own, base))
@@ -317,6 +325,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--test", type=int, default=2000)
     parser.add_argument("--cell", type=int, default=60)
     parser.add_argument("--against", default="uniform-labels")

@@ -12,6 +12,7 @@ import pytest
 import edgesafe
 from edgesafe import cli
 from edgesafe.commands import compress, gate, search
+from edgesafe.display import STATUS
 from edgesafe.errors import ExitCode, NothingEvaluated
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.recipe import parsing
@@ -288,6 +289,17 @@ def test_the_report_has_a_section_of_it(found: Study, trained: Path) -> None:
     assert part.front is not None
     front = [row[0].text for row in part.front.rows]
     assert record.finals[0].variant.removeprefix("final-") in front
+    points = {
+        t.variant: (
+            -found[t.variant].metrics["accuracy"].estimate, found[t.variant].metrics["size.onnx_bytes"].estimate,
+        )
+        for t in record.trials
+    }  # fmt: skip
+    beaten = {n for n, (a, b) in points.items() for c, d in points.values() if c <= a and d <= b and (c, d) != (a, b)}
+    assert front == ["baseline-s0", *sorted(points.keys() - beaten, key=lambda name: points[name][1])]
+    words = {t.variant: STATUS[t.status].word for t in record.trials} | {"baseline-s0": "not judged"}
+    assert [row[-1].text for row in part.front.rows] == [words[name] for name in front]
+    assert [head.text for head in part.front.columns] == ["Variant", "Accuracy", "File to ship", "macs", "Verdict"]
     assert search_part(View(open_study(trained))) is None
 
 

@@ -14,12 +14,14 @@ from edgesafe.commands import explorer
 from edgesafe.errors import DataError, UsageError
 from edgesafe.recipe import parsing
 from edgesafe.recipe.searching import SearchSection
-from edgesafe.recipe.sections import Method
-from edgesafe.records import ImageSet, LayerCurve, LayerProbe
+from edgesafe.recipe.sections import EvaluateSection, Method
+from edgesafe.records import ImageSet, LayerCurve, LayerProbe, Target
+from edgesafe.stages.observe import Bench
 from edgesafe.stages.search.refine import refined, step_of
 from edgesafe.stages.search.series import Series, control_of, ratios_of, series_of
-from edgesafe.stages.search.split import halves
+from edgesafe.stages.search.split import halves, restricted
 from edgesafe.stages.search.strategy import Found, Line, Net, explore
+from edgesafe.study.host import host
 
 
 @dataclass
@@ -116,6 +118,17 @@ def test_the_split_depends_on_pixels_alone() -> None:
     assert halves(test, 0.5, 1).sha256 != parts.sha256
     with pytest.raises(DataError, match="would confirm"):
         halves(test, 0.95, 0)
+
+
+def test_a_part_is_called_after_the_whole_test_set() -> None:
+    """Names of data may hold commas: those of sets whose images were partly held out do."""
+    whole = "cifar10 (1,000 of 10,000 test images held out) test set, 1,400 images"
+    rules = EvaluateSection(corruptions="none")
+    target = Target(name="host", threads=1, provider="CPUExecutionProvider")
+    bench = Bench(pixels(1400), None, {}, rules, whole, target, host())
+    part = restricted(bench, np.arange(1200), "those that decide")
+    named, _ = whole.rsplit(", ", 1)
+    assert part.population == f"{named}, 1,200 of 1,400 images (those that decide)"
 
 
 def searched(*more: str) -> tuple[Series, ...]:

@@ -39,5 +39,4 @@ def prune(model: nn.Module, section: CompressSection, ratio: float, context: Pru
     require_prunable(model, ratio)
     if section.method is Method.WEIGHT:
         return prune_weights(model, section, ratio, context)
-    outcome = prune_structured(model, section, ratio, context)
-    return outcome if section.then_weight is None else zeroed(outcome, section.then_weight, context)
+    return zeroed(prune_structured(model, section, ratio, context), section, context)

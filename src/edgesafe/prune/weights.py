@@ -85,17 +85,20 @@ def prune_weights(model: nn.Module, section: CompressSection, ratio: float, cont
     return PruneOutcome(pruned, record, masks)
 
 
-def zeroed(outcome: PruneOutcome, ratio: float, context: PruneContext) -> PruneOutcome:
-    """Set the smallest of the convolution weights that are left after a structured surgery to zero, too.
+def zeroed(outcome: PruneOutcome, section: CompressSection, context: PruneContext) -> PruneOutcome:
+    """Set the smallest of the convolution weights that are left after a structured surgery to zero, too, if asked for.
 
     Args:
         outcome: of the surgery; its network is not modified.
-        ratio: share of the remaining Conv2d weights, in (0, 1).
+        section: its `then_weight` is the share of the remaining Conv2d weights, in (0, 1); None: nothing is done.
         context: see `prune.prune`.
 
     Raises:
         SurgeryError: see `magnitude_masks`, or the result cannot be proven.
     """
+    ratio = section.then_weight
+    if ratio is None:
+        return outcome
     pruned, masks, threshold, proof = _zeroed(outcome.model, ratio, context)
     after = dict(pruned.named_parameters())
     shares = {name.removesuffix(".weight"): float((after[name] == 0).double().mean()) for name in masks}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesafe.display import STATUS, clean
+from edgesafe.display import ABSENT, STATUS, clean, number, size
 from edgesafe.progress import clock
 from edgesafe.records import SearchRecord, TrialRecord
 from edgesafe.report.parts import Heading, TablePart, Td
-from edgesafe.report.view import View
+from edgesafe.report.stats import Pareto, pareto
+from edgesafe.report.view import View, grouped
+from edgesafe.report.words import estimate
 
 __all__ = ["SearchPart", "search_part", "summary_of"]
 
 
 @dataclass(frozen=True)
 class SearchPart:
-    """The section: two sentences, the trials in their order, the series, and the front of what passed."""
+    """The section: what came of it, the trials in their order, the series, and the front of what was tried."""
 
     text: str
     trials: TablePart
@@ -102,27 +104,37 @@ def _series(record: SearchRecord) -> TablePart:
 
 
 def _front(view: View, record: SearchRecord) -> TablePart | None:
-    """Trials that no other passing trial beats in both objective and accuracy on the images that decide."""
-    points = []
-    for trial in record.trials:
-        measured = view.measurements.get(trial.variant)
-        if trial.objective is not None and measured is not None and "accuracy" in measured.metrics:
-            points.append((trial, trial.objective, measured.metrics["accuracy"].estimate))
-    front = [
-        (trial, cost, accuracy)
-        for trial, cost, accuracy in points
-        if not any(c <= cost and a >= accuracy and (c, a) != (cost, accuracy) for _, c, a in points)
-    ]
+    """Trials that no other trial matches in accuracy, latency and file size while it beats it in one; with verdicts.
+
+    All are measured on the images that decide. The unpruned network stands above them.
+    """
+    trials = {trial.variant: trial for trial in record.trials if trial.objective is not None}
+    groups = [group for group in grouped(view)[0] if group.first.id in trials]
+    front = [point for point in pareto(groups, view) if not point.dominated]
     if not front:
         return None
-    rows = tuple(
-        (Td(clean(trial.variant)), Td(f"{cost:.3f}x"), Td(f"{accuracy:.2%}"), Td(STATUS[trial.status].word))
-        for trial, cost, accuracy in sorted(front, key=lambda point: point[1])
-    )
+    bases = {view.study[name].entry.baseline for name in trials}
+    whole = [point for point in pareto(grouped(view)[0], view) if point.group.first.id in bases]
+    rows = [*whole, *sorted(front, key=lambda point: (point.file or 0.0, point.group.first.id))]
+    timed = any(point.ratio is not None for point in front)
     columns = (
-        Heading("Variant"),
-        Heading(record.minimise),
-        Heading("Accuracy", "images that decide"),
-        Heading("Verdict"),
+        Heading("Variant"), Heading("Accuracy", "images that decide"), *([Heading("Latency ratio")] if timed else []),
+        Heading("File to ship"), Heading(record.minimise, "of the unpruned network's"), Heading("Verdict"),
+    )  # fmt: skip
+    cells = tuple(_point(point, trials.get(point.group.first.id), timed=timed) for point in rows)
+    return TablePart("The front of accuracy, latency and file size", columns, cells)
+
+
+def _point(point: Pareto, trial: TrialRecord | None, *, timed: bool) -> tuple[Td, ...]:
+    """A row of the front; no trial: the unpruned network."""
+    accuracy = point.accuracy
+    return (
+        Td(clean(point.group.members[0].id)),
+        Td(ABSENT, kind="absent")
+        if accuracy is None
+        else Td(number(accuracy.estimate, accuracy.unit), estimate(accuracy)),
+        *([Td(ABSENT, kind="absent") if point.ratio is None else Td(f"{point.ratio:.3f}x")] if timed else []),
+        Td(ABSENT, kind="absent") if point.file is None else Td(size(point.file)),
+        Td("1" if trial is None or trial.objective is None else f"{trial.objective:.3f}x"),
+        Td("not judged" if trial is None else STATUS[trial.status].word),
     )
-    return TablePart(f"The front of {record.minimise} and accuracy", columns, rows)

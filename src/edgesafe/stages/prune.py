@@ -59,8 +59,7 @@ def cut(
     """
     if section.budget is None and section.steps == 1:
         return prune.prune(baseline, section, ratio, context)
-    outcome = _in_trials(baseline, section, ratio, context, between)
-    return outcome if section.then_weight is None else zeroed(outcome, section.then_weight, context)
+    return zeroed(_in_trials(baseline, section, ratio, context, between), section, context)
 
 
 def _in_trials(

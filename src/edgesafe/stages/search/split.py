@@ -95,5 +95,5 @@ def restricted(bench: Bench, images: NDArray[np.int64], what: str, rivals: int =
             where="evaluate.images_per_cell",
             fix="give more images per cell",
         )
-    said = f"{bench.population.partition(',')[0]}, {len(images):,} of {len(bench.test):,} images ({what})"
+    said = f"{bench.population.rpartition(', ')[0]}, {len(images):,} of {len(bench.test):,} images ({what})"
     return replace(bench, cells=cells, sample=sample, population=said, shown=images, rivals=rivals)
