@@ -294,9 +294,10 @@ def test_words() -> None:
     assert clean("a\x00b\n c") == "a b c"
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=7))
-def test_spread_labels_keep_their_order_and_distance(values: list[float]) -> None:
-    placed = spread_labels(values, 5.0)
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=7), st.floats(-50, 50))
+def test_spread_labels_keep_their_order_and_distance(values: list[float], least: float) -> None:
+    placed = spread_labels(values, 5.0, least)
+    assert min(placed) >= least
     order = sorted(range(len(values)), key=lambda i: values[i])
     gaps = [placed[b] - placed[a] for a, b in itertools.pairwise(order)]
     assert all(g >= 4.5 for g in gaps)

@@ -15,7 +15,7 @@ import numpy as np
 from edgesafe.data.cache import Cache
 from edgesafe.data.decoded import Encoded, decoded
 from edgesafe.data.pictures import MOST_BYTES, SUFFIXES, PictureOptions
-from edgesafe.data.raw import Labelled
+from edgesafe.data.raw import ClassImages
 from edgesafe.errors import DataError
 from edgesafe.files import is_file, is_folder, read_bounded
 
@@ -68,7 +68,7 @@ def _is_left_over(path: Path) -> bool:
     return path.name.startswith(".") or path.name in {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 
 
-def read_folder(root: Path, options: PictureOptions, cache: Cache | None = None) -> Labelled:
+def read_folder(root: Path, options: PictureOptions, cache: Cache | None = None) -> ClassImages:
     """Read `root/<class>/**/*.png|jpg|…` as RGB, classes in sorted order.
 
     Raises:
@@ -91,7 +91,7 @@ def read_folder(root: Path, options: PictureOptions, cache: Cache | None = None)
     source = Encoded(root, files, len(files), lambda: iter(files), _content, str, options)
     images, changes = decoded(source, cache or Cache.in_memory())
     left = (f"{root.name}: {n:,} skipped that are no images of a class ({name})" for name, n in skipped.items())
-    return Labelled(
+    return ClassImages(
         images, np.asarray([label for _, label in paths], np.int64), classes,
         tuple(path.relative_to(root).as_posix() for path in files),
         (*options.lines(root.name), *left, *changes.lines(root.name, options.background)),

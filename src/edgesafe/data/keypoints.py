@@ -21,7 +21,7 @@ from edgesafe.errors import DataError
 from edgesafe.files import is_file, read_bounded
 from edgesafe.records import MOST_KEYPOINTS, Task
 
-__all__ = ["KeypointOptions", "Labelled", "options_of", "read_part", "task_of"]
+__all__ = ["KeypointImages", "KeypointOptions", "options_of", "read_part", "task_of"]
 
 _MOST_CSV = 256 << 20  # bytes
 _FARTHEST = 1e6  # px: a keypoint may lie outside its image, but not anywhere
@@ -40,8 +40,8 @@ class KeypointOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Images uint8 (n, H, W, 3) and keypoints float32 (n, P, 2), px, with the keypoints' names."""
+class KeypointImages:
+    """Decoded images of one part, uint8 (N, H, W, 3), with their keypoints, float32 (N, P, 2), px, and these' names."""
 
     images: NDArray[np.uint8]
     points: NDArray[np.float32]
@@ -84,7 +84,7 @@ def task_of(options: KeypointOptions, names: Sequence[str], shape: tuple[int, in
     return Task.keypoints(names, options.tolerance, shape, mirror)
 
 
-def read_part(folder: Path, options: KeypointOptions) -> Labelled:
+def read_part(folder: Path, options: KeypointOptions) -> KeypointImages:
     """A folder with labels.csv and the images that it names.
 
     labels.csv has a header (file, x1, y1, x2, y2, … or file, nose_x, nose_y, …) and a line for each image: its path
@@ -115,7 +115,7 @@ def read_part(folder: Path, options: KeypointOptions) -> Labelled:
         images[i] = pixels
         scale = np.array([pixels.shape[1] / whole.shape[1], pixels.shape[0] / whole.shape[0]])
         points[i] = np.array(values).reshape(-1, 2) * scale
-    return Labelled(images, points, names)
+    return KeypointImages(images, points, names)
 
 
 def _table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, list[float]]]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.data import arrays
-from edgesafe.data.raw import Labelled, RawData
+from edgesafe.data.raw import ClassImages, RawData
 from edgesafe.data.rows import part
 from edgesafe.errors import DataError
 from edgesafe.files import read_bounded
@@ -24,7 +24,7 @@ _PARTS = ("train", "validation", "test")
 _MOST_TABLE = 256 << 20  # bytes of a split.csv
 
 
-def joined(parts: Mapping[str, Labelled], notes: tuple[str, ...] = ()) -> RawData:
+def joined(parts: Mapping[str, ClassImages], notes: tuple[str, ...] = ()) -> RawData:
     """A set of parts that were read by themselves: train, test, and validation if there is one.
 
     Args:
@@ -42,7 +42,7 @@ def joined(parts: Mapping[str, Labelled], notes: tuple[str, ...] = ()) -> RawDat
     )
 
 
-def divided(whole: Labelled, split: object, root: Path, what: str) -> RawData:
+def divided(whole: ClassImages, split: object, root: Path, what: str) -> RawData:
     """One set of images in two or three parts.
 
     Args:

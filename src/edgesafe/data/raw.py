@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from edgesafe.records import Images, Task
 
-__all__ = ["Labelled", "RawData"]
+__all__ = ["ClassImages", "RawData"]
 
 
 @dataclass(frozen=True)
-class Labelled:
+class ClassImages:
     """Decoded images with their classes: of one part of a set, or of a whole one that is to be split.
 
     Attributes:

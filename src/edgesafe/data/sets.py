@@ -250,9 +250,9 @@ def _keypoints(section: DataSection, _cache: Cache) -> RawData:
         places["validation"] = others
     parts = {name: keypoints.read_part(place, options) for name, place in places.items()}
     names = parts["train"].names
-    for name, labelled in parts.items():
-        if labelled.names != names:
-            what = f"keypoints {', '.join(labelled.names)}; train has {', '.join(names)}"
+    for name, found in parts.items():
+        if found.names != names:
+            what = f"keypoints {', '.join(found.names)}; train has {', '.join(names)}"
             raise DataError(what, where=str(places[name] / "labels.csv"), fix="use the same columns in all parts")
     held = parts.get("validation")
     height, width = parts["train"].images.shape[1:3]

@@ -22,7 +22,7 @@ from edgesafe.data import mappings, parts
 from edgesafe.data.cache import Cache
 from edgesafe.data.decoded import Encoded, decoded
 from edgesafe.data.pictures import PictureOptions
-from edgesafe.data.raw import Labelled, RawData
+from edgesafe.data.raw import ClassImages, RawData
 from edgesafe.errors import DataError
 from edgesafe.files import MAX_TEXT, is_file, is_folder, read_bounded
 from edgesafe.recipe.sections import DataSection
@@ -100,7 +100,7 @@ def load(section: DataSection, cache: Cache, suffixes: tuple[str, ...], read: Re
 
 def _decode(
     name: str, shards: Shards, classes: tuple[str, ...], files: Sequence[Path], options: PictureOptions, cache: Cache
-) -> Labelled:
+) -> ClassImages:
     """The images of a part, and their labels as positions in the classes."""
     where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
     labels = _numbers(shards, classes, where)
@@ -108,7 +108,7 @@ def _decode(
     source = Encoded(root, files, len(labels), shards.items, itemgetter(1), itemgetter(0), options)
     images, changes = decoded(source, cache)
     notes = (*options.lines(name), *changes.lines(name, options.background))
-    return Labelled(images, labels, classes, shards.names, notes)
+    return ClassImages(images, labels, classes, shards.names, notes)
 
 
 def _numbers(shards: Shards, classes: tuple[str, ...], where: str) -> NDArray[np.int64]:

@@ -22,7 +22,7 @@ from edgesafe.report.svg import Panel
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import estimate
 
-__all__ = ["CertificatesPart", "Picture", "certificates_part"]
+__all__ = ["CertificatesPart", "Picture", "certificates_part", "set_ids"]
 
 _SHOWN = 3  # witnesses of a set
 _LARGEST = 64  # pixels: the page stays small
@@ -60,7 +60,7 @@ class CertificatesPart:
 
 def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart | None:
     """The section, or None where nothing was certified."""
-    ids = _set_ids(view)
+    ids = set_ids(view)
     if not ids:
         return None
     rules = rules_of(view.study.record.data.task or Task())
@@ -75,7 +75,7 @@ def certificates_part(view: View, groups: Sequence[Group]) -> CertificatesPart |
     return CertificatesPart(table, strategies, _curves(by_set), pictures, _covers(view, ids))
 
 
-def _set_ids(view: View) -> list[str]:
+def set_ids(view: View) -> list[str]:
     """Every set that a variant was certified for, in the order of the first that has it."""
     metrics = (metric for measured in view.measurements.values() for metric in measured.metrics)
     prefix = "certified_accuracy."
@@ -161,15 +161,18 @@ def _panel(panel: str, name: str, rows: Sequence[tuple[Group, SetCertificates]])
     with svg.frame(width, height) as figure:
         ax = svg.axes(figure, (48, 40, 116, 40))
         ends = []
-        for k, (group, certificate) in enumerate(rows):
+        colours = iter(svg.series(k) for k in range(len(rows)))
+        for group, certificate in rows:
             places, share = summary.curve(certificate)
-            ax.step(places, 100 * share, where="post", color=svg.series(k), linewidth=2.0)
-            ends.append((clean(group.label), svg.series(k), float(100 * share[-1])))
+            colour = svg.INK if group.is_baseline else next(colours)
+            ax.step(places, 100 * share, where="post", color=colour, linewidth=2.0)
+            ends.append((clean(group.label), colour, float(100 * share[-1])))
         reach = max(certificate.reach for _, certificate in rows)
         ax.set_xlim(0, reach)
         ax.locator_params(axis="both", nbins=5)
         low, high = ax.get_ylim()
-        places_ = svg.spread_labels([end for _, _, end in ends], 15 / (height - 80) * (high - low))
+        gap = 15 / (height - 80) * (high - low)
+        places_ = svg.spread_labels([end for _, _, end in ends], gap, low + gap / 2)
         for (label, colour, end), y in zip(ends, places_, strict=True):
             ax.annotate(
                 label,

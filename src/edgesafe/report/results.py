@@ -28,8 +28,10 @@ from edgesafe.records import (
     Verdict,
 )
 from edgesafe.report.cautions import sampled_note, slower_note, temperature_caution
+from edgesafe.report.certificates import set_ids
 from edgesafe.report.searched import summary_of
 from edgesafe.report.stats import BEST_RULE, BestGroup, shipped_bytes
+from edgesafe.report.strategies import any_certified
 from edgesafe.report.view import Group, Value, View
 from edgesafe.report.words import interval, speed
 
@@ -270,6 +272,7 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
         "|---|---|---|---|---|---|---|",
     ]
     out += [f"| {' | '.join(_md_row(g, view, own))} |" for g in groups]
+    out += _md_certified(groups, view)
     if left_out:
         out += ["", f"Left out: {', and '.join(left_out)}; all are in results.json."]
     if best:
@@ -291,6 +294,21 @@ def to_markdown(view: View, groups: Sequence[Group], best: Sequence[BestGroup], 
         "Evidence for a safety argument, not a certificate.",
     ]
     return "\n".join(out) + "\n"
+
+
+def _md_certified(groups: Sequence[Group], view: View) -> list[str]:
+    """A table of what each group keeps certified, a column per set; no line where nothing was certified."""
+    ids = set_ids(view)
+    points = any_certified(view, groups, ids, "certified_points")
+    metric, what = ("certified_points", "keypoints") if points else ("certified_accuracy", "images")
+    if not ids:
+        return []
+    rows = [
+        [_md(group.label), *(_md_value(group.value(view, f"{metric}.{name}"), " %") for name in ids)]
+        for group in groups
+    ]
+    heads = " | ".join(f"certified {what}, {_md(name)}" for name in ids)
+    return ["", f"| variant | {heads} |", "|---" * (1 + len(ids)) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def _md_row(group: Group, view: View, own: str) -> list[str]:

@@ -96,6 +96,7 @@ def _panel(panel: str, name: str, what: str, rows: Sequence[_Row]) -> Panel:
     with svg.frame(460, height) as figure:
         left = svg.axes(figure, (124, 40, 170 if timed else 20, 34), grid="x")
         _dots(left, [(row.colour, row.kept) for row in rows], 100.0)
+        left.set_xlim(left=0.0)
         left.set_yticks(range(len(rows)), [row.label for row in rows])
         left.set_xlabel(f"certified {what}, %", color=svg.MUTED, fontsize=12)
         svg.heading(left, name, 120 / (460 - 124 - (170 if timed else 20)), 1.0 + 12 / (height - 74))

@@ -7,6 +7,7 @@ light, dark and print. Only the object API is used: no pyplot, no global state; 
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 import xml.etree.ElementTree as ET
@@ -246,8 +247,11 @@ def _round(match: re.Match[str]) -> str:
     return "0" if text in ("-0", "") else text
 
 
-def spread_labels(values: Sequence[float], gap: float) -> list[float]:
-    """Positions near `values`, at least `gap` apart, in the same order: labels at line ends do not overlap."""
+def spread_labels(values: Sequence[float], gap: float, least: float = -math.inf) -> list[float]:
+    """Positions near `values`, at least `gap` apart, in the same order: labels at line ends do not overlap.
+
+    None is below `least`, where an axis and its numbers lie.
+    """
     order = sorted(range(len(values)), key=lambda i: values[i])
     placed = [values[i] for i in order]
     for _ in range(50):
@@ -262,5 +266,6 @@ def spread_labels(values: Sequence[float], gap: float) -> list[float]:
             break
     out = [0.0] * len(values)
     for position, index in enumerate(order):
-        out[index] = placed[position]
+        out[index] = least = max(placed[position], least)
+        least += gap
     return out
