@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import xml.etree.ElementTree as ET
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +125,26 @@ def test_the_page_shows_it_and_says_what_is_covered_and_what_not(certified: View
     assert len(section.all("img")) >= 2
     assert 'id="certificates"' not in build(small).html
     assert build(certified).html == build(certified).html
+
+
+def test_the_markdown_has_the_certified_shares_of_every_variant(certified: View, small: View) -> None:
+    lines = build(certified).markdown.splitlines()
+    start = lines.index("| variant | certified images, brightness=6 | certified images, dead-line |")
+    for line, variant in zip(lines[start + 2 :], certified.study, strict=False):
+        cells = line.split(" | ")
+        for cell, one in zip(cells[1:], certified.certificates[variant].sets, strict=True):
+            assert cell.startswith(f"{100 * float((one.standing == Standing.CERTIFIED).mean()):.2f} % (")
+    assert "certified images" not in build(small).markdown
+
+
+def test_figures_of_the_page_can_stand_alone(certified: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    import figures
+
+    drawn = figures.figures(build(certified).html)
+    assert {"strategy-0", "radius-0"} <= set(drawn)
+    for text in drawn.values():
+        root = ET.fromstring(text)  # noqa: S314 (our own)
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(" not in text
+        assert next(root.iter("{http://www.w3.org/2000/svg}title")).text

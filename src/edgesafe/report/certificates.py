@@ -182,7 +182,14 @@ def _panel(panel: str, name: str, rows: Sequence[tuple[Group, SetCertificates]])
                 color=svg.INK,
                 fontsize=12,
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 3},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0.0, 0.5),
+                    "color": colour,
+                    "lw": 1.0,
+                    "shrinkA": 0,
+                    "shrinkB": 3,
+                },
             )
         ax.set_xlabel(f"range, {rows[0][1].unit}", color=svg.MUTED, fontsize=12)
         svg.heading(ax, f"{name}: certified, %", 40 / 260, 1.08)

@@ -109,7 +109,9 @@ def _overview(pairs: Sequence[_Pair]) -> Panel:
             ax.annotate(
                 label, xy=(100, end), xytext=(104, 10**place), va="center", color=svg.INK, fontsize=12,
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 3},
+                arrowprops={
+                    "arrowstyle": "-", "relpos": (0.0, 0.5), "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 3
+                },
             )  # fmt: skip
         svg.heading(ax, "All channels: relative deviation", 48 / 244, 1.08)
         said = " ".join(f"{label}: median {np.median(values):.2g}." for label, _, values in lines)
@@ -144,7 +146,7 @@ def _bars(ax: Axes, layers: Sequence[NDArray[np.float64]], colour: str, shift: f
         ys = [v for row in quantiles for v in (row[low], row[high], np.nan)]
         ax.plot(xs, ys, color=colour, linewidth=width, solid_capstyle="butt")
     places = np.arange(len(layers)) + shift
-    ax.plot(places, quantiles[:, 2], color=colour, marker="o", markersize=5, markeredgewidth=0, linestyle="")
+    ax.plot(places, quantiles[:, 2], color=colour, marker="o", markersize=7, markeredgewidth=0, linestyle="")
 
 
 def _table(pairs: Sequence[_Pair]) -> TablePart:

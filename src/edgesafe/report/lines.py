@@ -126,7 +126,14 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
                 color=svg.INK,
                 fontsize=12,
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": line.colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 5},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0.0, 0.5),
+                    "color": line.colour,
+                    "lw": 1.0,
+                    "shrinkA": 0,
+                    "shrinkB": 5,
+                },
             )
         return svg.draw(figure, sheet.name, sheet.title, text)
 

@@ -156,7 +156,14 @@ def _panel(name: str, row: RiskRow, top: float) -> Panel:
                 color=svg.INK,
                 fontsize=12,
                 annotation_clip=False,
-                arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 3},
+                arrowprops={
+                    "arrowstyle": "-",
+                    "relpos": (0.0, 0.5),
+                    "color": colour,
+                    "lw": 1.0,
+                    "shrinkA": 0,
+                    "shrinkB": 3,
+                },
             )
         ax.set_xlabel("coverage: images kept, %", color=svg.MUTED, fontsize=12)
         svg.heading(ax, f"{row.label}: risk, %", 40 / 260, 1.29)
