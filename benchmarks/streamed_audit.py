@@ -1,16 +1,21 @@
 """Peak memory and rate of an audit of images that stay on disk, against a bare onnxruntime loop over the same file.
 
-    python benchmarks/streamed_audit.py DIR --images 50000
+    python benchmarks/streamed_audit.py DIR --images 50000 --per-cell 20 200 1000 --severities 1 3 5 --whole brightness --killed
 
-Makes DIR/x_test.npy (CIFAR-10's or the digits' images, enlarged to 224 px by whole pixels and shifted, so that no two are
-alike) and a small network, then runs `edgesafe evaluate` in a process of its own and reads VmHWM when it ends.
+Makes DIR/x_test.npy (the digits' images, enlarged to 224 px by whole pixels and shifted, so that no two are alike) and a small
+network, then runs `edgesafe evaluate` on all clean images in a process of its own, and reads VmHWM when it ends: once while all
+images are hashed, then, with hashes kept, for each number of images a cell under the 15 corruptions, and with all images
+in one cell of --whole at severity 3. --killed runs the first of these numbers again, kills it (SIGKILL) when three parts of the
+clean images are kept, goes on with it, and compares the digests. Each line is printed when it is known.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import re
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -33,8 +38,9 @@ from edgesafe.commands.evaluate import AuditRequest, evaluate
 from edgesafe.progress import Lines
 model, root, out, cache, *more = sys.argv[1:]
 overrides = ("evaluate.latency=false", f"data.cache_dir='{cache}'", *more)
-evaluate(AuditRequest(Path(model), None, "npy", root, overrides=overrides), Path(out), Lines(30.0))
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+study = evaluate(AuditRequest(Path(model), None, "npy", root, overrides=overrides), Path(out), Lines(30.0))
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(study.record.digest, peak)
 """
 
 
@@ -80,9 +86,9 @@ def network(folder: Path) -> Path:
 
 
 def bare(model: Path, folder: Path, n: int) -> float:
-    """Images per second of a loop over a memory map, best of three, on one thread."""
+    """Images per second of a loop over a memory map, best of three, on all cores."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = len(__import__("os").sched_getaffinity(0))
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     images = np.load(folder / "x_test.npy", mmap_mode="r")
     best = 0.0
@@ -94,36 +100,82 @@ def bare(model: Path, folder: Path, n: int) -> float:
     return best
 
 
-def audit(model: Path, folder: Path, out: Path, *more: str) -> dict[str, float]:
-    """Seconds and peak memory of one audit in a process of its own."""
-    start = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", AUDIT, str(model), str(folder), str(out), str(folder / "cache"), *more],
-        stdout=subprocess.PIPE, text=True, check=True,
-    )  # fmt: skip
-    return {"seconds": round(time.perf_counter() - start, 1), "peak_mib": int(done.stdout.split()[-1]) // 1024}
+class Audits:
+    """Audits of one network on one set of images, each in a process and a directory of its own."""
+
+    def __init__(self, model: Path, folder: Path) -> None:
+        self._model, self._folder = model, folder
+
+    def _place(self, name: str) -> Path:
+        return self._folder / re.sub("[^a-z0-9]+", "-", name)
+
+    def _start(self, name: str, more: tuple[str, ...]) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", AUDIT, str(self._model), str(self._folder), str(self._place(name))]
+        command += [str(self._folder / "cache"), *more]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def run(self, name: str, *more: str) -> str:
+        """Run it, or go on with it, to its end; prints wall and processor seconds and peak memory; the digest."""
+        shutil.rmtree(self._place(name), ignore_errors=True)
+        return self.go_on(name, *more)
+
+    def go_on(self, name: str, *more: str) -> str:
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        process = self._start(name, more)
+        told, _ = process.communicate()
+        if process.returncode:
+            raise SystemExit(f"{name}: exit {process.returncode}")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        digest, peak = told.split()[-2:]
+        print(
+            f"{name}: {time.perf_counter() - start:.0f} s, {cpu:.0f} s of processor time, "
+            f"peak {int(peak) / 1024:.0f} MiB", flush=True,
+        )  # fmt: skip
+        return digest
+
+    def kill(self, name: str, parts: int, *more: str) -> None:
+        """Run it until so many parts of the clean images are kept, and kill it without a word."""
+        shutil.rmtree(self._place(name), ignore_errors=True)
+        process = self._start(name, more)
+        while len(kept := list(self._place(name).rglob("evidence-clean-*"))) < parts:
+            if process.poll() is not None:
+                raise SystemExit(f"{name} ended before it could be killed")
+            time.sleep(0.2)
+        process.kill()
+        process.communicate()
+        print(f"{name}: killed with {len(kept)} parts kept", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--per-cell", type=int, default=20)
+    parser.add_argument("--per-cell", type=int, nargs="*", default=[20])
+    parser.add_argument("--severities", type=int, nargs="*", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--whole", help="a corruption that all images are run under, at severity 3")
+    parser.add_argument("--killed", action="store_true")
     args = parser.parse_args()
     make(args.folder, args.images)
     model = network(args.folder)
-    found: dict[str, object] = {"images": args.images, "bytes": (args.folder / "x_test.npy").stat().st_size}
-    stamp = time.strftime("%H%M%S")
-    for name, more in (
-        ("clean, hashed for the first time", ("evaluate.corruptions=none",)),
-        ("clean, hashes kept", ("evaluate.corruptions=none", "evaluate.batch_size=32")),
-        ("15 corruptions, quick", ("evaluate.mode=quick", f"evaluate.images_per_cell={args.per_cell}")),
-    ):
-        out = args.folder / f"{re.sub('[^a-z0-9]+', '-', name)}-{stamp}"
-        found[name] = audit(model, args.folder, out, *more)
-        print(json.dumps(found), flush=True)
-    found["bare loop, images/s"] = round(bare(model, args.folder, 4000), 1)
-    print(json.dumps(found))
+    print(f"{args.images} images, {(args.folder / 'x_test.npy').stat().st_size / 1e9:.2f} GB", flush=True)
+    audits = Audits(model, args.folder)
+    if not (args.folder / "cache").exists():
+        audits.run("clean, hashed for the first time", "evaluate.corruptions=none")
+    digests = []
+    for count in args.per_cell:
+        sizes = (f"evaluate.severities={args.severities}", "evaluate.mode=quick", f"evaluate.images_per_cell={count}")
+        digests.append(audits.run(f"15 corruptions, {count} images a cell", *sizes))
+    if args.whole is not None:
+        one = (f"evaluate.corruptions=['{args.whole}']", "evaluate.severities=[3]", "evaluate.mode=full")
+        audits.run(f"{args.whole} 3, all images", *one)
+    if args.killed:
+        name = f"killed, {args.per_cell[0]} images a cell"
+        sizes = (*sizes[:2], f"evaluate.images_per_cell={args.per_cell[0]}")
+        audits.kill(name, 3, *sizes)
+        equal = audits.go_on(name, *sizes) == digests[0]
+        print(f"killed and gone on with: {'the same digest' if equal else 'ANOTHER DIGEST'}", flush=True)
+    print(f"bare loop: {bare(model, args.folder, min(4000, args.images)):.0f} images/s")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
 The moments are seeded: after so many changes of the study directory and a part of a second.
 """
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,8 @@ import pytest
 from edgesafe.commands import compress
 from edgesafe.recipe import parsing
 from edgesafe.study.study import read
+
+from .killing import command, kept, killed, state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -29,46 +35,40 @@ SETS = [
 ]  # fmt: skip
 
 
-def driver(root: Path) -> subprocess.Popen[bytes]:
+def driver(root: Path, crew: Sequence[str]) -> subprocess.Popen[bytes]:
     sets = [word for text in SETS for word in ("--set", text)]
-    command = [sys.executable, "-c", "from edgesafe.cli import main; main()", "compress", *sets, "--workers", "2"]
-    command += ["--out", str(root)]
-    with (root.parent / "log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+    return command(["compress", *sets, *crew, "--workers", "2", "--out", str(root)], root.parent / "log")
 
 
-def state(root: Path) -> dict[str, int]:
-    """When the files of the study were last written, in ns."""
-    found = {}
-    for path in root.rglob("*"):
-        try:
-            if path.is_file() and not path.name.startswith("."):
-                found[path.relative_to(root).as_posix()] = path.stat().st_mtime_ns
-        except OSError:  # removed in between
-            continue
-    return found
+@pytest.fixture(params=[(), ("--executor", "ray")], ids=["processes", "ray"])
+def crew(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, ...]]:
+    """Words that say who works: processes, or a Ray that each command starts; nothing of a Ray may be left."""
+    if not request.param:
+        yield request.param
+        return
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: pip install 'edgesafe[ray]'")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as short:  # names of its sockets are
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        yield request.param
+        until = time.monotonic() + 60
+        while (left := belonging(short)) and time.monotonic() < until:
+            time.sleep(0.5)
+        assert not left
 
 
-def parts(files: dict[str, int]) -> dict[str, int]:
-    """Finished parts of what is measured."""
-    return {name: at for name, at in files.items() if "/evidence-" in name or "/certificates-" in name}
+def belonging(folder: str) -> list[str]:
+    """Command lines of processes that have to do with a folder."""
+    lines = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                lines.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in lines if folder in line]
 
 
-def killed(process: subprocess.Popen[bytes], root: Path, changes: int, pause_s: float) -> bool:
-    """Kill a driver after so many changes of its study; False: it came to its end before."""
-    seen = state(root)
-    while changes:
-        if process.poll() is not None:
-            return False
-        time.sleep(0.01)
-        now = state(root)
-        changes, seen = changes - (now != seen), now
-    time.sleep(pause_s)
-    process.kill()
-    return process.wait() != 0
-
-
-def test_a_driver_killed_ten_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_killed_ten_times(tmp_path: Path, crew: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = parsing.load(None, SETS)
     undisturbed = compress.compress(wanted, tmp_path / "one")
     digests = {entry.id: entry.digest for entry in undisturbed.record.variants}
@@ -79,22 +79,22 @@ def test_a_driver_killed_ten_times(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     rng, kills, roots, most = random.Random(14), 0, [tmp_path / "two 1"], 0
     while kills < KILLS:
         root = roots[-1]
-        before = parts(state(root))
-        process = driver(root)
+        before = kept(state(root))
+        process = driver(root, crew)
         if not killed(process, root, rng.randint(1, 12), rng.uniform(0, 0.3)):
             assert process.returncode == 0, (tmp_path / "log").read_text()
             roots.append(tmp_path / f"two {len(roots) + 1}")
             continue
         kills += 1
         most = max(most, len(before))
-        after = parts(state(root))
+        after = kept(state(root))
         assert {name: after[name] for name in before if name in after} == {n: before[n] for n in before if n in after}
         if (root / "study.json").exists():
             done = {entry.id: entry.digest for entry in read(root).record.variants if entry.digest}
             assert done == {name: digests[name] for name in done}
     assert most > 3, "no run had anything to lose"
     for root in roots:
-        last = driver(root)
+        last = driver(root, crew)
         assert last.wait() == 0, (tmp_path / "log").read_text()
         assert read(root).record.digest == undisturbed.record.digest
         assert not (root / ".work").exists()
