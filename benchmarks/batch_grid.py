@@ -4,7 +4,7 @@
 
 MODEL is one of edgesafe's own ONNX files (uint8 `image`, `logits`), or an architecture as a recipe names it (random weights,
 10 classes), for images of SIDE x SIDE pixels. Batch sizes and the cell take turns, beginning with another one in each round,
-all with one session; the best of the rounds counts.
+the best of the rounds counts.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from edgesafe.measure.inference.robustness import collect_cell
-from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.inference.session import OnnxClassifier, open_session
+from edgesafe.recipe.sections import EvaluateSection
+from edgesafe.records import Target, Task
+from edgesafe.stages import observe
+from edgesafe.study.host import host
 
 BATCHES = (1, 4, 8, 16, 32, 64, 128)
-STUDY = 32  # images of a batch, unless the recipe says otherwise
+STUDY = EvaluateSection().batch_size
 
 
 def file(model: str, side: int) -> bytes:
@@ -45,17 +49,19 @@ def main() -> None:
     content, n = file(arguments.model, arguments.side), arguments.images
     shape = (n, arguments.side, arguments.side, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    labels, indices = np.zeros(n, np.int64), np.arange(n)
+    indices = np.arange(n)
+    test: Any = SimpleNamespace(images=images, labels=np.zeros(n, np.int64), task=Task.classes(tuple("0123456789")))
+    where = Target(name="here", threads=1, provider="CPUExecutionProvider")
     for threads in arguments.threads:
-        classifier = OnnxClassifier(content, threads=threads)
-        session = classifier._session  # the same one: two of them differ by up to a tenth in where their memory lies
+        bench = observe.Bench(test, None, {}, EvaluateSection(), "", where, host(), threads=threads)
+        session, classifier = open_session(content, threads=threads), bench.open(content)
 
         def bare(batch: int, session: Any = session) -> None:
             for row in range(0, n, batch):
                 session.run(["logits"], {"image": images[row : row + batch]})
 
-        def study(_: int, classifier: OnnxClassifier = classifier) -> None:
-            collect_cell(classifier, images, labels, indices, batch_size=STUDY)
+        def study(_: int, bench: observe.Bench = bench, classifier: OnnxClassifier = classifier) -> None:
+            observe.clean(classifier, bench, indices)
 
         turns = [*((bare, batch) for batch in BATCHES if batch <= n), (study, STUDY)]
         least = dict.fromkeys(turns, np.inf)

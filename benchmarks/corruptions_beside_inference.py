@@ -4,8 +4,9 @@
 
 Both are what a study does with the 15 corruptions at severity 3 (`stages.observe.corrupted`: inference, softmax, checks,
 evidence), from the same photographs (scikit-learn's, cut into pieces), with the same file, in turn; the order changes from round
-to round. `before` has a source that holds the images already. With onnxruntime on one thread there is a core left for the
-images, if the machine has two; on two threads there is none. Random weights: speed does not depend on them.
+to round. `before` has a source that holds the images already. Threads are those that measuring occupies (a study: all cores); each
+makes its images and runs them. `a bare loop` is InferenceSession.run on the images made before, with as many threads of
+onnxruntime's own. Random weights: speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from sklearn.datasets import load_sample_images
 
 from edgesafe import corruptions, models
 from edgesafe.deploy.export import export_onnx
-from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Task
+from edgesafe.measure.inference.session import OnnxClassifier, open_session
+from edgesafe.recipe.sections import CORRUPTIONS, EvaluateSection
+from edgesafe.records import Target, Task
 from edgesafe.stages import observe
+from edgesafe.study.host import host
 
 SEVERITY = 3
 
@@ -64,16 +66,23 @@ def main() -> None:
     model = models.build(arguments.arch, 10, {}).eval()
     onnx = export_onnx(model, input_shape=(side, side, 3), mean=(0.5,) * 3, std=(0.5,) * 3)
     images, labels, indices = pieces(n, side), np.arange(n) % 10, np.arange(n)
-    test = SimpleNamespace(images=images, labels=labels, task=Task.classes(tuple("0123456789")))
+    test: Any = SimpleNamespace(images=images, labels=labels, task=Task.classes(tuple("0123456789")))
+    where = Target(name="here", threads=1, provider="CPUExecutionProvider")
     made = corruptions.open_source(images, labels, corruptions="all")
     held = Held(made, indices)
     wanted = {(name, SEVERITY): indices for name in CORRUPTIONS}
     count = n * len(CORRUPTIONS)
 
-    def seconds(classifier: OnnxClassifier, source: Any) -> float:
-        bench: Any = SimpleNamespace(test=test, source=source, cores=2, section=SimpleNamespace(batch_size=32))
+    def seconds(source: Any, threads: int, classifier: OnnxClassifier) -> float:
+        bench = observe.Bench(test, source, wanted, EvaluateSection(), "", where, host(), threads=threads)
         start = time.perf_counter()
         observe.corrupted(classifier, bench, wanted, lambda _: None)
+        return time.perf_counter() - start
+
+    def bare(session: Any) -> float:
+        start = time.perf_counter()
+        for name in CORRUPTIONS:
+            session.run(["logits"], {"image": held.cell(name, SEVERITY, indices)})
         return time.perf_counter() - start
 
     start = time.process_time()
@@ -83,18 +92,21 @@ def main() -> None:
         f"by themselves: {1000 * (time.process_time() - start) / count:.2f} ms of processor time an image", flush=True
     )
     for threads in arguments.threads:
-        classifier = OnnxClassifier(onnx, threads=threads)
-        seconds(classifier, held)  # warm-up
-        rows = []
+        opened = observe.Bench(test, held, wanted, EvaluateSection(), "", where, host(), threads=threads).open(onnx)
+        seconds(held, threads, opened)  # warm-up
+        session, rows = open_session(onnx, threads=threads), []
+        bare(session)
         for number in range(arguments.rounds):
-            pair = {source: seconds(classifier, source) for source in ((held, made), (made, held))[number % 2]}
-            rows.append((pair[made], pair[held]))
+            order = ((held, made), (made, held))[number % 2]
+            pair = {source: seconds(source, threads, opened) for source in order}
+            rows.append((pair[made], pair[held], bare(session)))
         times = np.array(rows) / count * 1000
         ratios = times[:, 0] / times[:, 1] - 1
-        beside, before = np.median(times, axis=0)
+        beside, before, loop = np.median(times, axis=0)
         print(
-            f"onnxruntime on {threads} thread(s): {beside:.1f} ms an image made beside, {before:.1f} made before: "
-            f"{np.median(ratios):+.1%} (median of {len(ratios)} rounds; {ratios.min():+.1%} to {ratios.max():+.1%})",
+            f"{threads} thread(s): {beside:.1f} ms an image made on the way, {before:.1f} made before: "
+            f"{np.median(ratios):+.1%} (median of {len(ratios)} rounds; {ratios.min():+.1%} to {ratios.max():+.1%}); "
+            f"a bare loop {loop:.1f}: {np.median(times[:, 0] / times[:, 2]) - 1:+.1%}",
             flush=True,
         )
 

@@ -4,8 +4,7 @@
 
 DATA.npz holds x_test uint8 (n, H, W, C) and y_test. Both sides see the same pixels, batch size and threads, in one
 process, alternating round by round. `stage` is what a study does with a cell: inference, float64 softmax, checks,
-evidence; with --corruptions it also makes the pixels (each corruption at severity 3; beside the inference where there is
-more than one thread, as a study does), which the bare loop gets free.
+evidence; with --corruptions it also makes the pixels (each corruption at severity 3), which the bare loop gets free.
 `statistics` is every metric and interval of a study of 75 such cells, per image, once per variant.
 The target is a ratio of at least 0.95 (images per second, stage over bare; median of rounds).
 """
@@ -24,12 +23,11 @@ import onnxruntime as ort
 
 from edgesafe import corruptions
 from edgesafe.measure.evidence import to_bytes
-from edgesafe.measure.inference.robustness import collect_cell
-from edgesafe.measure.inference.session import OnnxClassifier
 from edgesafe.measure.summary import summarise
-from edgesafe.recipe.sections import CORRUPTIONS
-from edgesafe.records import Evidence, Provenance, Task
+from edgesafe.recipe.sections import CORRUPTIONS, EvaluateSection
+from edgesafe.records import Evidence, Provenance, Target, Task
 from edgesafe.stages import observe
+from edgesafe.study.host import host
 
 
 def seconds(function: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -56,7 +54,14 @@ def main() -> None:
         images = np.ascontiguousarray(data["x_test"][: args.images])
         labels = data["y_test"].ravel()[: args.images].astype(np.int64)
     indices = np.arange(len(images))
-    classifier = OnnxClassifier(args.model, threads=args.threads)
+    test: Any = SimpleNamespace(
+        images=images, labels=labels, task=Task.classes(tuple(map(str, range(labels.max() + 1))))
+    )
+    source = corruptions.open_source(images, labels, corruptions="all")
+    where = Target(name="here", threads=1, provider="CPUExecutionProvider")
+    section = EvaluateSection(batch_size=args.batch)
+    bench = observe.Bench(test, source, {}, section, "", where, host(), threads=args.threads)
+    classifier = bench.open(args.model.read_bytes())
     options = ort.SessionOptions()
     options.intra_op_num_threads = args.threads
     options.inter_op_num_threads = 1
@@ -76,18 +81,12 @@ def main() -> None:
 
     rate = compare(
         "clean cell",
-        lambda: collect_cell(classifier, images, labels, indices, batch_size=args.batch),
+        lambda: observe.clean(classifier, bench, indices),
         lambda: bare(images),
         len(images),
     )
     if args.corruptions:
-        source = corruptions.open_source(images, labels, corruptions="all")
         wanted = {(name, 3): indices for name in CORRUPTIONS}
-        test = SimpleNamespace(
-            images=images, labels=labels, task=Task.classes(tuple(map(str, range(labels.max() + 1))))
-        )
-        section = SimpleNamespace(batch_size=args.batch)
-        bench: Any = SimpleNamespace(test=test, source=source, cores=args.threads, section=section)
         ready = [source.cell(name, 3, indices) for name in CORRUPTIONS]
         compare(
             "15 corrupted cells, made and measured",
@@ -95,18 +94,9 @@ def main() -> None:
             lambda: [bare(pixels) for pixels in ready],
             len(images) * len(CORRUPTIONS),
         )
-    cell, logits = collect_cell(classifier, images, labels, indices, batch_size=args.batch)
-    cells = {
-        (c, s): collect_cell(classifier, images, labels, indices, (c, s), batch_size=args.batch)[0]
-        for c in CORRUPTIONS[:1]
-        for s in (1,)
-    }
-    one = next(iter(cells.values()))
-    every = {
-        (c, s): type(one)(c, s, one.index, one.label, one.prediction, one.confidence, one.nll, one.margin)
-        for c in CORRUPTIONS
-        for s in range(1, 6)
-    }
+    cell, logits = observe.clean(classifier, bench, indices)
+    cells = (cell.index, cell.label, cell.prediction, cell.confidence, cell.nll, cell.margin)
+    every = {(c, s): type(cell)(c, s, *cells) for c in CORRUPTIONS for s in range(1, 6)}
     evidence = Evidence(cell, logits, Provenance(test_sha256="t", onnx_sha256=classifier.sha256), every)
     spent = seconds(lambda: (to_bytes(evidence), summarise(evidence, population="benchmark")), clock)
     total = len(images) * 76

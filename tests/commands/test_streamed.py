@@ -12,7 +12,6 @@ from edgesafe.commands import compress, evaluate
 from edgesafe.data.rows import LazyImages
 from edgesafe.deploy import export
 from edgesafe.measure import evidence
-from edgesafe.measure.inference import robustness
 from edgesafe.recipe import parsing
 from edgesafe.recipe.sections import DataSection
 from edgesafe.stages import observe
@@ -141,8 +140,8 @@ def test_large_sets_are_kept_in_parts_and_joined_to_the_same_bytes(monkeypatch: 
     with pytest.raises(KeyboardInterrupt):
         observe.collect(classifier, bench, kept, lambda _: None)
     assert sorted(kept.parts) == ["clean-0", "clean-28", "clean-56"]
-    kept.left, real = 99, robustness.collect_cell
-    monkeypatch.setattr(robustness, "collect_cell", lambda *a, **more: ran.append(len(a[3])) or real(*a, **more))
+    kept.left, real = 99, type(classifier).logits
+    monkeypatch.setattr(type(classifier), "logits", lambda self, x, size: ran.append(len(x)) or real(self, x, size))
     assert evidence.to_bytes(observe.collect(classifier, bench, kept, lambda _: None)) == wanted
     assert ran == [16, 1, 100, 100]
     assert {"cells-fog-1", "cells-fog-3", "cells-fog"} <= kept.parts.keys()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from measure_fixtures import quadrants
 
 from edgesafe.errors import (
     DataError,
@@ -19,11 +18,8 @@ from edgesafe.errors import (
 from edgesafe.measure.inference.robustness import (
     QUICK_ALONE,
     QUICK_PAIRED,
-    collect_cell,
     plan_cells,
 )
-from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.measure.probabilities import cell_from_logits
 from edgesafe.recipe.sections import CORRUPTIONS
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -89,16 +85,3 @@ def test_plans_that_measure_nothing_are_refused(kw: dict[str, Any], error: type[
     plan_cells(**good)
     with pytest.raises(error):
         plan_cells(**{**good, **kw})
-
-
-def test_collect_cell_is_the_logits_cell(model_bytes: bytes) -> None:
-    images, labels = quadrants(30)
-    rows = np.arange(30) * 2
-    classifier = OnnxClassifier(model_bytes)
-    cell, logits = collect_cell(classifier, images, labels, rows, ("fog", 3), batch_size=7)
-    same = cell_from_logits(classifier.logits(images), labels, rows, "fog", 3)
-    assert (cell.nll == same.nll).all()
-    assert (cell.index == rows).all()
-    assert logits.shape == (30, 4)
-    with pytest.raises(DataError, match="29 labels"):
-        collect_cell(classifier, images, labels[:-1], rows)

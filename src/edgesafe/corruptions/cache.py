@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,6 +38,7 @@ class CellCache:
         self._directory = directory / hashlib.sha256(text.encode()).hexdigest()[:16]
         self._shape = shape
         self._open: dict[tuple[str, int], NDArray[np.uint8]] = {}
+        self._lock = threading.Lock()
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,12 +55,13 @@ class CellCache:
             make: gives the images of a range of positions; called only if the cell is not on disk.
         """
         key = (corruption, severity)
-        if key not in self._open:
-            file = self._directory / f"{corruption}-{severity}.npy"
-            if not self._intact(file):
-                self._write(file, make)
-            self._open[key] = np.load(file, mmap_mode="r", allow_pickle=False)
-        return self._open[key]
+        with self._lock:  # threads that ask for one cell wait until the first of them has it
+            if key not in self._open:
+                file = self._directory / f"{corruption}-{severity}.npy"
+                if not self._intact(file):
+                    self._write(file, make)
+                self._open[key] = np.load(file, mmap_mode="r", allow_pickle=False)
+            return self._open[key]
 
     def _intact(self, file: Path) -> bool:
         note = file.with_suffix(".sha256")

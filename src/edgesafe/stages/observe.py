@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import reduce
 
@@ -19,9 +17,9 @@ from PIL import Image
 from edgesafe import corruptions as corruption_package
 from edgesafe import data
 from edgesafe.corruptions import CorruptionSource
-from edgesafe.data.rows import LazyImages, part
+from edgesafe.data.rows import part
 from edgesafe.errors import UsageError
-from edgesafe.files import Keeper, sha256_bytes, stage_key
+from edgesafe.files import Keeper
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.cells import joined
 from edgesafe.measure.inference import robustness
@@ -43,6 +41,7 @@ from edgesafe.records import (
     Target,
     Task,
 )
+from edgesafe.stages.beside import mapped
 
 __all__ = [
     "Bench",
@@ -58,7 +57,8 @@ __all__ = [
 ]
 
 _KEPT = 8192  # images after which what was found is kept, so that a run that is killed loses no more
-_MADE_BYTES = 32 << 20  # of corrupted images that are made at once
+_PIECE_BYTES = 1 << 20  # of images that a thread makes and runs before it takes others; at least a batch
+_AT_ONCE = 8  # batches at most that run beside each other: each takes memory of its own for what lies between layers
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
 
 
@@ -98,14 +98,20 @@ class Bench:
         """How many threads measuring occupies. No number that is measured depends on it."""
         return self.threads or self.host.cores
 
+    @property
+    def at_once(self) -> int:
+        """How many batches run beside each other: as many as divide the cores, up to 8. No number depends on it."""
+        return next(count for count in range(min(self.cores, _AT_ONCE), 0, -1) if self.cores % count == 0)
+
     def open(self, onnx: bytes, spec: InputSpec | None = None) -> OnnxClassifier:
-        """A file under onnxruntime, on its cores: logits do not depend on the number of threads.
+        """A file under onnxruntime, each batch on its share of the cores: logits do not depend on how many those are.
 
         Args:
             onnx: the file.
             spec: what a foreign file expects of its input; None: it is edgesafe's own.
         """
-        return OnnxClassifier(onnx, threads=self.cores, provider=self.target.provider, input_spec=spec)
+        threads = self.cores // self.at_once
+        return OnnxClassifier(onnx, threads=threads, provider=self.target.provider, input_spec=spec)
 
     @property
     def corruptions(self) -> CorruptionIdentity | None:
@@ -278,98 +284,47 @@ def _clean(classifier: OnnxClassifier, bench: Bench, keeper: Keeper) -> tuple[Ce
 def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) -> tuple[Cell, NDArray[np.float32]]:
     """Some of the clean test images, and the logits."""
     images, labels = part(bench.test.images, indices), bench.test.labels[indices]
-    return robustness.collect_cell(
-        classifier, images, labels, indices, batch_size=bench.section.batch_size, task=bench.test.task
-    )
+
+    def run(rows: slice) -> NDArray[np.float32]:
+        return classifier.logits(images[rows], bench.section.batch_size)
+
+    logits = np.concatenate(list(mapped(run, _pieces(classifier, bench, len(indices)), bench.at_once)))
+    return rules_of(bench.test.task).cell(logits, labels, indices, "", 0), logits
 
 
 def corrupted(
     classifier: OnnxClassifier, bench: Bench, wanted: Cells, advance: Callable[[int], None]
 ) -> dict[tuple[str, int], Cell]:
-    """Make and run the images of some corrupted cells, some tens of megabytes of them at a time.
+    """Make and run the images of some corrupted cells, at most some megabytes of them in each thread.
 
-    With several cores, the next images are made in a thread beside the inference; the results do not depend on it.
+    Every thread makes its images and runs them: no core waits for another, and cells do not wait for each other.
     """
-    if bench.source is None:
+    source = bench.source
+    if source is None:
         raise ValueError("a bench with cells has a source")
+
+    def run(piece: tuple[tuple[str, int], NDArray[np.int64]]) -> NDArray[np.float32]:
+        cell, rows = piece
+        return classifier.logits(source.cell(*cell, rows), bench.section.batch_size)
+
+    pieces = [(key, rows[some]) for key, rows in wanted.items() for some in _pieces(classifier, bench, len(rows))]
+    found: dict[tuple[str, int], list[NDArray[np.float32]]] = {key: [] for key in wanted}
     cells: dict[tuple[str, int], Cell] = {}
-    with ThreadPoolExecutor(1) if bench.cores > 1 else nullcontext() as maker:
-        waiting = [_Corrupted(bench, bench.source, cell, indices, maker) for cell, indices in wanted.items()]
-        for images, following in zip(waiting, [*waiting[1:], None], strict=True):
-            images.make_ahead(0)
-            if following is not None:
-                following.make_ahead(0)
-            cell, indices = images.cell, images.indices
-            cells[cell], _ = robustness.collect_cell(
-                classifier, images, bench.test.labels[indices], indices, cell,
-                batch_size=bench.section.batch_size, task=bench.test.task,
-            )  # fmt: skip
-            images.forget()
+    for (key, _), logits in zip(pieces, mapped(run, pieces, bench.at_once), strict=True):
+        found[key].append(logits)
+        indices = wanted[key]
+        if sum(map(len, found[key])) == len(indices):
+            outputs = np.concatenate(found.pop(key))
+            cells[key] = rules_of(bench.test.task).cell(outputs, bench.test.labels[indices], indices, *key)
             advance(len(indices))
     return cells
 
 
-class _Corrupted(LazyImages):
-    """The images of a cell, made when they are asked for: some whole batches at once, for which they are kept.
-
-    Args:
-        bench: says how large a batch is.
-        source: makes the images.
-        cell: corruption and severity.
-        indices: int64 (n,), positions in the test set.
-        maker: makes the block after the one that is read, beside the inference; None: nothing is made ahead.
-    """
-
-    def __init__(
-        self,
-        bench: Bench,
-        source: CorruptionSource,
-        cell: tuple[str, int],
-        indices: NDArray[np.int64],
-        maker: Executor | None,
-    ) -> None:
-        super().__init__((len(indices), *bench.test.images.shape[1:]))
-        self._source, self.cell, self.indices, self._maker = source, cell, indices, maker
-        batch = bench.section.batch_size
-        self._step = batch * max(1, _MADE_BYTES // (batch * int(np.prod(self.shape[1:]))))
-        self._made: tuple[int, NDArray[np.uint8]] | None = None
-        self._ahead: tuple[int, Future[NDArray[np.uint8]]] | None = None
-
-    @property
-    def key(self) -> str:
-        """Of the source, the cell and the positions."""
-        origin = self._source.identity.model_dump(mode="json")
-        return stage_key(source=origin, cell=list(self.cell), rows=sha256_bytes(self.indices.tobytes()))
-
-    def make_ahead(self, start: int) -> None:
-        """Begin to make the block at `start`, if there is one, nothing is made ahead yet and someone can do it."""
-        if self._maker is not None and self._ahead is None and start < len(self.indices):
-            self._ahead = start, self._maker.submit(self._of, self.indices[start : start + self._step])
-
-    def forget(self) -> None:
-        """Keep nothing any more."""
-        self._made = self._ahead = None
-
-    def _of(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self._source.cell(*self.cell, indices)
-
-    def _block(self, start: int) -> NDArray[np.uint8]:
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == start:
-            return ahead[1].result()
-        return self._of(self.indices[start : start + self._step])
-
-    def read(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Make the images of rows; neighbours of the one block that is kept are not made again."""
-        if not len(rows) or int(rows.max()) - int(rows.min()) != len(rows) - 1:
-            return self._of(self.indices[rows])
-        start = int(rows[0]) // self._step * self._step
-        if int(rows[-1]) >= start + self._step:
-            return self._of(self.indices[rows])
-        if self._made is None or self._made[0] != start:
-            self._made = start, self._block(start)
-            self.make_ahead(start + self._step)
-        return self._made[1][rows - start]
+def _pieces(classifier: OnnxClassifier, bench: Bench, count: int) -> list[slice]:
+    """Ranges of so many images: whole batches, so that each run has the images that it would have without threads."""
+    batch = classifier.batch or bench.section.batch_size
+    step = batch * max(1, _PIECE_BYTES // (batch * int(np.prod(bench.test.images.shape[1:]))))
+    return [slice(start, start + step) for start in range(0, max(1, count), step)]
 
 
 def samples(bench: Bench) -> bytes | None:

@@ -1,20 +1,17 @@
-"""Which images meet which corruption, and the cells of evidence that come of it."""
+"""Which images meet which corruption."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.errors import DataError, NothingEvaluated, UsageError
-from edgesafe.measure.inference.classifier import Classifier
-from edgesafe.measure.tasks import rules_of
-from edgesafe.records import Cell, Images, Task
 
-__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "collect_cell", "draw", "draw_within", "plan_cells"]
+__all__ = ["QUICK_ALONE", "QUICK_PAIRED", "draw", "draw_within", "plan_cells"]
 
 QUICK_ALONE = 33_000
 """Inferences over all cells that give mPC within ±0.5 pp at 95 %, whatever the accuracy is (decision 053)."""
@@ -125,41 +122,3 @@ def _keys(n_test: int, seed: int, cell: tuple[str, int]) -> NDArray[np.float64]:
     digest = hashlib.sha256(f"edgesafe.quick/1 {seed} {cell[0]} {cell[1]}".encode()).digest()
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
     return rng.random(n_test)
-
-
-def collect_cell(
-    classifier: Classifier,
-    images: Images,
-    labels: NDArray[Any],
-    indices: NDArray[np.int64],
-    cell: tuple[str, int] = ("", 0),
-    *,
-    batch_size: int = 32,
-    task: Task | None = None,
-) -> tuple[Cell, NDArray[np.float32]]:
-    """Runs the classifier on one cell's images.
-
-    Args:
-        classifier: the open file.
-        images: uint8 (n, H, W, C), already corrupted, or corrupted when a batch is asked for.
-        labels: of these images, as the task has them.
-        indices: int64 (n,), their positions in the test set.
-        cell: corruption and severity, ("", 0) for clean.
-        batch_size: images per run.
-        task: what is asked of the file; None: a classification.
-
-    Returns:
-        The cell and its float32 logits (n, K).
-
-    Raises:
-        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `OnnxClassifier.scores` and `Rules.cell`.
-    """
-    corruption, severity = cell
-    if len(images) != len(labels) or len(images) != len(indices):
-        raise DataError(
-            f"{len(images)} images, {len(labels)} labels, {len(indices)} indices",
-            where=f"{corruption} {severity}" if corruption else "clean images",
-            fix="give one of each per image",
-        )
-    logits = classifier.logits(images, batch_size)
-    return rules_of(task or Task()).cell(logits, labels, indices, corruption, severity), logits
