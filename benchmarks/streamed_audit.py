@@ -6,7 +6,8 @@ Makes DIR/x_test.npy (the digits' images, enlarged to 224 px by whole pixels and
 network, then runs `edgesafe evaluate` on all clean images in a process of its own, and reads VmHWM when it ends: once while all
 images are hashed, then, with hashes kept, for each number of images a cell under the 15 corruptions, and with all images
 in one cell of --whole at severity 3. --killed runs the first of these numbers again, kills it (SIGKILL) when three parts of the
-clean images are kept, goes on with it, and compares the digests. Each line is printed when it is known.
+clean images are kept, goes on with it, and compares the digests. --statistics stores and summarises made-up evidence of as many
+images in 76 cells, which is what a whole audit holds in memory beside the pixels. Each line is printed when it is known.
 """
 
 from __future__ import annotations
@@ -41,6 +42,27 @@ overrides = ("evaluate.latency=false", f"data.cache_dir='{cache}'", *more)
 study = evaluate(AuditRequest(Path(model), None, "npy", root, overrides=overrides), Path(out), Lines(30.0))
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(study.record.digest, peak)
+"""
+
+
+STATISTICS = """
+import sys
+import numpy as np
+from edgesafe.measure.evidence import from_bytes, to_bytes
+from edgesafe.measure.probabilities import cell_from_logits
+from edgesafe.measure.summary import summarise
+from edgesafe.recipe.sections import CORRUPTIONS
+from edgesafe.records import Evidence, Provenance
+n, rng = int(sys.argv[1]), np.random.default_rng(0)
+labels, indices = rng.integers(0, 10, n), np.arange(n)
+logits = rng.normal(size=(n, 10)).astype(np.float32) + 3 * np.eye(10, dtype=np.float32)[labels]
+cells = {(c, s): cell_from_logits(logits, labels, indices, c, s) for c in CORRUPTIONS for s in range(1, 6)}
+seen = Evidence(cell_from_logits(logits, labels, indices), logits, Provenance(test_sha256="t", onnx_sha256="o"), cells)
+stored = to_bytes(seen)
+del seen, cells
+summarise(from_bytes(stored), population="benchmark")
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(len(stored), peak)
 """
 
 
@@ -109,6 +131,15 @@ class Audits:
     def _place(self, name: str) -> Path:
         return self._folder / re.sub("[^a-z0-9]+", "-", name)
 
+    def statistics(self, n: int) -> None:
+        """Evidence of 76 cells of n images, made up, stored, read and summarised in a process of its own."""
+        start, command = time.perf_counter(), [sys.executable, "-c", STATISTICS, str(n)]
+        stored, peak = map(int, subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split())
+        print(
+            f"evidence of 76 cells of {n} images: {stored / 1e6:.0f} MB stored, peak {peak / 1024:.0f} MiB, "
+            f"{time.perf_counter() - start:.0f} s", flush=True,
+        )  # fmt: skip
+
     def _start(self, name: str, more: tuple[str, ...]) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", AUDIT, str(self._model), str(self._folder), str(self._place(name))]
         command += [str(self._folder / "cache"), *more]
@@ -155,6 +186,7 @@ def main() -> None:
     parser.add_argument("--severities", type=int, nargs="*", default=[1, 2, 3, 4, 5])
     parser.add_argument("--whole", help="a corruption that all images are run under, at severity 3")
     parser.add_argument("--killed", action="store_true")
+    parser.add_argument("--statistics", action="store_true")
     args = parser.parse_args()
     make(args.folder, args.images)
     model = network(args.folder)
@@ -162,6 +194,8 @@ def main() -> None:
     audits = Audits(model, args.folder)
     if not (args.folder / "cache").exists():
         audits.run("clean, hashed for the first time", "evaluate.corruptions=none")
+    if args.statistics:
+        audits.statistics(args.images)
     digests = []
     for count in args.per_cell:
         sizes = (f"evaluate.severities={args.severities}", "evaluate.mode=quick", f"evaluate.images_per_cell={count}")

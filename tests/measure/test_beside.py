@@ -92,10 +92,12 @@ def test_the_same_cells_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch
 def test_the_same_clean_images_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observe, "_PIECE_BYTES", 2 * 8 * 16 * 16 * 3)
     indices, found = np.arange(3, N), []
+    assert [s.stop - s.start for s in observe._pieces(Sums(), bench(1, Source()), 37, 64)] == [16, 16, 16]
+    assert [s.stop - s.start for s in observe._pieces(Sums(), bench(1, Source()), 37, 1000)] == [16, 16, 16]  # at most
     for threads in (1, 3):
         sums = Sums()
         found.append(observe.clean(sums, bench(threads, Source()), indices))
-        assert sorted(sums.ran) == [5, 16, 16]  # whole batches, then the rest
+        assert sorted(sums.ran) == [5, 8, 8, 8, 8]  # whole batches, then the rest
     assert equal(found[0][0], found[1][0])
     assert np.array_equal(found[0][1], found[1][1])
     assert np.array_equal(found[0][1], np.asarray(IMAGES[3:], np.float32).sum((1, 2)) / 1e4)

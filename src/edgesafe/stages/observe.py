@@ -58,6 +58,7 @@ __all__ = [
 
 _KEPT = 8192  # images after which what was found is kept, so that a run that is killed loses no more
 _PIECE_BYTES = 1 << 20  # of images that a thread makes and runs before it takes others; at least a batch
+_PIECES = 4  # that every thread gets at least, if there are so many batches: threads end at nearly the same time
 _AT_ONCE = 8  # batches at most that run beside each other: each takes memory of its own for what lies between layers
 Cells = Mapping[tuple[str, int], NDArray[np.int64]]
 
@@ -288,7 +289,7 @@ def clean(classifier: OnnxClassifier, bench: Bench, indices: NDArray[np.int64]) 
     def run(rows: slice) -> NDArray[np.float32]:
         return classifier.logits(images[rows], bench.section.batch_size)
 
-    logits = np.concatenate(list(mapped(run, _pieces(classifier, bench, len(indices)), bench.at_once)))
+    logits = np.concatenate(list(mapped(run, _pieces(classifier, bench, len(indices), len(indices)), bench.at_once)))
     return rules_of(bench.test.task).cell(logits, labels, indices, "", 0), logits
 
 
@@ -307,7 +308,10 @@ def corrupted(
         cell, rows = piece
         return classifier.logits(source.cell(*cell, rows), bench.section.batch_size)
 
-    pieces = [(key, rows[some]) for key, rows in wanted.items() for some in _pieces(classifier, bench, len(rows))]
+    total = sum(map(len, wanted.values()))
+    pieces = [
+        (key, rows[some]) for key, rows in wanted.items() for some in _pieces(classifier, bench, len(rows), total)
+    ]
     found: dict[tuple[str, int], list[NDArray[np.float32]]] = {key: [] for key in wanted}
     cells: dict[tuple[str, int], Cell] = {}
     for (key, _), logits in zip(pieces, mapped(run, pieces, bench.at_once), strict=True):
@@ -320,10 +324,18 @@ def corrupted(
     return cells
 
 
-def _pieces(classifier: OnnxClassifier, bench: Bench, count: int) -> list[slice]:
-    """Ranges of so many images: whole batches, so that each run has the images that it would have without threads."""
+def _pieces(classifier: OnnxClassifier, bench: Bench, count: int, total: int) -> list[slice]:
+    """Ranges of so many images: whole batches, so that each run has the images that it would have without threads.
+
+    Args:
+        classifier: a batch size that the file fixes is kept.
+        bench: says how large a batch is otherwise, and how many threads there are.
+        count: images that are divided.
+        total: all images of the cells that are run together: every thread gets some pieces of them.
+    """
     batch = classifier.batch or bench.section.batch_size
-    step = batch * max(1, _PIECE_BYTES // (batch * int(np.prod(bench.test.images.shape[1:]))))
+    most = _PIECE_BYTES // (batch * int(np.prod(bench.test.images.shape[1:])))
+    step = batch * max(1, min(most, total // (batch * bench.at_once * _PIECES)))
     return [slice(start, start + step) for start in range(0, max(1, count), step)]
 
 
