@@ -1,5 +1,6 @@
 """A study and an audit of images that stay on disk: the digest, and every byte, of the same images in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,20 @@ def test_large_sets_are_kept_in_parts_and_joined_to_the_same_bytes(monkeypatch: 
     assert evidence.to_bytes(observe.collect(classifier, bench, kept, lambda _: None)) == wanted
     assert sum(ran) == 16 + 1 + 100 + 100
     assert {"cells-fog-1", "cells-fog-3", "cells-fog"} <= kept.parts.keys()
+
+
+def test_evidence_has_the_same_bytes_on_any_number_of_cores() -> None:
+    """Of a real file, all corruptions and a batch that does not divide the cells."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+    onnx = export.export_onnx(net.eval(), input_shape=(32, 32, 3), mean=(0.5,) * 3, std=(0.5,) * 3)
+    recipe = parsing.load(None, ["evaluate.severities=[1,5]", "evaluate.batch_size=7", "evaluate.images_per_cell=60"])
+    bundle = data.load(recipe.data.model_copy(update={"test_images": 150}))
+    made = []
+    for cores in (1, 2, 3, 16):
+        bench = replace(observe.prepare(bundle, recipe.evaluate, recipe.target, host()), threads=cores)
+        made.append(evidence.to_bytes(observe.collect(bench.open(onnx), bench, Parts(99), lambda _: None)))
+    assert made[1:] == made[:1] * 3
 
 
 class Parts:
