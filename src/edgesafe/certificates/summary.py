@@ -18,7 +18,7 @@ from edgesafe.measure.tasks.keypoints import bounded
 from edgesafe.records import Comparison, Measurement, Population, Task, Unit
 from edgesafe.records.certificates import Certificates, SetCertificates, Standing
 
-__all__ = ["compare", "curve", "summarise"]
+__all__ = ["certified_points", "compare", "curve", "summarise"]
 
 _SHARES = {
     "certified_accuracy": Standing.CERTIFIED,
@@ -48,14 +48,14 @@ def summarise(
             metrics[metric] = Measurement(
                 metric=metric, unit=Unit.FRACTION, population=population, details=details, **interval.fields()
             )
-        if (points := _certified_points(part, task)) is not None:
+        if (points := certified_points(part, task)) is not None:
             metric = f"certified_points.{part.id}"
             interval = bounded(metric, mean_interval(points, confidence))
             metrics[metric] = measurement(metric, interval, population, details=details)
     return metrics
 
 
-def _certified_points(part: SetCertificates, task: Task | None) -> NDArray[np.float64] | None:
+def certified_points(part: SetCertificates, task: Task | None) -> NDArray[np.float64] | None:
     """The share of each image's keypoints that are right on every image, float64 (n,); None: it cannot be told."""
     if not part.complete:
         return None
@@ -103,7 +103,7 @@ def compare(
             a, b = ours.standing[here] == standing, theirs.standing[there] == standing
             interval = paired_difference(a, b, confidence, kind="rate")
             differences[f"{name}.{ours.id}"] = _comparison(f"{name}.{ours.id}", interval, a, b, population)
-        mine, others = (_certified_points(part, task) for part in (ours, theirs))
+        mine, others = (certified_points(part, task) for part in (ours, theirs))
         if mine is not None and others is not None:
             metric, a, b = f"certified_points.{ours.id}", mine[here], others[there]
             interval = paired_difference(a, b, confidence, kind="mean")

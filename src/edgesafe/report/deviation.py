@@ -30,6 +30,7 @@ _MOST = 12  # panels of single variants
 _LEAST = 1e-6  # deviations below are drawn here: constant channels have none
 _STEPS = np.linspace(0.0, 100.0, 51)
 _QUANTILES = (10.0, 25.0, 50.0, 75.0, 90.0)
+_ENDS = (_QUANTILES[0], _QUANTILES[-1])
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def deviation_figure(view: View, groups: Sequence[Group], series_of: Sequence[st
         return None
     colours = [svg.series(series_of.index(p.group.series) if p.group.series in series_of else 0) for p in pairs]
     panels = [_overview(pairs[: svg.SERIES_COLOURS - 1])]
-    panels += [_panel(f"moved-{k + 1}", pairs[k], colours[k]) for k in range(min(_MOST, len(pairs)))]
+    drawn = pairs[:_MOST]
+    tails = [np.percentile(v, _ENDS) for p in drawn for one in (p.before, p.after) for v in _by_layer(one).values()]
+    panels += [_panel(f"moved-{k + 1}", pair, colours[k], _limits(tails)) for k, pair in enumerate(drawn)]
     seen = pairs[0].before.calibration
     note = "Of several seeds the lowest is drawn."
     if len(pairs) > _MOST:
@@ -82,10 +85,21 @@ def _values(record: DeviationRecord) -> NDArray[np.float64]:
     return np.array([value for layer in record.layers for value in layer.relative], np.float64)
 
 
-def _logarithmic(ax: Axes) -> None:
+def _logarithmic(ax: Axes, limits: tuple[float, float]) -> None:
+    """A logarithmic axis with these ends, and ticks at 1, 2 and 5 unless it spans many decades."""
+    from matplotlib.ticker import LogLocator
+
     ax.set_yscale("log")
+    ax.set_ylim(*limits)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if limits[1] / limits[0] < 300 else (1,)))
     ax.minorticks_off()
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _limits(values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """The ends of the axis, 10 % beyond what is drawn."""
+    drawn = [np.maximum(one, _LEAST) for one in values]
+    return 0.9 * min(float(one.min()) for one in drawn), 1.1 * max(float(one.max()) for one in drawn)
 
 
 def _overview(pairs: Sequence[_Pair]) -> Panel:
@@ -94,7 +108,7 @@ def _overview(pairs: Sequence[_Pair]) -> Panel:
     lines += [(clean(pair.group.label), svg.series(k), _values(pair.after)) for k, pair in enumerate(pairs)]
     with svg.frame(420, 270) as figure:
         ax = svg.axes(figure, (52, 40, 124, 34))
-        _logarithmic(ax)
+        _logarithmic(ax, _limits([values for _, _, values in lines]))
         ends = []
         for label, colour, values in lines:
             heights = np.maximum(np.percentile(values, _STEPS), _LEAST)
@@ -118,15 +132,20 @@ def _overview(pairs: Sequence[_Pair]) -> Panel:
         return svg.draw(figure, "moved-0", "Relative deviation of all channels", said)
 
 
-def _panel(name: str, pair: _Pair, colour: str) -> Panel:
-    """Layer by layer, before and after."""
-    before, after = ({layer.name: layer.relative for layer in one.layers} for one in (pair.before, pair.after))
+def _by_layer(record: DeviationRecord) -> dict[str, NDArray[np.float64]]:
+    """Of the channels of each layer, float64 (channels,)."""
+    return {layer.name: np.array(layer.relative, np.float64) for layer in record.layers}
+
+
+def _panel(name: str, pair: _Pair, colour: str, limits: tuple[float, float]) -> Panel:
+    """Layer by layer, before and after, on an axis that all panels share."""
+    before, after = _by_layer(pair.before), _by_layer(pair.after)
     names = [layer for layer in before if layer in after]
     with svg.frame(400, 230) as figure:
         ax = svg.axes(figure, (52, 38, 14, 34))
-        _logarithmic(ax)
+        _logarithmic(ax, limits)
         for values, shade, shift in ((before, svg.MUTED, -0.17), (after, colour, 0.17)):
-            _bars(ax, [np.array(values[layer]) for layer in names], shade, shift)
+            _bars(ax, [values[layer] for layer in names], shade, shift)
         ax.set_xlim(-0.6, len(names) - 0.4)
         step = max(1, -(-len(names) // 10))
         ticks = list(range(0, len(names), step))
