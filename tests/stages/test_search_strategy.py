@@ -14,11 +14,11 @@ from edgesafe.commands import explorer
 from edgesafe.errors import DataError, UsageError
 from edgesafe.recipe import parsing
 from edgesafe.recipe.searching import SearchSection
-from edgesafe.recipe.sections import EvaluateSection, Method
+from edgesafe.recipe.sections import Allocation, EvaluateSection, Method, RecoverSection
 from edgesafe.records import ImageSet, LayerCurve, LayerProbe, Target
 from edgesafe.stages.observe import Bench
 from edgesafe.stages.search.refine import refined, step_of
-from edgesafe.stages.search.series import Series, control_of, ratios_of, series_of
+from edgesafe.stages.search.series import Series, bare_of, control_of, ratios_of, series_of
 from edgesafe.stages.search.split import halves, restricted
 from edgesafe.stages.search.strategy import Found, Line, Net, explore
 from edgesafe.study.host import host
@@ -202,6 +202,18 @@ def test_the_control_has_the_same_widths_at_random() -> None:
     assert control.section.layers == {"a": 0.5, "b": 0.25}
     assert control.section.scope == only.section.scope
     assert explorer.plan_of(control, 0.3, 0).id == "control_random_filter-r0.30-s0"
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "sensitivity"])
+def test_the_unrecovered_control_has_the_winners_cut(allocation: str) -> None:
+    """Curves of a measured allocation depend on the recovery, so the cut must not be allocated anew without one."""
+    (only,) = searched(f"search.allocations=['{allocation}']", "search.methods=['filter']")
+    nothing = RecoverSection(epochs=0, bn_images=0)
+    bare = bare_of(only, {"a": 0.5, "b": 0.25}, nothing)
+    assert bare.section.allocates is Allocation.UNIFORM
+    assert (bare.section.method, bare.section.layers) == (Method.FILTER, {"a": 0.5, "b": 0.25})
+    assert bare.section.recover == nothing
+    assert explorer.plan_of(bare, 0.3, 0).id == "control_bare_filter-r0.30-s0"
 
 
 def test_ratios_are_whole_hundredths() -> None:

@@ -18,7 +18,7 @@ from edgesafe.recipe.sections import Allocation
 from edgesafe.records import Precision, Role, SearchRecord, SeriesRecord, TrialRecord
 from edgesafe.stages.search.ground import Costing, Pruning, Survey, line_of
 from edgesafe.stages.search.refine import refined
-from edgesafe.stages.search.series import Series, control_of, ratios_of, shaped
+from edgesafe.stages.search.series import Series, bare_of, control_of, ratios_of, shaped
 from edgesafe.stages.search.split import Halves, restricted
 from edgesafe.stages.search.strategy import Found, Line, Net, explore
 from edgesafe.stages.timing import Timing
@@ -42,7 +42,6 @@ def plan_of(series: Series, ratio: float, seed: int) -> VariantPlan:
 
 
 GAIN = 0.001  #: of the unpruned network's, by which a narrower network must be better to be tried
-_NOTHING = {"epochs": 0, "bn_images": 0}
 
 
 @dataclass
@@ -246,17 +245,14 @@ class Explorer:
         if source is None:
             return
         made, recipe = self._made[source], self._run.recipe
+        gone = self._shares(made) if made.series.structured else {}
         if made.series.structured:
             said = "channels at random, as many of each layer as of the winner, recovered alike"
-            yield control_of(made.series, self._shares(made)), made.plan.ratio, said
+            yield control_of(made.series, gone), made.plan.ratio, said
         how = variants.recovery_of(recipe, made.series.section)
         if how.epochs or how.bn_images:
-            bare = made.series.section.model_copy(update={"recover": how.model_copy(update=_NOTHING)})
-            yield (
-                Series(name := f"control_bare_{made.series.stem}", bare, name),
-                made.plan.ratio,
-                "the winner's cut, not recovered",
-            )
+            bare = how.model_copy(update={"epochs": 0, "bn_images": 0})
+            yield bare_of(made.series, gone, bare), made.plan.ratio, "the winner's cut, not recovered"
 
     def _finals_of(self, name: str) -> set[str]:
         """Ids under which a trial, or the same network in another precision, may have been confirmed."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from edgesafe.errors import UsageError
 from edgesafe.recipe.searching import Objective, SearchSection
-from edgesafe.recipe.sections import Allocation, CompressSection, Method
+from edgesafe.recipe.sections import Allocation, CompressSection, Method, RecoverSection
 
-__all__ = ["Series", "control_of", "ratios_of", "series_of", "shaped"]
+__all__ = ["Series", "bare_of", "control_of", "ratios_of", "series_of", "shaped"]
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,21 @@ def control_of(series: Series, gone: Mapping[str, float]) -> Series:
     alike = shaped(series, gone, f"control_random_{series.stem}")
     changes = {"method": Method.RANDOM, "criterion": None, "tune_first": False}
     return replace(alike, section=alike.section.model_copy(update=changes))
+
+
+def bare_of(series: Series, gone: Mapping[str, float], recovery: RecoverSection) -> Series:
+    """The cut of a network of the series with another recovery: it should not pass where that is none.
+
+    A measured allocation looks at networks as they recover, so the layers' shares are given and not measured again.
+
+    Args:
+        series: that the network is of.
+        gone: as of `shaped`; empty for method weight, which has none.
+        recovery: the one it gets.
+    """
+    name = f"control_bare_{series.stem}"
+    same = shaped(series, gone, name) if series.structured else Series(name, series.section, name)
+    return replace(same, section=same.section.model_copy(update={"recover": recovery}))
 
 
 def ratios_of(section: SearchSection) -> tuple[float, ...]:
