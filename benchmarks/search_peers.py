@@ -34,7 +34,7 @@ from edgesafe.corruptions import NAMES, corrupt
 from edgesafe.deploy.export import export_onnx
 from edgesafe.measure.inference.latency import interleaved, summarise
 from edgesafe.measure.inference.session import OnnxClassifier
-from edgesafe.measure.intervals.bounds import paired_difference
+from edgesafe.measure.intervals.bounds import Interval, paired_difference
 from edgesafe.measure.intervals.ece import paired_bootstrap_ece
 from edgesafe.measure.metrics import temperature
 from edgesafe.models.count import macs
@@ -278,7 +278,7 @@ def table(out: Path, against: str, *, timed: bool) -> str:
     """Estimates of every arm, and differences to one, paired by image, with 95 % intervals; in percent."""
     found = {path.stem: dict(np.load(path)) for path in sorted(out.glob("*.npz"))}
     base = found[against]
-    head = ["arm", "MACs", "accuracy", f"minus {against}", "ECE", "minus", "ECE, T", "mPC", "minus"]
+    head = ["arm", "MACs", "accuracy", f"minus {against}", "ECE", "minus", "ECE, T", "minus", "mPC", "minus"]
     lines = ["| " + " | ".join(head + (["latency"] if timed else [])) + " |", "|---" * (len(head) + timed) + "|"]
     order = sorted(found, key=lambda arm: (ARMS.index(arm.partition("@")[0]), arm))
     for arm in order:
@@ -287,13 +287,15 @@ def table(out: Path, against: str, *, timed: bool) -> str:
         drop = paired_difference(right.astype(float), ref.astype(float))
         pairs = [(confidence(each["logits"]), hit.astype(float)) for each, hit in ((own, right), (base, ref))]
         ece = paired_bootstrap_ece(pairs[0], pairs[1])
-        fitted = temperature.fit(own["held"], own["held_labels"])[0]
-        calibrated = paired_bootstrap_ece((confidence(own["logits"], fitted), right.astype(float)), pairs[1])
+        fitted = [temperature.fit(each["held"], each["held_labels"])[0] for each in (own, base)]
+        sure = [confidence(each["logits"], by) for each, by in zip((own, base), fitted, strict=True)]
+        calibrated = paired_bootstrap_ece((sure[0], right.astype(float)), (sure[1], ref.astype(float)))
         robust = clustered(own, base)
         cells = [
-            arm, f"{float(own['macs']):.3f}", f"{100 * right.mean():.2f}", told(drop.estimate, drop.low, drop.high),
-            f"{100 * ece.candidate:.2f}", told(ece.interval.estimate, ece.interval.low, ece.interval.high),
-            f"{100 * calibrated.candidate:.2f} ({fitted:.2f})", f"{100 * own['cell_right'].mean():.2f}", told(*robust),
+            arm, f"{float(own['macs']):.3f}", f"{100 * right.mean():.2f}", told(*spread(drop)),
+            f"{100 * ece.candidate:.2f}", told(*spread(ece.interval)),
+            f"{100 * calibrated.candidate:.2f} ({fitted[0]:.2f})", told(*spread(calibrated.interval)),
+            f"{100 * own['cell_right'].mean():.2f}", told(*robust),
         ]  # fmt: skip
         if timed:
             files = [(out / f"{name}.onnx").read_bytes() for name in (arm, "unpruned-none")]
@@ -309,6 +311,10 @@ def clustered(own: dict[str, NDArray[np.float64]], base: dict[str, NDArray[np.fl
     sums = np.bincount(own["cell_index"].astype(int), weights=gap - mean)
     half = 1.96 * float(np.sqrt((sums**2).sum())) / len(gap)
     return mean, mean - half, mean + half
+
+
+def spread(found: Interval) -> tuple[float, float, float]:
+    return found.estimate, found.low, found.high
 
 
 def told(value: float, low: float, high: float) -> str:
