@@ -43,7 +43,7 @@ BASE = {"variants": 2, "images": 100, "cells": 75, "workers": 1}
 AXES = {
     "variants": (1, 2, 4, 6),
     "images": (50, 100, 200, 300),
-    "cells": (15, 30, 45, 75),
+    "cells": (15, 45, 75),
     "workers": (2, 3, 4),
 }  #: workers begin at 2: with one, the command does the work itself
 

@@ -5,8 +5,8 @@
 Makes DIR/x_test.npy (the digits' images, enlarged to 224 px by whole pixels and shifted, so that no two are alike) and a small
 network, then runs `edgesafe evaluate` on all clean images in a process of its own, and reads VmHWM when it ends: once while all
 images are hashed, then, with hashes kept, for each number of images a cell under the 15 corruptions, and with all images
-in one cell of --whole at severity 3. --killed runs the first of these numbers again, kills it (SIGKILL) when three parts of the
-clean images are kept, goes on with it, and compares the digests. --statistics stores and summarises made-up evidence of as many
+in one cell of --whole at severity 3. --killed runs the first of these numbers again, kills it (SIGKILL) when four parts (8,192 clean
+images, or a corruption) are kept, goes on with it, and compares the digests. --statistics stores and summarises made-up evidence of as many
 images in 76 cells, which is what a whole audit holds in memory beside the pixels. Each line is printed when it is known.
 """
 
@@ -38,7 +38,7 @@ from pathlib import Path
 from edgesafe.commands.evaluate import AuditRequest, evaluate
 from edgesafe.progress import Lines
 model, root, out, cache, *more = sys.argv[1:]
-overrides = ("evaluate.latency=false", f"data.cache_dir='{cache}'", *more)
+overrides = ("data.store=disk", "evaluate.latency=false", f"data.cache_dir='{cache}'", *more)
 study = evaluate(AuditRequest(Path(model), None, "npy", root, overrides=overrides), Path(out), Lines(30.0))
 peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
 print(study.record.digest, peak)
@@ -166,10 +166,10 @@ class Audits:
         return digest
 
     def kill(self, name: str, parts: int, *more: str) -> None:
-        """Run it until so many parts of the clean images are kept, and kill it without a word."""
+        """Run it until so many parts are kept, and kill it without a word."""
         shutil.rmtree(self._place(name), ignore_errors=True)
         process = self._start(name, more)
-        while len(kept := list(self._place(name).rglob("evidence-clean-*"))) < parts:
+        while len(kept := list(self._place(name).rglob("evidence-*"))) < parts:
             if process.poll() is not None:
                 raise SystemExit(f"{name} ended before it could be killed")
             time.sleep(0.2)
@@ -206,7 +206,7 @@ def main() -> None:
     if args.killed:
         name = f"killed, {args.per_cell[0]} images a cell"
         sizes = (*sizes[:2], f"evaluate.images_per_cell={args.per_cell[0]}")
-        audits.kill(name, 3, *sizes)
+        audits.kill(name, 4, *sizes)
         equal = audits.go_on(name, *sizes) == digests[0]
         print(f"killed and gone on with: {'the same digest' if equal else 'ANOTHER DIGEST'}", flush=True)
     print(f"bare loop: {bare(model, args.folder, min(4000, args.images)):.0f} images/s")
