@@ -4,7 +4,7 @@
 
 Makes DIR/x_test.npy (the digits' images, enlarged to 224 px by whole pixels and shifted, so that no two are alike) and a small
 network, then runs `edgesafe evaluate` on all clean images in a process of its own, and reads VmHWM when it ends: once while all
-images are hashed, then, with hashes kept, for each number of images a cell under the 15 corruptions, and with all images
+images are hashed, then, with hashes kept, for each number of images a cell under --corruptions (all 15), and with all images
 in one cell of --whole at severity 3. --killed runs the first of these numbers again, kills it (SIGKILL) when four parts (8,192 clean
 images, or a corruption) are kept, goes on with it, and compares the digests. --statistics stores and summarises made-up evidence of as many
 images in 76 cells, which is what a whole audit holds in memory beside the pixels. Each line is printed when it is known.
@@ -29,7 +29,7 @@ from torch import nn
 
 from edgesafe import data
 from edgesafe.deploy import export
-from edgesafe.recipe.sections import DataSection
+from edgesafe.recipe.sections import CORRUPTIONS, DataSection
 
 SIDE = 224
 AUDIT = """
@@ -87,6 +87,8 @@ def make(folder: Path, n: int) -> None:
 def network(folder: Path) -> Path:
     """A network of strided convolutions, trained for a moment on the 600 training images."""
     path = folder / "model.onnx"
+    if path.is_file():
+        return path
     x = torch.from_numpy(np.load(folder / "x_train.npy")[:600])
     y = torch.from_numpy(np.load(folder / "y_train.npy")[:600])
     torch.manual_seed(0)
@@ -184,6 +186,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--per-cell", type=int, nargs="*", default=[20])
     parser.add_argument("--severities", type=int, nargs="*", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--corruptions", nargs="*", default=list(CORRUPTIONS))
     parser.add_argument("--whole", help="a corruption that all images are run under, at severity 3")
     parser.add_argument("--killed", action="store_true")
     parser.add_argument("--statistics", action="store_true")
@@ -198,14 +201,17 @@ def main() -> None:
         audits.statistics(args.images)
     digests = []
     for count in args.per_cell:
-        sizes = (f"evaluate.severities={args.severities}", "evaluate.mode=quick", f"evaluate.images_per_cell={count}")
-        digests.append(audits.run(f"15 corruptions, {count} images a cell", *sizes))
+        sizes = (
+            f"evaluate.corruptions={args.corruptions}", f"evaluate.severities={args.severities}", "evaluate.mode=quick",
+            f"evaluate.images_per_cell={count}",
+        )  # fmt: skip
+        digests.append(audits.run(f"{len(args.corruptions)} corruptions, {count} images a cell", *sizes))
     if args.whole is not None:
         one = (f"evaluate.corruptions=['{args.whole}']", "evaluate.severities=[3]", "evaluate.mode=full")
         audits.run(f"{args.whole} 3, all images", *one)
     if args.killed:
         name = f"killed, {args.per_cell[0]} images a cell"
-        sizes = (*sizes[:2], f"evaluate.images_per_cell={args.per_cell[0]}")
+        sizes = (*sizes[:3], f"evaluate.images_per_cell={args.per_cell[0]}")
         audits.kill(name, 4, *sizes)
         equal = audits.go_on(name, *sizes) == digests[0]
         print(f"killed and gone on with: {'the same digest' if equal else 'ANOTHER DIGEST'}", flush=True)
