@@ -109,6 +109,15 @@ def test_the_page_holds_every_curve_and_mean_and_spread_over_seeds(two: tuple[St
     assert "<script" not in files["index.html"]
 
 
+def test_panels_share_their_scales_and_the_severities_are_named_once(two: tuple[Study, Study]) -> None:
+    drawing = pages.compared(two)["figure-2.svg"]
+    words = re.findall(r">([^<>]+)</text>", drawing)
+    assert [words.count(f"severity {severity}") for severity in range(1, 6)] == [1] * 5
+    scales = re.findall(r"share removed, %\|(.*?)\|mPC, %", "|".join(words))
+    assert len(scales) == 3
+    assert len(set(scales)) == 1
+
+
 def test_a_hostile_name_is_text(two: tuple[Study, Study]) -> None:
     record = two[0].record.model_copy(update={"recipe": {"model": {"arch": "<script>alert(1)</script>|x"}}})
     files = pages.compared([Study(two[0].root, record, two[0].variants), two[1]])

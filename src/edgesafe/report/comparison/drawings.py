@@ -32,8 +32,8 @@ def figures(curves: Sequence[Curve]) -> tuple[str, ...]:
     return _drawn(curves, _clean), _drawn(curves, _by_severity("mpc")), _drawn(curves, _by_severity("ece_em10_top1"))
 
 
-def _drawn(curves: Sequence[Curve], draw: Callable[[Axes, Curve], None]) -> str:
-    """One panel for each curve."""
+def _drawn(curves: Sequence[Curve], draw: Callable[[Axes, Curve], tuple[Axes, ...]]) -> str:
+    """One panel for each curve, all on the same scales; what several lines of a panel are is said once, below."""
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -45,33 +45,43 @@ def _drawn(curves: Sequence[Curve], draw: Callable[[Axes, Curve], None]) -> str:
     with rc_context(_RC):
         figure = Figure(figsize=(3.6 * columns, 3.0 * rows), layout="constrained")
         FigureCanvasSVG(figure)
+        panels: list[tuple[Axes, ...]] = []
         for number, curve in enumerate(curves):
             ax = figure.add_subplot(rows, columns, number + 1)
             ax.set_title(curve.title)
             ax.set_xlabel("share removed, %")
             ax.grid(visible=True, color="#dddddd", linewidth=0.6)
-            draw(ax, curve)
+            panels.append(draw(ax, curve))
+        for alike in zip(*panels, strict=True):
+            limits = [ax.get_ylim() for ax in alike if ax.lines] or [(0.0, 1.0)]
+            for ax in alike:
+                ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+        lines = {str(line.get_label()): line for ax, *_ in panels for line in ax.lines}
+        if len(lines) > 1:
+            figure.legend(
+                lines.values(), lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False
+            )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 
-def _clean(ax: Axes, curve: Curve) -> None:
-    """ECE on the left axis, accuracy on the right."""
+def _clean(ax: Axes, curve: Curve) -> tuple[Axes, ...]:
+    """ECE on the left axis, accuracy on the right; gives both."""
     _line(ax, curve, "ece_em10_top1", "#b2182b", "ECE")
     ax.set_ylabel("ECE, %", color="#b2182b")
     right = ax.twinx()
     _line(right, curve, "accuracy", "#2166ac", "accuracy", marker="s")
     right.set_ylabel("accuracy, %", color="#2166ac")
+    return ax, right
 
 
-def _by_severity(metric: str) -> Callable[[Axes, Curve], None]:
-    def draw(ax: Axes, curve: Curve) -> None:
+def _by_severity(metric: str) -> Callable[[Axes, Curve], tuple[Axes, ...]]:
+    def draw(ax: Axes, curve: Curve) -> tuple[Axes, ...]:
         for severity, colour in enumerate(_SEVERITIES, 1):
             _line(ax, curve, f"{metric}.severity.{severity}", colour, f"severity {severity}")
         ax.set_ylabel("mPC, %" if metric == "mpc" else "ECE, %")
-        if ax.lines:
-            ax.legend(fontsize=7, frameon=False)
+        return (ax,)
 
     return draw
 
