@@ -6,7 +6,6 @@ The data set arrives once per worker, as a blob. What is computed depends neithe
 from __future__ import annotations
 
 import pickle
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +17,7 @@ import torch
 from edgesafe.commands import variants
 from edgesafe.deploy.template import Templates
 from edgesafe.executors.tasks import Blob, Send
+from edgesafe.files.scratch import scratch
 from edgesafe.progress import Silent
 from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe
@@ -122,11 +122,11 @@ def perform(order: Order, send: Send) -> None:
     plan = next(plan for plan in recipes.variants(shared.recipe) if plan.id == order.variant)
     files = {**order.files, **{name: blob.read() for name, blob in order.common.items()}}
     with (
-        tempfile.TemporaryDirectory(prefix="edgesafe-task-") as folder,
-        Outpost(Path(folder) / "study", order.record, files, send) as study,
+        scratch("edgesafe-task-") as folder,
+        Outpost(folder / "study", order.record, files, send) as study,
     ):
         bench = replace(bench, threads=order.threads)
-        weights = _placed(order.weights, Path(folder))
+        weights = _placed(order.weights, folder)
         run = variants.begin(shared.recipe, shared.bundle, bench, study, _Told(send), weights, templates)
         match order.step:
             case Step.PREPARE if plan.section is not None:
