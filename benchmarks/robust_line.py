@@ -92,6 +92,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
+    if asked.images < 2:
+        parser.error("--images: at least 2, since intervals are over images")
     study = read(asked.study)
     recipe = parsing.parse(study.record.recipe, where="study.json, recipe")
     test = data.load(recipe.data).test

@@ -174,23 +174,7 @@ def _panel(panel: str, name: str, rows: Sequence[tuple[Group, SetCertificates]])
         gap = 15 / (height - 80) * (high - low)
         places_ = svg.spread_labels([end for _, _, end in ends], gap, low + gap / 2)
         for (label, colour, end), y in zip(ends, places_, strict=True):
-            ax.annotate(
-                label,
-                xy=(reach, end),
-                xytext=(1.04 * reach, y),
-                va="center",
-                color=svg.INK,
-                fontsize=12,
-                annotation_clip=False,
-                arrowprops={
-                    "arrowstyle": "-",
-                    "relpos": (0.0, 0.5),
-                    "color": colour,
-                    "lw": 1.0,
-                    "shrinkA": 0,
-                    "shrinkB": 3,
-                },
-            )
+            svg.end_label(ax, label, colour, (reach, end), (1.04 * reach, y))
         ax.set_xlabel(f"range, {rows[0][1].unit}", color=svg.MUTED, fontsize=12)
         svg.heading(ax, f"{name}: certified, %", 40 / 260, 1.08)
         said = " ".join(f"{label}: {end:.2f} % at the whole range." for label, _, end in ends)

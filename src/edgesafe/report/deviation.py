@@ -120,13 +120,7 @@ def _overview(pairs: Sequence[_Pair]) -> Panel:
         gap = 15 / (270 - 74) * (high - low)
         places = svg.spread_labels([float(np.log10(end)) for _, _, end in ends], gap)
         for (label, colour, end), place in zip(ends, places, strict=True):
-            ax.annotate(
-                label, xy=(100, end), xytext=(104, 10**place), va="center", color=svg.INK, fontsize=12,
-                annotation_clip=False,
-                arrowprops={
-                    "arrowstyle": "-", "relpos": (0.0, 0.5), "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": 3
-                },
-            )  # fmt: skip
+            svg.end_label(ax, label, colour, (100, end), (104, 10**place))
         svg.heading(ax, "All channels: relative deviation", 48 / 244, 1.08)
         said = " ".join(f"{label}: median {np.median(values):.2g}." for label, _, values in lines)
         return svg.draw(figure, "moved-0", "Relative deviation of all channels", said)

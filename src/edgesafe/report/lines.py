@@ -118,23 +118,7 @@ def _panel(sheet: Sheet, lines: Sequence[Line], text: str) -> Panel:
         places = svg.spread_labels([end[1] for _, end in ends], 15 / (HEIGHT - 74) * (high - low))
         right = ax.get_xlim()[1]
         for (line, end), y in zip(ends, places, strict=True):
-            ax.annotate(
-                line.label,
-                xy=end,
-                xytext=(right + 0.035 * last, y),
-                va="center",
-                color=svg.INK,
-                fontsize=12,
-                annotation_clip=False,
-                arrowprops={
-                    "arrowstyle": "-",
-                    "relpos": (0.0, 0.5),
-                    "color": line.colour,
-                    "lw": 1.0,
-                    "shrinkA": 0,
-                    "shrinkB": 5,
-                },
-            )
+            svg.end_label(ax, line.label, line.colour, end, (right + 0.035 * last, y), shrink=5)
         return svg.draw(figure, sheet.name, sheet.title, text)
 
 

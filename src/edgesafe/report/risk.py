@@ -148,23 +148,7 @@ def _panel(name: str, row: RiskRow, top: float) -> Panel:
             ends.append((label, colour, float(wrong[-1])))
         places = svg.spread_labels([end for _, _, end in ends], 16 / (height - 106) * top)
         for (label, colour, end), y in zip(ends, places, strict=True):
-            ax.annotate(
-                label,
-                xy=(100, end),
-                xytext=(107, y),
-                va="center",
-                color=svg.INK,
-                fontsize=12,
-                annotation_clip=False,
-                arrowprops={
-                    "arrowstyle": "-",
-                    "relpos": (0.0, 0.5),
-                    "color": colour,
-                    "lw": 1.0,
-                    "shrinkA": 0,
-                    "shrinkB": 3,
-                },
-            )
+            svg.end_label(ax, label, colour, (100, end), (107, y))
         ax.set_xlabel("coverage: images kept, %", color=svg.MUTED, fontsize=12)
         svg.heading(ax, f"{row.label}: risk, %", 40 / 260, 1.29)
         for y, said in zip((1.18, 1.07), _numbers(row), strict=True):

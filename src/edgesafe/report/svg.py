@@ -269,3 +269,24 @@ def spread_labels(values: Sequence[float], gap: float, least: float = -math.inf)
         out[index] = least = max(placed[position], least)
         least += gap
     return out
+
+
+def end_label(
+    ax: Axes, label: str, colour: str, end: tuple[float, float], place: tuple[float, float], shrink: float = 3.0
+) -> None:
+    """Name a line beside its end, and lead from the name to it.
+
+    Args:
+        ax: with final limits.
+        label: of the line.
+        colour: of the line.
+        end: its last point, in the axes' units.
+        place: left edge and middle of the name; see `spread_labels`.
+        shrink: points that the leading line keeps from the end.
+    """
+    ax.annotate(
+        label, xy=end, xytext=place, va="center", color=INK, fontsize=12, annotation_clip=False,
+        arrowprops={
+            "arrowstyle": "-", "relpos": (0.0, 0.5), "color": colour, "lw": 1.0, "shrinkA": 0, "shrinkB": shrink
+        },
+    )  # fmt: skip
