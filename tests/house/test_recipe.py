@@ -216,6 +216,12 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
         parsing.load(tmp_path / "absent.toml")
 
 
+def test_an_empty_list_of_corruptions_is_refused_with_the_word_for_none() -> None:
+    with pytest.raises(RecipeError, match="an empty list; use \"none\""):
+        parsing.load(None, ["evaluate.corruptions=[]"])
+    assert parsing.load(None, ["evaluate.corruptions=none"]).evaluate.corruptions == "none"
+
+
 def test_flags_make_a_recipe() -> None:
     made = parsing.from_flags({"model": "resnet20", "data": "cifar10", "method": "weight", "ratios": [0.3, 0.5]})
     assert [p.id for p in recipe.variants(made)] == ["baseline-s0", "weight-r0.30-s0", "weight-r0.50-s0"]

@@ -64,7 +64,9 @@ class Recipe(Section):
         names = self.evaluate.corruptions
         if isinstance(names, tuple):
             unknown = [name for name in names if name not in CORRUPTIONS]
-            if unknown or not names:
+            if not names:
+                raise ValueError('evaluate.corruptions: an empty list; use "none" for no corruption, or "all"')
+            if unknown:
                 raise ValueError(f"evaluate.corruptions: unknown {unknown}; known: {', '.join(CORRUPTIONS)}")
         elif names not in ("all", "none") and not names.startswith("dir:"):
             raise ValueError(f"evaluate.corruptions = '{names}': use all, none, a list of names, or dir:PATH")
