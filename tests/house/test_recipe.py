@@ -217,7 +217,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
 
 
 def test_an_empty_list_of_corruptions_is_refused_with_the_word_for_none() -> None:
-    with pytest.raises(RecipeError, match="an empty list; use \"none\""):
+    with pytest.raises(RecipeError, match='an empty list; use "none"'):
         parsing.load(None, ["evaluate.corruptions=[]"])
     assert parsing.load(None, ["evaluate.corruptions=none"]).evaluate.corruptions == "none"
 

@@ -50,7 +50,7 @@ def find(kind: Kind, name: str | Path) -> Path:
     near = difflib.get_close_matches(Path(text).name.removesuffix(".toml"), names, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"those that ship: {', '.join(names) or 'none'}"
     if Path(text).name == text and not text.endswith(".toml"):
-        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{hint} A TOML file is given by its path")
+        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{hint} (a TOML file is given by its path)")
     raise _ERRORS[kind]("no such file", where=text, fix=f"check the path; {hint}")
 
 
