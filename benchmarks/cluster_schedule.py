@@ -31,7 +31,8 @@ from typing import Any
 import numpy as np
 
 from edgesafe import models
-from edgesafe.commands.distribution import Parts, Step, Work, works
+from edgesafe.commands.division import Parts, Work, works
+from edgesafe.commands.worker import Step
 from edgesafe.corruptions import NAMES
 from edgesafe.executors import schedule
 from edgesafe.executors.tasks import Send, Task

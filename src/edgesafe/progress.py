@@ -53,18 +53,18 @@ class Lines:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
-        """Print a line every few seconds, with the share done and an estimate of the time left."""
+        """Print the share done and an estimate of the time left: every few seconds, and no share twice."""
         start = said = time.monotonic()
-        done = 0
+        done = percent = 0
 
         def advance(n: int) -> None:
-            nonlocal done, said
+            nonlocal done, said, percent
             done += n
             now = time.monotonic()
-            if now - said >= self._every_s and 0 < done < total:
-                said = now
+            if now - said >= self._every_s and percent < 100 * done // total < 100:
+                said, percent = now, 100 * done // total
                 left = (now - start) / done * (total - done)
-                self.note(f"  {title}: {100 * done // total} %, about {clock(left)} left")
+                self.note(f"  {title}: {percent} %, about {clock(left)} left")
 
         yield advance
         if time.monotonic() - start >= 1.0:  # less: it was kept from before, or is not worth a line

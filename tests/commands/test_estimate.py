@@ -5,6 +5,7 @@ import pytest
 from edgesafe import data
 from edgesafe.certificates import ids
 from edgesafe.commands import estimate, results
+from edgesafe.executors.crew import Crew
 from edgesafe.recipe import parsing
 from edgesafe.recipe.recipe import variants
 from edgesafe.records import Estimate
@@ -36,3 +37,23 @@ def test_certifying_is_in_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"certifying, at most {30 * members:,} images a file" in results.in_words(with_)
     line = ahead(monkeypatch, "certify.sets=['brightness=2']", "certify.engine=line")
     assert line.certify_images == 0
+
+
+@pytest.mark.parametrize(
+    ("crew", "cores", "times"),
+    [
+        (Crew(), 1, 1.0),
+        (Crew(), 2, 1.6),
+        (Crew(2), 2, 2.0),
+        (Crew(8), 2, 2.0),
+        (Crew(2), 8, 2.0),
+    ],
+)
+def test_workers_are_in_the_estimate(crew: Crew, cores: int, times: float) -> None:
+    assert estimate._together(crew, cores) == pytest.approx(times)
+
+
+def test_the_estimate_says_for_how_many_workers_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = ahead(monkeypatch)
+    assert f"for {made.variants} variants by 3 workers: " in results.in_words(made, 3)
+    assert f"for {made.variants} variants: " in results.in_words(made)

@@ -14,7 +14,7 @@ import torch
 
 from edgesafe import data, models
 from edgesafe.commands import distribution, estimate, variants
-from edgesafe.executors.crew import Crew
+from edgesafe.executors.crew import ALONE, Crew
 from edgesafe.progress import Progress, Silent
 from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe, VariantPlan
@@ -28,8 +28,6 @@ from edgesafe.study.study import Study, read
 from edgesafe.study.writer import StudyWriter
 
 __all__ = ["begun", "compress", "entry_of"]
-
-ALONE = Crew()
 
 
 def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: Crew = ALONE) -> Study:
@@ -65,9 +63,8 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
             progress.note(f"channels in steps of {steps.round_to}, int8 in {steps.int8_step}: timed on {steps.host}")
         left = [plan for plan in plans if not study.is_done(plan.id)]
         bench = estimate.fitted(recipe, bundle, bench, study, progress)
-        if left:
-            estimate.announce(recipe, bundle, bench, left, progress)
-        distribution.make(variants.begin(recipe, bundle, bench, study, progress), plans, left, crew)
+        ahead = estimate.announce(recipe, bundle, bench, left, progress, crew)
+        distribution.make(variants.begin(recipe, bundle, bench, study, progress), plans, left, crew, ahead)
         study.close_study()
     return read(out)
 

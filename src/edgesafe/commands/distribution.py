@@ -1,8 +1,4 @@
-"""The variants of a study as tasks: for this process one after the other, or for a crew of workers.
-
-    ship (baseline) ─> prepare (of a block) ─> ship ─> look (clean, each corruption) ─┐
-                                                 ├───> certify (shares of the images) ┤
-                                                 └───> time ──────────────────────────┴─> measure
+"""The variants of a study, made by this process one after the other, or by a crew of workers (tasks: `division`).
 
 A worker has a copy of what its task needs of the study and sends back what it makes; this process alone writes into the
 study. Latency is timed here, while no worker works. Looking and certifying only fill in parts that measuring would make
@@ -12,12 +8,13 @@ itself.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgesafe.commands import variants
+from edgesafe.commands.division import Parts, Work, costs, waited_for, works
 from edgesafe.commands.variants import Run
 from edgesafe.commands.worker import Order, Shared, Step
 from edgesafe.errors import RefusedError, WorkerError
@@ -25,58 +22,25 @@ from edgesafe.executors import schedule
 from edgesafe.executors.crew import Crew, Kind
 from edgesafe.executors.processes import Processes
 from edgesafe.executors.sequential import Sequential
-from edgesafe.executors.tasks import Blob, Need, Task, Workers
-from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import CompressSection, Device, Method
-from edgesafe.records import Role, StudyRecord, VariantStatus
+from edgesafe.executors.tasks import Blob, Task, Workers
+from edgesafe.recipe.recipe import VariantPlan
+from edgesafe.records import Estimate, Role, StudyRecord, VariantStatus
 from edgesafe.stages import certify, measure
-from edgesafe.stages.certify import Shard
 from edgesafe.stages.timing import Timed
 from edgesafe.study import naming
 from edgesafe.study.host import cores
 from edgesafe.study.outpost import adopt, stages_of, variant_files
 
-__all__ = ["Parts", "Work", "make", "works"]
+__all__ = ["make"]
 
 _JOB = "edgesafe.commands.worker:perform"
-_A_GPU = 0.25  # small networks leave most of a GPU idle: four of them share one
 _MEASURED = ("model.onnx", "variant.json")  # of a variant: what running its file on images needs
 _STARTED = ("model.safetensors", "model.onnx")  # of a baseline: what others begin with, and are compared with
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What the measuring of every file is divided into.
-
-    Attributes:
-        corruptions: looked at by a task each.
-        shards: of the certificates; sets that are not shared are certified with the measuring.
-    """
-
-    corruptions: Sequence[str]
-    shards: Sequence[Shard] = ()
-
-
-@dataclass(frozen=True)
-class Work:
-    """A task and what it is about.
-
-    Attributes:
-        task: for the executor.
-        step: which stages.
-        plan: of the variant; of the first of its block where the step is to prepare.
-        part: of the evidence, where the step is looking.
-        shard: of the certificates, where it is certifying.
-    """
-
-    task: Task
-    step: Step
-    plan: VariantPlan
-    part: str = ""
-    shard: Shard | None = None
-
-
-def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], crew: Crew) -> None:
+def make(
+    run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], crew: Crew, ahead: Estimate | None
+) -> None:
     """Make the variants that are left.
 
     Args:
@@ -84,6 +48,7 @@ def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], cr
         plans: all variants.
         left: those that are not done.
         crew: who works.
+        ahead: what making them will take; None: nobody knows.
 
     Raises:
         EdgesafeError: a baseline is refused, or something can be mended only by the user.
@@ -94,7 +59,7 @@ def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], cr
             run.progress.note(f"[{number}/{len(plans)}] {plan.id}: done before")
     numbers = {plan.id: f"[{number}/{len(plans)}]" for number, plan in enumerate(plans, 1)}
     if crew.is_alone:
-        work = [Work(Task(plan.id, _after(left, plan.baseline)), Step.ALL, plan) for plan in left]
+        work = [Work(Task(plan.id, waited_for(left, plan.baseline)), Step.ALL, plan) for plan in left]
         alone = _Driver(run, work, numbers)
         schedule.run([item.task for item in work], Sequential(alone.here), alone)
         return
@@ -102,12 +67,7 @@ def make(run: Run, plans: Sequence[VariantPlan], left: Sequence[VariantPlan], cr
     in_full = run.recipe.evaluate.mode == "full"  # a sample that grows is certified as it grows
     shards = certify.shards(run.recipe.certify, run.bundle.test) if in_full else ()
     work = works(run.recipe, Parts(run.bench.corrupted, shards), left, threads)
-    with_others = _Crew(run, work, numbers, _executor(crew))
-    try:
-        schedule.run([item.task for item in work], with_others.executor, with_others)
-    finally:
-        with_others.executor.close()
-    with_others.tell()
+    _Crew(run, work, numbers, _executor(crew)).make(costs(work, ahead))
 
 
 def _executor(crew: Crew) -> Workers:
@@ -116,50 +76,6 @@ def _executor(crew: Crew) -> Workers:
     from edgesafe.executors.ray_cluster import RayCluster
 
     return RayCluster(_JOB, crew.workers, crew.address, cores())
-
-
-def works(recipe: Recipe, parts: Parts, left: Sequence[VariantPlan], threads: int = 1) -> list[Work]:
-    """The tasks for a crew: what others wait for first, timings when all networks are made, then the numbers."""
-    looked = ("", *parts.corruptions) if recipe.evaluate.mode == "full" else ()
-    on_gpu = Device.CUDA in (recipe.train.device, recipe.recover.device)
-    trained = Need(cpus=threads, gpus=_A_GPU if on_gpu else 0.0)
-    first: list[Work] = []
-    timings: list[Work] = []
-    last: list[Work] = []
-    for plan in sorted(left, key=lambda plan: plan.role is Role.CANDIDATE):
-        after = [f"ship {name}" for name in _after(left, plan.baseline)]
-        after += [f"measure {name}" for name in _after(left, plan.sibling)]
-        if plan.section is not None and plan.sibling is None and _is_prepared(plan.section):
-            name = f"prepare {recipe.compress.index(plan.section)} s{plan.seed}"
-            if all(work.task.id != name for work in first):
-                first.append(Work(Task(name, tuple(after), need=trained), Step.PREPARE, plan))
-            after.append(name)
-        by_latency = plan.section is not None and plan.section.times
-        shipping = Task(f"ship {plan.id}", tuple(after), alone=by_latency, need=trained)
-        first.append(Work(shipping, Step.SHIP, plan))
-        before = [Work(Task(f"look {plan.id} {part}", (shipping.id,)), Step.LOOK, plan, part) for part in looked]
-        reference = [f"measure {name}" for name in _after(left, plan.baseline)]
-        for shard in parts.shards:
-            task = Task(f"certify {plan.id} {shard}", (shipping.id, *reference))
-            before.append(Work(task, Step.CERTIFY, plan, shard=shard))
-        first += before
-        ends = [work.task.id for work in before] or [shipping.id]
-        if recipe.evaluate.latency:
-            timings.append(Work(Task(f"time {plan.id}", (shipping.id, *after), alone=True), Step.TIME, plan))
-            ends.append(timings[-1].task.id)
-        ends += [f"measure {name}" for name in _after(left, plan.baseline, plan.sibling)]
-        last.append(Work(Task(f"measure {plan.id}", tuple(ends)), Step.MEASURE, plan))
-    return [*first, *timings, *last]
-
-
-def _is_prepared(section: CompressSection) -> bool:
-    """Whether the network is trained before it is cut."""
-    return bool(section.slim_epochs) if section.method is Method.CHANNEL else section.tune_first
-
-
-def _after(left: Sequence[VariantPlan], *names: str | None) -> tuple[str, ...]:
-    """Those of the variants that have still to be made."""
-    return tuple(plan.id for plan in left if plan.id in names)
 
 
 @dataclass
@@ -233,8 +149,26 @@ class _Crew(_Driver):
         super().__init__(run, work, numbers)
         self.executor = executor
         self._timed: dict[str, Timed] = {}
+        self._count: Callable[[Task], None] = lambda _: None
         size = run.study.record.sample_size
         self._shared = executor.share(pickle.dumps(Shared(run.recipe, run.bundle, run.bench.host, size)))
+
+    def make(self, took: Mapping[str, int]) -> None:
+        """Have all tasks done, and let the workers go.
+
+        Args:
+            took: how long each task may take, by id, in any unit: for the share that is done.
+
+        Raises:
+            EdgesafeError: see `make`.
+        """
+        try:
+            with self.run.progress.stage(f"{len(self.work)} tasks", sum(took.values())) as advance:
+                self._count = lambda task: advance(took[task.id])
+                schedule.run([item.task for item in self.work], self.executor, self)
+        finally:
+            self.executor.close()
+        self.tell()
 
     def order(self, task: Task) -> Order:
         """What a worker needs of the study for the task."""
@@ -312,6 +246,7 @@ class _Crew(_Driver):
 
     def done(self, task: Task) -> None:
         """A measured variant is done."""
+        self._count(task)
         item = self.by_task[task.id]
         if item.step is Step.MEASURE:
             variants.rechecked(self.run, item.plan)

@@ -18,6 +18,7 @@ from torch import nn
 from edgesafe import data, models
 from edgesafe.commands import results
 from edgesafe.errors import EdgesafeError, UsageError, one_line
+from edgesafe.executors.crew import ALONE, Crew, Kind
 from edgesafe.progress import Progress
 from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
 from edgesafe.recipe.sections import CompressSection, Method, RecoverSection, RobustSection, TrainSection
@@ -34,7 +35,7 @@ from edgesafe.train.mode import Mode, choose, placed
 __all__ = ["announce", "estimate", "fitted"]
 
 _PROVEN = 4  # times that an export's proofs run the validation images, at most 512: torch, dense, sparse, temperature
-_FURTHER_CORE = 0.6  # of a core that each further core brings to small networks
+_FURTHER_CORE = 0.6  # of a core that each further core brings to small networks, one after the other
 _EXPORT_S = 1.0  # exporting and checking a network, however small
 _EXPORT_LAYER_S = 0.03  # and for each layer of it
 _ROW_BYTES = 34  # of evidence.npz, for each image and cell
@@ -69,7 +70,9 @@ def _kind(section: TrainSection | RecoverSection) -> _Kind:
     return choose(section), section.batch_size, section.robust
 
 
-def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[VariantPlan]) -> Estimate | None:
+def estimate(
+    recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[VariantPlan], crew: Crew = ALONE
+) -> Estimate | None:
     """Time and disk for the variants that are left to make.
 
     Args:
@@ -77,6 +80,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
         bundle: its data.
         bench: what every file is measured on.
         plans: the variants that are not done yet.
+        crew: who works on them; machines of a cluster are taken to be like this one, a worker for a core.
 
     Returns:
         None if the network cannot be run or trained on these images: the stage that needs it says why.
@@ -84,7 +88,7 @@ def estimate(recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[V
     with torch.random.fork_rng(devices=[]), _one_thread():
         model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
         try:
-            speed = _speed(model, bundle, bench, _trainings(recipe, plans))
+            speed = _speed(model, bundle, bench, _trainings(recipe, plans), _together(crew, bench.host.cores))
         except Exception:  # noqa: BLE001 - a user's network may raise anything; it is built and run again, and told then
             return None
     parameters = sum(p.numel() for p in model.parameters())
@@ -121,7 +125,7 @@ def _work(recipe: Recipe, bundle: DataBundle, bench: Bench) -> sizing.Work:
     with torch.random.fork_rng(devices=[]), _one_thread():
         try:
             model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
-            speed = _speed(model, bundle, bench, ())
+            speed = _speed(model, bundle, bench, (), _together(ALONE, bench.host.cores))
         except EdgesafeError:
             raise
         except Exception as error:
@@ -138,12 +142,20 @@ def _work(recipe: Recipe, bundle: DataBundle, bench: Bench) -> sizing.Work:
 
 
 def announce(
-    recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[VariantPlan], progress: Progress
-) -> None:
-    """Say what is ahead, if it can be measured; see `estimate`."""
-    ahead = estimate(recipe, bundle, bench, plans)
+    recipe: Recipe, bundle: DataBundle, bench: Bench, plans: Sequence[VariantPlan], progress: Progress, crew: Crew
+) -> Estimate | None:
+    """Say what is ahead, if anything is and it can be measured; see `estimate`."""
+    ahead = estimate(recipe, bundle, bench, plans, crew) if plans else None
     if ahead is not None:
-        progress.note(results.in_words(ahead))
+        progress.note(results.in_words(ahead, None if crew.is_alone else crew.workers))
+    return ahead
+
+
+def _together(crew: Crew, cores: int) -> float:
+    """How many times as fast as one core all that works at once is."""
+    if crew.is_alone:
+        return 1.0 + _FURTHER_CORE * (cores - 1)
+    return float(min(crew.workers or 1, cores) if crew.kind is Kind.LOCAL else crew.workers or cores)
 
 
 @contextmanager
@@ -158,10 +170,13 @@ def _one_thread() -> Iterator[None]:
 
 
 def _speed(
-    model: nn.Module, bundle: DataBundle, bench: Bench, trainings: Sequence[TrainSection | RecoverSection]
+    model: nn.Module,
+    bundle: DataBundle,
+    bench: Bench,
+    trainings: Sequence[TrainSection | RecoverSection],
+    together: float,
 ) -> _Speed:
-    """Times the network and each kind of training on one thread, and divides by what all cores bring."""
-    together = 1.0 + _FURTHER_CORE * (bench.host.cores - 1)
+    """Times the network and each kind of training on one thread, and divides by what works together."""
     normalise = Normalisation(bundle.mean, bundle.std)
     model.eval()
     x = normalise(shared(bundle.validation.images[:TIMED]))

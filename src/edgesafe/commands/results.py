@@ -83,8 +83,8 @@ def of_models(models: Any, name: str | None) -> ModelsResult:
     )
 
 
-def in_words(ahead: Estimate) -> str:
-    """The estimate in one line, the total first."""
+def in_words(ahead: Estimate, workers: int | None = None) -> str:
+    """The estimate in one line, the total first, and how many workers it is for, where there are any."""
     parts = {
         "training": ahead.train_s,
         "recovery": ahead.recover_s,
@@ -93,7 +93,8 @@ def in_words(ahead: Estimate) -> str:
         f"certifying, at most {ahead.certify_images:,} images a file": ahead.certify_s,
     }
     listed = ", ".join(f"{name} {clock(seconds)}" for name, seconds in parts.items() if seconds >= 0.5)
+    by = f" by {workers} workers" if workers is not None else ""
     return (
-        f"about {clock(ahead.seconds)} and {ahead.disk_bytes / 1e6:,.0f} MB for {ahead.variants} variants: "
+        f"about {clock(ahead.seconds)} and {ahead.disk_bytes / 1e6:,.0f} MB for {ahead.variants} variants{by}: "
         f"{listed} (a rough figure from a short measurement on this machine)"
     )

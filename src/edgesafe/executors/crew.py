@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 from edgesafe.errors import UsageError
 
-__all__ = ["Crew", "Kind", "crew_of"]
+__all__ = ["ALONE", "Crew", "Kind", "crew_of"]
 
 
 class Kind(StrEnum):
@@ -49,6 +49,9 @@ class Crew:
     def is_alone(self) -> bool:
         """Whether this process does all work itself."""
         return self.kind is Kind.LOCAL and self.workers in (None, 1)
+
+
+ALONE = Crew()  #: this process
 
 
 def crew_of(workers: int | Crew) -> Crew:
