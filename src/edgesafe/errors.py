@@ -24,8 +24,11 @@ Anything else that escapes is a bug and ends with exit code 70.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
+from typing import Any
 
 __all__ = [
     "DataError",
@@ -46,7 +49,14 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WorkerError",
+    "hint",
+    "hint_of_choice",
+    "nearest",
+    "one_line",
 ]
+
+_NEAR = 0.5  #: of difflib's ratio: half of both names' letters are common to them, in the same order
+_MOST_LISTED = 24  #: names in a message
 
 
 class ExitCode(IntEnum):
@@ -91,6 +101,49 @@ class EdgesafeError(Exception):
 def one_line(error: BaseException) -> str:
     """An exception of somebody else's code in one line of at most 300 characters: its type, and what it says."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` may be a slip of; None where nothing is near enough to be meant.
+
+    Case counts for nothing, and "-", "_" and a space are one. A name that begins as `name` does (two characters or
+    more) goes before one that is merely similar.
+    """
+    wanted, by_folded = _folded(name), {_folded(one): one for one in known}
+    begun = [folded for folded in by_folded if len(wanted) > 1 and folded.startswith(wanted)]
+    close = difflib.get_close_matches(wanted, begun or by_folded, n=1, cutoff=0.0 if begun else _NEAR)
+    return by_folded[close[0]] if close else None
+
+
+def hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """What the error about an unknown name says to do: name the nearest, else list what is known.
+
+    Args:
+        name: as the user wrote it.
+        known: the names that there are, in the order of a list.
+        otherwise: said where none is near and there are too many to list, or none at all.
+    """
+    names = list(known)
+    near = nearest(name, names)
+    if near is not None:
+        return f"did you mean '{near}'?"
+    return f"known: {', '.join(names)}" if 0 < len(names) <= _MOST_LISTED else otherwise
+
+
+def hint_of_choice(problem: Mapping[str, Any], otherwise: str = "") -> str:
+    """The hint for a problem that pydantic found: the choice that is near a value that is none of an enumeration's.
+
+    Args:
+        problem: one of `ValidationError.errors()`; its message lists the choices, so they are not listed again.
+        otherwise: said of any other problem, and where none is near.
+    """
+    choices = re.findall(r"'([^']*)'", str(problem.get("ctx", {}).get("expected", "")))
+    near = nearest(str(problem["input"]), choices)
+    return otherwise if near is None else f"did you mean '{near}'?"
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[_\s]", "-", name.casefold())
 
 
 def _remade(kind: type[EdgesafeError], what: str, where: str, fix: str) -> EdgesafeError:

@@ -15,7 +15,6 @@ a policy may name that id or the whole family, "certified_accuracy.*". The param
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -38,7 +37,6 @@ __all__ = [
     "is_of_certificates",
     "known",
     "members",
-    "nearest",
     "title",
     "value_range",
 ]
@@ -355,11 +353,3 @@ def members(metric: str) -> tuple[MetricInfo, ...]:
         return tuple(known()[name] for name in expand(metric, known()))
     entry = info(metric)
     return (entry,) if entry else ()
-
-
-def nearest(name: str, among: Iterable[str]) -> str:
-    """The member of `among` that looks most like `name`: first by a shared beginning, then by similarity."""
-    candidates = tuple(among)
-    starts = [candidate for candidate in candidates if name and candidate.startswith(name)]
-    close = difflib.get_close_matches(name, starts or candidates, n=1, cutoff=0.0)
-    return close[0] if close else ""

@@ -223,8 +223,8 @@ def test_one_set_has_one_id_and_other_sets_other_hashes() -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("brightnes=2", "did you mean brightness=2"),
-        ("dead_pixel", "did you mean dead-pixel"),
+        ("brightnes=2", "did you mean 'brightness=2'"),
+        ("dead_pixel", "did you mean 'dead-pixel'"),
         ("brightness=0.1", "25.5 levels, a tie"),
         ("brightness=0.2", "51 levels"),
         ("brightness=0", "no whole number"),

@@ -69,7 +69,7 @@ def of_other_data(study: Path, place: Path) -> list[str]:
 
 
 CASES: dict[str, tuple[Callable[[Path, Path], list[str]], ExitCode, str]] = {
-    "a set that is unknown": (of_study("--set", "brightnes=2"), ExitCode.USAGE, "did you mean brightness=2"),
+    "a set that is unknown": (of_study("--set", "brightnes=2"), ExitCode.USAGE, "did you mean 'brightness=2'"),
     "a range that rounds to a tie": (of_study("--set", "brightness=0.1"), ExitCode.USAGE, "25.5 levels, a tie"),
     "a set that is too large": (of_file("--data", "digits", "--set", "contrast=20%,brightness=25"), ExitCode.USAGE,
                                 "123,777 images of each image"),

@@ -17,7 +17,6 @@ from edgesafe.metrics import (
     info,
     known,
     members,
-    nearest,
     title,
 )
 from edgesafe.policy.policy import load, loads
@@ -297,8 +296,3 @@ def test_upper_limits_and_drops_fit_the_direction():
         assert (Rule.MIN in one.rules()) == one.higher_is_better
         assert (Rule.MAX_DROP in one.rules()) == (one.higher_is_better and not one.paired)
         assert (Rule.MAX in one.rules()) != one.higher_is_better
-
-
-def test_nearest():
-    assert nearest("stat", ["data", "stats"]) == "stats"
-    assert nearest("x", []) == ""

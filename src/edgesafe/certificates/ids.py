@@ -9,7 +9,6 @@ Every set has one id: numbers are written without needless zeros, so that "contr
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -19,7 +18,7 @@ from edgesafe.certificates import faults, tables
 from edgesafe.certificates.faults import Fault
 from edgesafe.certificates.sets import FaultSet, FiniteSet, PointSet
 from edgesafe.certificates.tables import Tables
-from edgesafe.errors import UsageError
+from edgesafe.errors import UsageError, hint
 
 __all__ = ["EXAMPLES", "parse"]
 
@@ -45,7 +44,7 @@ def parse(text: str) -> FiniteSet:
     names = [stage.split("=")[0].strip() for stage in stages]
     for name in names:
         if name not in _POINT and name not in _FAULTS:
-            raise _unknown(name, text)
+            raise UsageError(f"no set '{name}'", where=text, fix=hint(name, EXAMPLES))
     if len(stages) == 1 and names[0] in _FAULTS:
         parameter, fault = _FAULTS[names[0]](_parameter(text))
         return FaultSet(names[0] + (f"={parameter}" if parameter else ""), fault)
@@ -61,12 +60,6 @@ def parse(text: str) -> FiniteSet:
         raise UsageError(f"up to {product:,} images of each image", where=text, fix="give smaller ranges")
     canonical = ",".join(f"{name}={parameter}" for name, (parameter, _) in zip(names, made, strict=True))
     return PointSet(canonical, tables.compose([stage_tables for _, stage_tables in made]), tuple(names))
-
-
-def _unknown(name: str, text: str) -> UsageError:
-    known = {example.split("=")[0]: example for example in EXAMPLES if "," not in example}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    return UsageError(f"no set '{name}'", where=text, fix=f"did you mean {known[near]}? known: {', '.join(EXAMPLES)}")
 
 
 def _parameter(stage: str) -> str:

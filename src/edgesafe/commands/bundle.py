@@ -21,7 +21,7 @@ from edgesafe.deploy.bundle.examples import examples
 from edgesafe.deploy.bundle.layout import Contents
 from edgesafe.deploy.bundle.licence import apache
 from edgesafe.deploy.ort_format import Platform, to_ort
-from edgesafe.errors import DataError, IntegrityError, ParityError, RefusedError, UsageError
+from edgesafe.errors import DataError, IntegrityError, ParityError, RefusedError, UsageError, hint
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare
 from edgesafe.measure.inference.session import OnnxClassifier, input_of
@@ -163,7 +163,7 @@ def bundle(study: Study, request: BundleRequest) -> Bundled:
 def _platforms(names: tuple[str, ...]) -> tuple[Platform, ...]:
     unknown = [name for name in names if name not in set(Platform)]
     if unknown:
-        raise UsageError(f"unknown platform '{unknown[0]}'", where="--ort", fix=f"one of {', '.join(Platform)}")
+        raise UsageError(f"unknown platform '{unknown[0]}'", where="--ort", fix=hint(unknown[0], Platform))
     return tuple(Platform(name) for name in dict.fromkeys(names))
 
 

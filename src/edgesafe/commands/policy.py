@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgesafe.errors import StoreError
+from edgesafe.errors import StoreError, hint
 from edgesafe.policy import lock as locks
 from edgesafe.policy import policy as policies
 from edgesafe.policy import proposal as proposals
@@ -46,9 +46,9 @@ def pin(study: Study, baselines: tuple[str, ...]) -> str:
     """
     done = {variant.id: variant for variant in study.finished()}
     chosen = baselines or tuple(name for name, variant in done.items() if variant.entry.is_baseline)
-    missing = [name for name in chosen if name not in done]
-    if missing:
-        raise StoreError(f"no finished variant '{missing[0]}'", where=str(study.root), fix=f"it has: {', '.join(done)}")
+    if missing := [name for name in chosen if name not in done]:
+        fix = hint(missing[0], list(done), "name one of its variants")
+        raise StoreError(f"no finished variant '{missing[0]}'", where=str(study.root), fix=fix)
     for name in chosen:
         done[name].verify()
     return locks.pin({name: done[name].measurements for name in chosen})

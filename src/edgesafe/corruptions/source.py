@@ -20,7 +20,7 @@ from edgesafe.corruptions.frost import FrostBank, installed_photographs
 from edgesafe.corruptions.manifest import GENERATOR, Manifest
 from edgesafe.corruptions.spec import FieldSpec, check_images, check_indices
 from edgesafe.corruptions.tables import Profile
-from edgesafe.errors import DataError, NothingEvaluated
+from edgesafe.errors import DataError, NothingEvaluated, hint
 from edgesafe.files import DAMAGE
 from edgesafe.records import CorruptionIdentity, DirectoryCorruptions, GeneratedCorruptions, Images
 
@@ -138,7 +138,7 @@ class GeneratedSource:
         """
         tables.check_severity(severity)
         if corruption not in self._names:
-            raise DataError(f"{corruption!r} is not in this source", fix=f"it has {', '.join(self._names)}")
+            raise DataError(f"{corruption!r} is not in this source", fix=hint(corruption, self._names))
         wanted = _within(indices, len(self._images))
         if self._cache is None:
             return self._make(corruption, severity, wanted)
@@ -241,7 +241,7 @@ class DirectorySource:
         """
         tables.check_severity(severity)
         if corruption not in self._cells:
-            raise DataError(f"{corruption!r} is not in this directory", fix=f"it has {', '.join(self._names)}")
+            raise DataError(f"{corruption!r} is not in this directory", fix=hint(corruption, self._names))
         if severity not in self._severities:
             raise DataError(f"severity {severity} is not in this directory", fix=f"it has {self._severities}")
         first = self._severities.index(severity) * self._rows[corruption]

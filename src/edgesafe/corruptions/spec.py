@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgesafe.corruptions import tables
 from edgesafe.corruptions.frost import FrostBank
 from edgesafe.corruptions.tables import Profile
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint
 from edgesafe.records import Images
 
 __all__ = ["FieldSpec", "Fields", "Setting", "check_images", "check_indices"]
@@ -66,9 +66,8 @@ class FieldSpec:
         try:
             chosen = fitting if self.profile is None else Profile(self.profile)
         except ValueError as error:
-            raise DataError(
-                f"unknown profile {self.profile!r}", where="profile", fix=f"use one of {', '.join(Profile)}"
-            ) from error
+            fix = hint(str(self.profile), Profile)
+            raise DataError(f"unknown profile {self.profile!r}", where="profile", fix=fix) from error
         object.__setattr__(self, "profile", chosen)
 
     def setting(self, corruption: str, severity: int) -> Setting:

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint
 from edgesafe.recipe.sections import CORRUPTIONS
 
 __all__ = [
@@ -102,7 +102,7 @@ def check_name(corruption: str) -> None:
         DataError: not one of `ALL`.
     """
     if corruption not in ALL:
-        raise DataError(f"unknown corruption {corruption!r}", where="corruptions", fix=f"use one of {', '.join(ALL)}")
+        raise DataError(f"unknown corruption {corruption!r}", where="corruptions", fix=hint(corruption, ALL))
 
 
 def check_severity(severity: int) -> None:

@@ -5,7 +5,6 @@ What is no image of the data set (`.ipynb_checkpoints`, `__MACOSX`, dot-files, n
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,12 @@ from edgesafe.data.cache import Cache
 from edgesafe.data.decoded import Encoded, decoded
 from edgesafe.data.pictures import MOST_BYTES, SUFFIXES, PictureOptions
 from edgesafe.data.raw import ClassImages
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint, nearest
 from edgesafe.files import is_file, is_folder, read_bounded
 
 __all__ = ["find_part", "read_folder", "require_part"]
+
+_VALIDATION = ("val", "valid", "validation")  #: what may be meant where there is no "test"
 
 
 def find_part(root: Path, names: tuple[str, ...], stated: object = None) -> Path | None:
@@ -30,7 +31,8 @@ def find_part(root: Path, names: tuple[str, ...], stated: object = None) -> Path
     """
     if stated is not None:
         if not isinstance(stated, str) or not is_folder(root / stated):
-            raise DataError(f"no folder {stated!r}", where=str(root), fix=f"there are: {_have(root)}")
+            fix = hint(str(stated), _have(root), "give the name of a folder in it")
+            raise DataError(f"no folder {stated!r}", where=str(root), fix=fix)
         return root / stated
     there = [root / name for name in names if is_folder(root / name)]
     if len(there) > 1:
@@ -50,17 +52,16 @@ def require_part(root: Path, name: str, stated: object = None) -> Path:
     place = find_part(root, (name,), stated)
     if place is not None:
         return place
-    have = [path.name for path in root.iterdir() if is_folder(path)]
-    near = [other for other in have if other.lower() == name] or difflib.get_close_matches(name, have, 1, 0.7)
-    near = near or [other for other in have if name == "test" and other in {"val", "valid", "validation"}]
-    fix = f"there are: {_have(root)}" if have else "an imagefolder has train/<class>/ and test/<class>/"
-    if near:
-        fix = f"if '{near[0]}' is meant, say so: data.args = {{{name} = \"{near[0]}\"}}"
+    have = _have(root)
+    near = nearest(name, have) or next((one for one in _VALIDATION if name == "test" and one in have), None)
+    fix = hint(name, have, "an imagefolder has train/<class>/ and test/<class>/")
+    if near is not None:
+        fix = f"if '{near}' is meant, say so: data.args = {{{name} = \"{near}\"}}"
     raise DataError(f"no folder '{name}'", where=str(root), fix=fix)
 
 
-def _have(root: Path) -> str:
-    return ", ".join(sorted(path.name for path in root.iterdir() if is_folder(path))[:12]) or "none"
+def _have(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if is_folder(path))
 
 
 def _is_left_over(path: Path) -> bool:

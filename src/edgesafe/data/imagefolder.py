@@ -25,7 +25,7 @@ def load(section: DataSection, cache: Cache) -> RawData:
         DataError: a part is missing or empty, classes differ, or the split cannot be used.
     """
     root, args = Path(section.root), dict(section.args)
-    options = PictureOptions.of(args, ("train", "test", "validation", "split"), "an imagefolder")
+    options = PictureOptions.of(args, ("train", "test", "validation", "split"))
     if "split" in args:
         return parts.divided(folders.read_folder(root, options, cache), args["split"], root, "folder")
     places = {name: folders.require_part(root, name, args.get(name)) for name in ("train", "test")}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint, hint_of_choice
 
 __all__ = ["validated"]
 
@@ -30,5 +30,9 @@ def validated(model: type[_M], args: Mapping[str, Any], takes: str) -> _M:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(model.model_fields)
-        raise DataError(str(first["msg"]), where=f"data.args.{key}", fix=f"{takes} {known}") from None
+        takes_all = f"{takes} {', '.join(model.model_fields)}"
+        if first["type"] == "extra_forbidden":
+            raise DataError(
+                "unknown key", where=f"data.args.{key}", fix=hint(key, model.model_fields, takes_all)
+            ) from None
+        raise DataError(str(first["msg"]), where=f"data.args.{key}", fix=hint_of_choice(first, takes_all)) from None

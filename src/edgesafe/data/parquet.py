@@ -17,7 +17,7 @@ from edgesafe.data.cache import Cache
 from edgesafe.data.pictures import MOST_BYTES
 from edgesafe.data.raw import RawData
 from edgesafe.data.shards import Columns, Item, Shards
-from edgesafe.errors import DataError, UsageError
+from edgesafe.errors import DataError, UsageError, hint
 from edgesafe.recipe.sections import DataSection
 
 __all__ = ["load"]
@@ -91,6 +91,7 @@ def _column(file: Any, path: Path, stated: str, usual: tuple[str, ...], key: str
     if found is None:
         what = f"no column '{stated}'" if stated else f"no column {' or '.join(usual)}"
         fix = f'there are {", ".join(have[:20])}: name one, data.args = {{{key} = "…"}}'
+        fix = hint(stated, have, fix) if stated else fix
         raise DataError(what, where=str(path), fix=fix)
     return found
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgesafe.data import arrays
 from edgesafe.data.raw import ClassImages, RawData
 from edgesafe.data.rows import part
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint
 from edgesafe.files import read_bounded
 from edgesafe.records import Task
 
@@ -103,7 +103,7 @@ def _by_table(file: Path, paths: tuple[str, ...]) -> dict[str, NDArray[np.int64]
         if row is None:
             raise DataError(f"there is no image {entry['path']!r}", where=where, fix="give paths from the root")
         if name not in _PARTS:
-            raise DataError(f"{name!r} is no part", where=where, fix=f"one of {', '.join(_PARTS)}")
+            raise DataError(f"{name!r} is no part", where=where, fix=hint(name, _PARTS))
         if row in chosen:
             raise DataError(f"{entry['path']!r} stands twice", where=where, fix="name each image once")
         chosen[row] = name

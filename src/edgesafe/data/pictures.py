@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgesafe.data.preprocessing import Preprocessing
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint
 from edgesafe.files import DAMAGE, read_bounded
 from edgesafe.recipe.sections.data import PREPROCESSING
 
@@ -47,13 +47,12 @@ class PictureOptions:
     scale_deep: bool = False
 
     @classmethod
-    def of(cls, args: Mapping[str, Any], also: tuple[str, ...] = (), what: str = "an image") -> PictureOptions:
+    def of(cls, args: Mapping[str, Any], also: tuple[str, ...] = ()) -> PictureOptions:
         """From `data.args`: resize, fit, crop, interpolation, size, background, depth = "scale".
 
         Args:
             args: as the recipe has them.
             also: further keys that the set takes.
-            what: the kind of set, for messages.
 
         Raises:
             DataError: an unknown or wrong value.
@@ -61,8 +60,7 @@ class PictureOptions:
         known = (*PREPROCESSING, "background", "depth", *also)
         unknown = set(args) - set(known)
         if unknown:
-            fix = f"{what} has {', '.join(known)}"
-            raise DataError(f"unknown key '{min(unknown)}'", where="data.args", fix=fix)
+            raise DataError(f"unknown key '{min(unknown)}'", where="data.args", fix=hint(min(unknown), known))
         background, depth = args.get("background", (255, 255, 255)), args.get("depth")
         if not _whole(background, 3, 0, 255):
             raise DataError(f"{background!r} is no colour", where="data.args.background", fix="give [255, 255, 255]")

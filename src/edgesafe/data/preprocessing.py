@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint
 
 __all__ = ["Fit", "Preprocessing"]
 
@@ -59,13 +59,13 @@ class Preprocessing:
         single = isinstance(resize, int) and not isinstance(resize, bool)
         fit = args.get("fit", "shorter" if single else "squash")
         if fit not in set(Fit):
-            raise DataError(f"{fit!r} is unknown", where="data.args.fit", fix=f"one of {', '.join(Fit)}")
+            raise DataError(f"{fit!r} is unknown", where="data.args.fit", fix=hint(str(fit), Fit))
         if fit == Fit.SHORTER and resize is not None and not single:
             raise DataError("two sides for the shorter one", where="data.args.resize", fix="give one number")
         interpolation = args.get("interpolation", "bilinear")
         if interpolation not in _FILTERS:
-            known = ", ".join(_FILTERS)
-            raise DataError(f"{interpolation!r} is unknown", where="data.args.interpolation", fix=f"one of {known}")
+            fix = hint(str(interpolation), list(_FILTERS))
+            raise DataError(f"{interpolation!r} is unknown", where="data.args.interpolation", fix=fix)
         key = "size" if "size" in args else "resize"
         return cls(_sides(resize, key), Fit(fit), _sides(crop, "crop"), interpolation)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -29,7 +28,7 @@ from edgesafe.data import (
 from edgesafe.data.cache import Cache
 from edgesafe.data.raw import RawData
 from edgesafe.data.rows import blocks, part
-from edgesafe.errors import DataError
+from edgesafe.errors import DataError, hint
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import DataSection
 from edgesafe.records import DataBundle, DataIdentity, Images, ImageSet, Task, TaskKind
@@ -292,6 +291,5 @@ def _loader(name: str) -> Callable[[DataSection, Cache], RawData]:
         return _LOADERS[name]
     if ":" in name:
         return factories.load
-    near = difflib.get_close_matches(name, _LOADERS, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"use one of {', '.join(_LOADERS)}, or 'module:factory'"
-    raise DataError(f"unknown data set '{name}'", where="data.name", fix=hint)
+    fix = hint(name, [*_LOADERS, "module:factory"])
+    raise DataError(f"unknown data set '{name}'", where="data.name", fix=fix)

@@ -78,7 +78,7 @@ def load(section: DataSection, cache: Cache, suffixes: tuple[str, ...], read: Re
         DataError: a part is missing, a shard is damaged, or labels and classes do not agree.
     """
     root, args = Path(section.root), dict(section.args)
-    options = PictureOptions.of(args, _KEYS, f"a {section.name} set")
+    options = PictureOptions.of(args, _KEYS)
     columns = Columns(*(_text(args, key) for key in ("image", "label")))
     stated = _stated_classes(args.get("classes"), root)
     if "split" in args:

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from edgesafe.errors import UsageError
+from edgesafe.errors import UsageError, hint
 
 __all__ = ["CNN7", "cnn7", "head_inputs"]
 
@@ -32,7 +32,7 @@ def head_inputs(head: str, channels: int, size: int, shrink: int) -> int:
         UsageError: no such head, or a side that cannot be divided.
     """
     if head not in HEADS:
-        raise UsageError(f"unknown head {head!r}", where="model.args.head", fix='give "grid" or "pool"')
+        raise UsageError(f"unknown head {head!r}", where="model.args.head", fix=hint(head, HEADS))
     if head == "pool":
         return channels
     if size < shrink or size % shrink:

@@ -6,21 +6,20 @@ logits (n, K). Its code runs: name only files that you trust.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from edgesafe.errors import EdgesafeError, UsageError, one_line
+from edgesafe.errors import EdgesafeError, UsageError, hint, one_line
 
-__all__ = ["build_external", "is_external", "nearest", "runs_code"]
+__all__ = ["build_external", "is_external", "runs_code"]
 
 
 def is_external(arch: str) -> bool:
@@ -31,13 +30,6 @@ def is_external(arch: str) -> bool:
 def runs_code(arch: str) -> bool:
     """Whether `arch` names code of the user, which runs when it is built: a file, or a module other than libraries."""
     return is_external(arch) and arch.rpartition(":")[0] not in ("torchvision", "timm")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the closest known one, or the first few."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known names: {', '.join(names[:8])}, …"
 
 
 def build_external(arch: str, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
@@ -57,8 +49,7 @@ def build_external(arch: str, num_classes: int, args: Mapping[str, Any]) -> nn.M
     factory = getattr(module, name, None)
     if not callable(factory):
         known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        hint = nearest(name, known) if known else "define it"
-        raise UsageError(f"{source} has no callable {name!r}", where="model.arch", fix=hint)
+        raise UsageError(f"{source} has no callable {name!r}", where="model.arch", fix=hint(name, known, "define it"))
     return _call(arch, factory, {"num_classes": num_classes, **args})
 
 
@@ -74,7 +65,8 @@ def _torchvision(name: str, num_classes: int, args: Mapping[str, Any]) -> nn.Mod
         ) from error
     known = models.list_models(module=models)
     if name not in known:
-        raise UsageError(f"torchvision has no classifier {name!r}", where="model.arch", fix=nearest(name, known))
+        fix = hint(name, known, "torchvision.models.list_models() lists them")
+        raise UsageError(f"torchvision has no classifier {name!r}", where="model.arch", fix=fix)
     options: dict[str, Any] = {"num_classes": num_classes, **args}
     if name in (
         "googlenet",
@@ -92,8 +84,8 @@ def _timm(name: str, num_classes: int, args: Mapping[str, Any]) -> nn.Module:
             raise UsageError(f"timm cannot be imported: {error}", where=f"timm:{name}", fix="repair it") from error
         raise UsageError("timm is not installed", where=f"timm:{name}", fix="pip install timm") from error
     if not timm.is_model(name.split(".", maxsplit=1)[0]):
-        known = timm.list_models()
-        raise UsageError(f"timm has no model {name!r}", where="model.arch", fix=nearest(name, known))
+        fix = hint(name, timm.list_models(), "timm.list_models() lists them")
+        raise UsageError(f"timm has no model {name!r}", where="model.arch", fix=fix)
     return _call(
         f"timm:{name}", timm.create_model, {"model_name": name, "pretrained": False, "num_classes": num_classes, **args}
     )

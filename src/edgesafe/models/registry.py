@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from edgesafe.errors import UsageError
+from edgesafe.errors import UsageError, hint
 from edgesafe.models.cnn7 import cnn7
 from edgesafe.models.densenet import cifar_densenet
-from edgesafe.models.external import build_external, is_external, nearest
+from edgesafe.models.external import build_external, is_external
 from edgesafe.models.preresnet import preresnet
 from edgesafe.models.resnet import cifar_resnet, smallnet
 from edgesafe.models.resnet18 import resnet18
@@ -85,7 +85,8 @@ def build(arch: str, num_classes: int, args: Mapping[str, Any] | None = None) ->
     known = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
     for key in options:
         if key not in known:
-            raise UsageError(f"{arch} takes no argument {key!r}", where=f"model.args.{key}", fix=nearest(key, known))
+            fix = hint(key, known, "remove it: it takes none")
+            raise UsageError(f"{arch} takes no argument {key!r}", where=f"model.args.{key}", fix=fix)
     try:
         return factory(*leading, num_classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -98,7 +99,11 @@ def _resolve(arch: str) -> tuple[Callable[..., nn.Module], tuple[int, ...]]:
         return _ALONE[arch], ()
     match = re.fullmatch(r"([a-z]+?)(\d{1,4})", arch)
     if match is None or match[1] not in _FAMILIES:
-        raise UsageError(f"unknown architecture {arch!r}", where="model.arch", fix=nearest(arch, ARCHITECTURES))
+        raise UsageError(
+            f"unknown architecture {arch!r}",
+            where="model.arch",
+            fix=hint(arch, ARCHITECTURES, "edgesafe models lists them"),
+        )
     return _FAMILIES[match[1]], (int(match[2]),)
 
 

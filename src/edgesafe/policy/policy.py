@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from edgesafe.errors import PolicyError
+from edgesafe.errors import PolicyError, hint, hint_of_choice
 from edgesafe.files import parse_toml, read_toml, sha256_bytes
 from edgesafe.metrics import (
     MetricInfo,
@@ -30,9 +30,11 @@ from edgesafe.metrics import (
     is_family,
     known,
     members,
-    nearest,
 )
 from edgesafe.policy.limits import Limit, parse
+
+_VALID = "mend it; `edgesafe policy init` writes a valid policy"
+_ALL_METRICS = "docs/metrics.md lists them"
 
 __all__ = [
     "DEFAULT_CONFIDENCE",
@@ -268,16 +270,14 @@ def _known_keys(table: Mapping[str, Any], model: type[_Table], source: str, pref
     allowed = [field.alias or name for name, field in model.model_fields.items()]
     for key in table:
         if key not in allowed:
-            raise PolicyError(
-                f"unknown key '{key}'", where=f"{source}: {prefix}{key}", fix=f"did you mean '{nearest(key, allowed)}'?"
-            )
+            raise PolicyError(f"unknown key '{key}'", where=f"{source}: {prefix}{key}", fix=hint(key, allowed))
 
 
 def _as_policy_error(error: ValidationError, source: str) -> PolicyError:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("str", "int", "float")))
     message = first["msg"][:1].lower() + first["msg"][1:]
-    return PolicyError(message, where=f"{source}: {where}", fix="mend it; `edgesafe policy init` writes a valid policy")
+    return PolicyError(message, where=f"{source}: {where}", fix=hint_of_choice(first, _VALID))
 
 
 def _refuse_repeats(names: list[str], where: str, what: str) -> None:
@@ -292,9 +292,7 @@ def _refuse_repeats(names: list[str], where: str, what: str) -> None:
 def _gate(table: GateTable, where: str) -> Gate:
     infos = members(table.metric)
     if not infos:
-        raise PolicyError(
-            f"unknown metric '{table.metric}'", where=where, fix=f"did you mean '{_nearest_metric(table.metric)}'?"
-        )
+        raise PolicyError(f"unknown metric '{table.metric}'", where=where, fix=_metric_hint(table.metric))
     units = {metric.unit for metric in infos}
     if len(units) > 1:
         raise PolicyError(f"the family '{table.metric}' mixes units", where=where, fix="write one gate for each metric")
@@ -340,21 +338,20 @@ def _names(rules: tuple[Rule, ...]) -> str:
     return ", ".join(rule.value for rule in rules)
 
 
-def _nearest_metric(metric: str) -> str:
-    """For a family, the family of the nearest id; otherwise the nearest id."""
+def _metric_hint(metric: str) -> str:
+    """For a family, of the families; otherwise of the ids."""
     if not is_family(metric):
-        return nearest(metric, known())
+        return hint(metric, list(known()), _ALL_METRICS)
     families = sorted({name.rpartition(".")[0] + ".*" for name in known() if "." in name})
-    return nearest(
-        metric, [family for family in families if len({known()[i].unit for i in expand(family, known())}) == 1]
-    )
+    single = [family for family in families if len({known()[i].unit for i in expand(family, known())}) == 1]
+    return hint(metric, single, _ALL_METRICS)
 
 
 def _waiver(table: WaiverTable, gates: tuple[Gate, ...], where: str) -> Waiver:
     gate = next((gate for gate in gates if gate.id == table.gate), None)
     if gate is None:
-        near = nearest(table.gate, [gate.id for gate in gates])
-        raise PolicyError(f"waiver of an unknown gate '{table.gate}'", where=where, fix=f"did you mean '{near}'?")
+        fix = hint(table.gate, [gate.id for gate in gates], "remove it")
+        raise PolicyError(f"waiver of an unknown gate '{table.gate}'", where=where, fix=fix)
     if len(gate.clauses) != 1:
         raise PolicyError(
             f"gate '{gate.id}' has several limits, so a waiver's limit is ambiguous",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from edgesafe.errors import IntegrityError, NothingEvaluated, PolicyError, UsageError
-from edgesafe.metrics import known, members, nearest
+from edgesafe.errors import IntegrityError, NothingEvaluated, PolicyError, UsageError, hint
+from edgesafe.metrics import known, members
 from edgesafe.policy.lock import corruption_sha256
 from edgesafe.policy.policy import Against, Clause, Gate, Policy
 from edgesafe.policy.readings import Subject
@@ -63,12 +63,8 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
     ids = [entry.id for entry in study.variants]
     for variant in asked:
         if variant not in ids:
-            near = nearest(variant, ids)
-            raise UsageError(
-                f"the study has no variant '{variant}'",
-                where=study.name,
-                fix=f"did you mean '{near}'?" if near else "run it first",
-            )
+            fix = hint(variant, ids, "name one of its variants")
+            raise UsageError(f"the study has no variant '{variant}'", where=study.name, fix=fix)
     if asked:
         return [entry for entry in study.variants if entry.id in asked], []
     if any(entry.role is Role.TRIAL for entry in study.variants):
@@ -83,7 +79,7 @@ def select(policy: Policy, study: StudyRecord, asked: tuple[str, ...]) -> tuple[
             raise PolicyError(
                 f"'{pattern}' matches no variant of the study '{study.name}'",
                 where="variants",
-                fix=f"the nearest is '{nearest(pattern, [entry.id for entry in candidates])}'",
+                fix=hint(pattern, [entry.id for entry in candidates], "name some of its variants"),
             )
     chosen = [entry for entry in candidates if any(fnmatchcase(entry.id, pattern) for pattern in policy.variants)]
     others = ", ".join(entry.id for entry in candidates if entry not in chosen)

@@ -6,7 +6,6 @@ Unknown keys are errors that name the nearest key; every default is filled in be
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from edgesafe import files
-from edgesafe.errors import RecipeError
+from edgesafe.errors import RecipeError, hint, hint_of_choice
 from edgesafe.recipe import shipped
 from edgesafe.recipe.recipe import Recipe
 from edgesafe.recipe.sections import (
@@ -35,6 +34,7 @@ _RETIRED = {
     "compress.ranking": 'write allocation = "uniform" for "layer", or allocation = "global"',
     "search.rankings": 'write allocations = ["uniform", "global"] for ["layer", "global"]',
 }
+_ALL_KEYS = "edgesafe compress --show-recipe prints every key"
 
 
 def load(path: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
@@ -242,17 +242,15 @@ def _explain(error: ValidationError, root: type[BaseModel], where: str) -> Recip
     if retired := _RETIRED.get(re.sub(r"\.\d+", "", key)):
         return RecipeError(f"no longer a key{more}", where=place, fix=retired)
     if first["type"] == "extra_forbidden":
-        known = _keys_at(root, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-        fix = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+        fix = hint(str(first["loc"][-1]), _keys_at(root, first["loc"][:-1]), _ALL_KEYS)
         return RecipeError(f"unknown key{more}", where=place, fix=fix)
     if first["type"] == "missing":
         return RecipeError(f"missing{more}", where=place, fix=f"add {key} to the recipe")
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message, _, own_fix = str(first["msg"]).removeprefix("Value error, ").partition("; ")
     given = "" if isinstance(first["input"], Mapping) or not key else f" (given: {first['input']!r})"
     if first["type"] == "model_type":
         message = "must be a table"
-    fix = "edgesafe compress --show-recipe prints every key"
+    fix = own_fix or hint_of_choice(first, _ALL_KEYS)
     if ".ratios" in key:
         fix = "a ratio lies between 0 and 1, both excluded, for example 0.5"
     return RecipeError(f"{message}{given}{more}", where=place, fix=fix)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from edgesafe.errors import hint
 from edgesafe.recipe import shipped
 from edgesafe.recipe.searching import SearchSection
 from edgesafe.recipe.sections import (
@@ -67,7 +68,7 @@ class Recipe(Section):
             if not names:
                 raise ValueError('evaluate.corruptions: an empty list; use "none" for no corruption, or "all"')
             if unknown:
-                raise ValueError(f"evaluate.corruptions: unknown {unknown}; known: {', '.join(CORRUPTIONS)}")
+                raise ValueError(f"evaluate.corruptions: unknown '{unknown[0]}'; {hint(unknown[0], CORRUPTIONS)}")
         elif names not in ("all", "none") and not names.startswith("dir:"):
             raise ValueError(f"evaluate.corruptions = '{names}': use all, none, a list of names, or dir:PATH")
         elif names.startswith("dir:") and self.data.validation_from == "test":

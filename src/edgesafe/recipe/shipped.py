@@ -5,11 +5,10 @@ In a wheel they lie in `edgesafe/configs`, in a checkout in `configs` at the rep
 
 from __future__ import annotations
 
-import difflib
 from enum import StrEnum
 from pathlib import Path
 
-from edgesafe.errors import PolicyError, RecipeError, UsageError
+from edgesafe.errors import PolicyError, RecipeError, UsageError, hint
 from edgesafe.files import is_file
 
 __all__ = ["Kind", "available", "device_script", "find", "support_table"]
@@ -46,12 +45,10 @@ def find(kind: Kind, name: str | Path) -> Path:
             return path
     if _exists(Path(text)):
         return Path(text)
-    names = available(kind)
-    near = difflib.get_close_matches(Path(text).name.removesuffix(".toml"), names, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"those that ship: {', '.join(names) or 'none'}"
+    shipped = hint(Path(text).name.removesuffix(".toml"), available(kind), "none ships")
     if Path(text).name == text and not text.endswith(".toml"):
-        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{hint} (a TOML file is given by its path)")
-    raise _ERRORS[kind]("no such file", where=text, fix=f"check the path; {hint}")
+        raise _ERRORS[kind](f"unknown {kind} '{text}'", fix=f"{shipped} (a TOML file is given by its path)")
+    raise _ERRORS[kind]("no such file", where=text, fix=f"check the path; {shipped}")
 
 
 def _exists(path: Path) -> bool:

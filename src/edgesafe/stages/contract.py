@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from edgesafe.deploy import export
-from edgesafe.errors import RecipeError, RefusedError, SurgeryError
+from edgesafe.errors import RecipeError, RefusedError, SurgeryError, hint
 from edgesafe.measure.inference.inputs import output_kind
 from edgesafe.measure.tasks import rules_of
 from edgesafe.models.contract import require_classifier
-from edgesafe.models.external import is_external, nearest
+from edgesafe.models.external import is_external
 from edgesafe.prune import PruneContext
 from edgesafe.recipe.sections import CompressSection, ExportSection, ModelSection
 from edgesafe.records import DataBundle
@@ -71,9 +71,10 @@ def check_layers(model: nn.Module, shape: tuple[int, int, int], blocks: Sequence
             graph = channel_graph(model, PruneContext(shape).inputs())
     except SurgeryError:
         return
-    known = {layer.name for layer in graph.layers}
+    known = [layer.name for layer in graph.layers]
     if odd := next((name for name in asked if name not in known), None):
-        raise RecipeError(f"the network has no layer '{odd}'", where="compress.layers", fix=nearest(odd, known))
+        fix = hint(odd, known, f"its {len(known)} layers are called like '{known[0]}' and '{known[-1]}'")
+        raise RecipeError(f"the network has no layer '{odd}'", where="compress.layers", fix=fix)
 
 
 def _require_logits(model: nn.Module, images: torch.Tensor, scores: torch.Tensor, arch: str) -> None:

@@ -24,7 +24,7 @@ from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.cells import joined
 from edgesafe.measure.inference import robustness
 from edgesafe.measure.inference.inputs import InputSpec
-from edgesafe.measure.inference.session import OnnxClassifier
+from edgesafe.measure.inference.session import OnnxClassifier, require_provider
 from edgesafe.measure.tasks import rules_of
 from edgesafe.recipe.sections import CORRUPTIONS, EvaluateSection, TargetSection
 from edgesafe.records import (
@@ -131,8 +131,10 @@ def prepare(bundle: DataBundle, section: EvaluateSection, target: TargetSection,
 
     Raises:
         DataError: the CIFAR-10-C directory or the frost photographs do not fit.
-        UsageError: the images are too small for the corruptions, or these do not fit the task.
+        UsageError: no such execution provider here; the images are too small for the corruptions, or these do not fit
+            the task.
     """
+    require_provider(target.provider, "target.provider")
     test = bundle.test
     population = f"{bundle.name} test set, {len(test):,} images"
     where = Target(name=target.name, threads=target.threads, provider=target.provider)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError, UnknownNameError
+from edgesafe.errors import IntegrityError, NothingEvaluated, StoreError, UnknownNameError, hint
 from edgesafe.files import is_file, read_bounded, sha256_bytes, sha256_file
 from edgesafe.records import (
     Comparison,
@@ -200,7 +200,8 @@ class Study(Mapping[str, Variant]):
         for variant in self.variants:
             if variant.id == variant_id:
                 return variant
-        raise UnknownNameError(f"no variant '{variant_id}'", where=self.record.name, fix=f"it has {', '.join(self)}")
+        fix = hint(variant_id, self, f"list(study) names its {len(self)} variants")
+        raise UnknownNameError(f"no variant '{variant_id}'", where=self.record.name, fix=fix)
 
     def __iter__(self) -> Iterator[str]:
         return (variant.id for variant in self.variants)

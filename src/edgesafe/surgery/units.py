@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
-from edgesafe.errors import SurgeryError
+from edgesafe.errors import SurgeryError, hint
 from edgesafe.surgery.labels import Cause, Flag, Reason, squeeze_constant
 from edgesafe.surgery.propagation import DimensionRole, Slot, Trace
 from edgesafe.surgery.trace import trace
@@ -146,8 +146,8 @@ class ChannelGraph:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        known = ", ".join(layer.name for layer in self.layers[:8])
-        raise SurgeryError("no such convolution or linear layer", where=name, fix=f"the network has {known}, …")
+        fix = hint(name, [layer.name for layer in self.layers], f"the network has {len(self.layers)}")
+        raise SurgeryError("no such convolution or linear layer", where=name, fix=fix)
 
 
 def layer_name(weight: str) -> str:

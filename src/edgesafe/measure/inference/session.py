@@ -20,13 +20,14 @@ from edgesafe.errors import (
     NothingEvaluated,
     RefusedError,
     UsageError,
+    hint,
 )
 from edgesafe.measure.inference import foreign, protos
 from edgesafe.measure.inference.independence import require_fixed_operators
 from edgesafe.measure.inference.inputs import OURS, InputSpec, prepare, to_logits, whole_batches
 from edgesafe.records import Images
 
-__all__ = ["OnnxClassifier", "input_of", "open_session"]
+__all__ = ["OnnxClassifier", "input_of", "open_session", "require_provider"]
 
 _CPU = "CPUExecutionProvider"
 _ORT_ERRORS: tuple[type[Exception], ...] = tuple(
@@ -43,6 +44,20 @@ _MOST_PIXELS = 1 << 28  # numbers in one run of a file that fixes its sizes: a G
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def require_provider(provider: str, where: str) -> None:
+    """Refuse an execution provider that this onnxruntime does not have.
+
+    Raises:
+        UsageError: no such provider, or it is not in this build.
+    """
+    have = ort.get_available_providers()
+    if provider in have:
+        return
+    instead = f"install a build that has it, or use one of {', '.join(have)}"
+    fix = instead if provider in ort.get_all_providers() else hint(provider, ort.get_all_providers(), instead)
+    raise UsageError(f"no {provider} in this onnxruntime", where=where, fix=fix)
 
 
 def open_session(data: bytes, *, threads: int, provider: str = _CPU, where: str = "model") -> ort.InferenceSession:
@@ -62,11 +77,7 @@ def open_session(data: bytes, *, threads: int, provider: str = _CPU, where: str 
     """
     if threads < 1:
         raise UsageError(f"{threads} threads", where=where, fix="give 1 or more")
-    if provider not in ort.get_available_providers():
-        have = ", ".join(ort.get_available_providers())
-        raise UsageError(
-            f"no {provider} in this onnxruntime", where=where, fix=f"install a build that has it, or use one of {have}"
-        )
+    require_provider(provider, where)
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = threads
