@@ -27,6 +27,7 @@ from edgesafe.records import TaskKind, Unit
 __all__ = [
     "DECIMALS",
     "FILE_SIZES",
+    "SHIPPED_BYTES",
     "Basis",
     "MetricInfo",
     "Rule",
@@ -50,6 +51,8 @@ FILE_SIZES = {
     "model.onnx": "size.onnx_bytes",
     "model.sparse.onnx": "size.sparse_onnx_bytes",
 }
+#: The smallest of these, which have the same outputs bit for bit: what goes to the device. Derived, stored nowhere.
+SHIPPED_BYTES = "size.shipped_bytes"
 
 #: Decimals shown of a number in the unit that people read (percent for fractions, kB for bytes).
 DECIMALS: dict[Unit, int] = {
@@ -238,6 +241,7 @@ _CATALOGUE = (
     Quantity("memory.peak_bytes", "Peak memory", _BYTES, False, _EXACT),
     Quantity("size.onnx_bytes", "ONNX file", _BYTES, False, _EXACT),
     Quantity("size.sparse_onnx_bytes", "Sparse ONNX file", _BYTES, False, _EXACT),
+    Quantity(SHIPPED_BYTES, "ONNX file that ships", _BYTES, False, _EXACT),
     Quantity("size.params", "Parameters", _COUNT, False, _EXACT),
     Quantity("macs", "MACs", _COUNT, False, _EXACT),
     Quantity("sparsity", "Sparsity", _FRACTION, True, _EXACT),

@@ -20,6 +20,7 @@ from edgesafe.errors import (
     NothingEvaluated,
     RefusedError,
 )
+from edgesafe.measure.intervals.reported import classwise_interval
 from edgesafe.measure.metrics import calibration as cal
 from edgesafe.measure.probabilities import (
     cell_from_logits,
@@ -120,11 +121,10 @@ def test_published_companions(shared_data: Path) -> None:
     confidence, correct = probs.max(1), probs.argmax(1) == labels
     assert correct.mean() == pytest.approx(0.9198, abs=1e-9)
     assert cal.ece_equal_mass(confidence, correct).value == pytest.approx(0.0509, abs=5e-5)
-    assert cal.classwise_ece(probs, labels) == pytest.approx(0.0050, abs=5e-5)
+    assert classwise_interval(probs, labels, replicates=2).estimate == pytest.approx(0.0050, abs=5e-5)
     assert cal.nll(logits, labels) == pytest.approx(0.345, abs=5e-4)
     assert cal.brier(probs, labels) == pytest.approx(0.131, abs=5e-4)
     assert cal.aurc(confidence, correct) == pytest.approx(0.0103, abs=5e-5)
-    assert cal.high_conf_error(confidence, correct) == pytest.approx(0.0406, abs=5e-5)
 
 
 def slow_ece(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int) -> float:
@@ -201,30 +201,18 @@ def test_known_values() -> None:
     assert cal.ece_equal_mass(np.full(100, 0.7), right).value == pytest.approx(0.1, abs=1e-12)
     assert cal.ece_equal_mass(np.full(100, 0.7), right).bins_used == 1
     assert cal.mce(np.array([0.5, 0.5, 1.0, 1.0]), np.array([1, 1, 1, 0]), 2) == pytest.approx(0.5)
-    assert cal.high_conf_error(np.array([0.91, 0.9, 0.95, 0.2]), np.array([0, 0, 1, 0])) == 0.25  # 0.9 is not above 0.9
     perfect = cal.reliability_bins(np.array([0.25, 0.25, 0.25, 0.25]), np.array([1, 0, 0, 0]))
     assert perfect.accuracy == pytest.approx(perfect.confidence)
 
 
-def test_equal_width_bins_are_right_closed_and_skip_empty_ones() -> None:
-    r = cal.reliability_bins(np.array([0.1, 0.2, 0.95, 1.0]), np.array([0, 1, 1, 1]), 10, "width")
-    assert r.count.tolist() == [1, 1, 2]
-    assert r.low == pytest.approx([0.0, 0.1, 0.9])
-    assert r.high == pytest.approx([0.1, 0.2, 1.0])
-
-
-@pytest.mark.parametrize("kind", ["mass", "width"])
-def test_reliability_bins_hold_every_image(kind: Any) -> None:
+def test_reliability_bins_hold_every_image() -> None:
     rng = np.random.default_rng(1)
     c = rng.random(997)
     k = rng.random(997) < c
-    r = cal.reliability_bins(c, k, 10, kind)
+    r = cal.reliability_bins(c, k, 10)
     assert r.count.sum() == 997
     assert (r.accuracy * r.count).sum() == pytest.approx(k.sum())
-    if kind == "mass":
-        assert (np.abs(r.accuracy - r.confidence) * r.count).sum() / 997 == pytest.approx(
-            cal.ece_equal_mass(c, k).value
-        )
+    assert (np.abs(r.accuracy - r.confidence) * r.count).sum() / 997 == pytest.approx(cal.ece_equal_mass(c, k).value)
 
 
 @given(st.integers(2, 5), st.integers(1, 60), st.integers(0, 10_000), st.booleans())
@@ -232,7 +220,8 @@ def test_classwise_ece_ignores_order(classes: int, n: int, seed: int, tied: bool
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, 3, (n, classes)).astype(float) if tied else rng.normal(size=(n, classes))
     probs, labels, p = softmax64(logits), rng.integers(0, classes, n), rng.permutation(n)
-    assert cal.classwise_ece(probs[p], labels[p]) == pytest.approx(cal.classwise_ece(probs, labels), abs=1e-12)
+    ours, theirs = (classwise_interval(q, y, replicates=2) for q, y in ((probs, labels), (probs[p], labels[p])))
+    assert ours.estimate == pytest.approx(theirs.estimate, abs=1e-12)
 
 
 OK = np.full((4, 2), 0.5)
@@ -262,7 +251,7 @@ MALFORMED: list[tuple[str, NDArray[Any], NDArray[Any], type[EdgesafeError], str]
 def test_malformed_probabilities_are_refused(
     name: str, probs: NDArray[Any], labels: NDArray[Any], error: type[EdgesafeError], words: str
 ) -> None:
-    for function in (check_probabilities, cal.brier, cal.classwise_ece):
+    for function in (check_probabilities, cal.brier, classwise_interval):
         with pytest.raises(error) as caught:
             function(probs, labels)
         assert words in str(caught.value)
@@ -296,7 +285,7 @@ def test_malformed_logits_are_refused(
     ],
 )
 def test_malformed_pairs_are_refused(confidence: Any, correct: Any, error: type[EdgesafeError]) -> None:
-    for function in (cal.ece_equal_mass, cal.mce, cal.aurc, cal.high_conf_error, cal.reliability_bins):
+    for function in (cal.ece_equal_mass, cal.mce, cal.aurc, cal.reliability_bins):
         with pytest.raises(error):
             function(np.array(confidence), np.array(correct))
 

@@ -22,6 +22,8 @@ from gate_fixtures import (
 
 from edgesafe.errors import IntegrityError
 from edgesafe.policy.decision import decide
+from edgesafe.policy.policy import load
+from edgesafe.recipe.shipped import Kind, find
 from edgesafe.records import GateStatus
 
 PASS, FAIL, INCONCLUSIVE = GateStatus.PASS, GateStatus.FAIL, GateStatus.INCONCLUSIVE
@@ -201,6 +203,25 @@ def test_exact_numbers_relative_to_the_baseline():
     assert only(judge("size.onnx_bytes max_ratio='0.69x'", *found, base=base)).status is FAIL
     assert only(judge("size.onnx_bytes max_increase='1%'", *found, base=base)).status is PASS
     assert only(judge("size.onnx_bytes max_ratio='0.7x'", *found)).status is MISSING
+
+
+@pytest.mark.parametrize(
+    ("dense", "sparse", "status"),
+    [
+        (100_080, 55_000, PASS),  # a temperature inside the dense file, and single weights set to zero
+        (100_080, 100_020, FAIL),  # so few that no file is smaller
+        (100_001, None, FAIL),  # what ships really is larger, by a byte
+        (100_000, None, PASS),
+        (90_000, 100_500, PASS),  # channels went, and the sparse form does not pay
+    ],
+)
+@pytest.mark.parametrize("name", ["release", "quickstart"])
+def test_the_size_gate_of_the_policies_that_ship_reads_the_file_that_ships(name, dense, sparse, status):
+    gate = next(gate for gate in load(find(Kind.POLICY, name)).gates if gate.id == "size")
+    rule = f"{gate.metric} max_ratio='{gate.clauses[0].limit.text}'"
+    found = [exact("size.onnx_bytes", dense)]
+    found += [] if sparse is None else [exact("size.sparse_onnx_bytes", sparse)]
+    assert only(judge(rule, *found, base=[exact("size.onnx_bytes", 100_000)])).status is status
 
 
 def test_exact_numbers_come_from_the_variant_record_too():

@@ -11,7 +11,8 @@ from edgesafe.commands import compress, variants
 from edgesafe.commands.variants import Run
 from edgesafe.errors import RefusedError
 from edgesafe.measure import evidence as evidence_files
-from edgesafe.metrics import FILE_SIZES
+from edgesafe.metrics import SHIPPED_BYTES
+from edgesafe.policy.counted import exact_values
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.recipe.searching import Objective
 from edgesafe.recipe.sections import CertifySection, EvaluateSection
@@ -32,8 +33,6 @@ from edgesafe.study.naming import VariantName
 from edgesafe.study.study import MODEL
 
 __all__ = ["Court", "objective_of"]
-
-_METRICS = {Objective.LATENCY: "latency.ratio", Objective.MACS: "macs"}
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,8 @@ def objective_of(minimise: Objective, measured: Measurements, baseline: Measurem
 
 
 def _amount(minimise: Objective, measured: Measurements | None) -> float | None:
-    """MACs, or the bytes of the smaller one of the dense and the sparse file."""
-    if measured is None:
-        return None
-    names = ("macs",) if minimise is Objective.MACS else (FILE_SIZES["model.onnx"], FILE_SIZES["model.sparse.onnx"])
-    values = [measured.metrics[name].estimate for name in names if name in measured.metrics]
-    return min(values) if values else None
+    """MACs, or the bytes of the file that ships."""
+    return exact_values(measured, None).get("macs" if minimise is Objective.MACS else SHIPPED_BYTES)
 
 
 def _plain(recipe: Recipe) -> Recipe:

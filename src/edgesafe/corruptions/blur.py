@@ -33,9 +33,9 @@ __all__ = [
 GUARD = 1e-3  #: levels added before truncation, so that float noise does not push an exact integer down by one
 
 
-def gaussian_taps(sigma: float, truncate: float = 4.0) -> NDArray[np.float64]:
-    """Normalised weights, float64 (2 r + 1,) with r = int(truncate * sigma + 0.5), as scipy.ndimage has them."""
-    radius = int(truncate * sigma + 0.5)
+def gaussian_taps(sigma: float) -> NDArray[np.float64]:
+    """Normalised weights, float64 (2 r + 1,) with r = int(4 sigma + 0.5), as scipy.ndimage has them."""
+    radius = int(4.0 * sigma + 0.5)
     if radius == 0:
         return np.ones(1)
     # math.exp, not np.exp: NumPy's differs in the last bit from version to version, and flat areas would show it

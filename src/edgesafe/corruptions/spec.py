@@ -110,7 +110,7 @@ class Fields:
         return name in self.arrays
 
 
-def check_images(images: Images, where: str = "images") -> tuple[int, int, int]:
+def check_images(images: Images) -> tuple[int, int, int]:
     """(H, W, C) of a batch that can be corrupted.
 
     Raises:
@@ -118,13 +118,12 @@ def check_images(images: Images, where: str = "images") -> tuple[int, int, int]:
     """
     if not hasattr(images, "dtype") or images.dtype != np.uint8 or images.ndim != 4:
         got = f"{images.dtype} {images.shape}" if hasattr(images, "dtype") else type(images).__name__
-        raise DataError(
-            f"images are {got}, not uint8 (n, H, W, C)", where=where, fix="give bytes 0..255, channels last"
-        )
+        what = f"images are {got}, not uint8 (n, H, W, C)"
+        raise DataError(what, where="images", fix="give bytes 0..255, channels last")
     height, width, channels = images.shape[1:]
     tables.profile_for(height, width)
     if channels not in (1, 3):
-        raise DataError(f"images have {channels} channels", where=where, fix="use RGB (3) or greyscale (1)")
+        raise DataError(f"images have {channels} channels", where="images", fix="use RGB (3) or greyscale (1)")
     return int(height), int(width), int(channels)
 
 

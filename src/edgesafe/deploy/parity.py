@@ -25,6 +25,7 @@ from edgesafe.records import Agreement, Parity
 
 __all__ = ["ABSOLUTE", "ORDINARY", "RELATIVE", "agreement", "check_files", "check_torch", "compare", "tolerance"]
 
+_DENSE, _SPARSE = "model.onnx", "model.sparse.onnx"
 ABSOLUTE = 1e-4  #: in logits
 ORDINARY = 100.0  #: the largest |logit| up to which it applies
 RELATIVE = 5e-6  #: of the largest |logit|, above that
@@ -36,7 +37,6 @@ def check_torch(
     images: NDArray[np.uint8],
     mean: Sequence[float],
     std: Sequence[float],
-    file: str = "model.onnx",
     *,
     ranked: bool = True,
 ) -> Parity:
@@ -48,7 +48,6 @@ def check_torch(
         images: uint8 (n, H, W, C), real ones.
         mean: per channel, as exported.
         std: per channel, as exported.
-        file: name for the record and for messages.
         ranked: whether the largest output is the answer, which must then be the same.
 
     Raises:
@@ -56,7 +55,7 @@ def check_torch(
         NonFiniteError: either gives a NaN or an infinity.
         NothingEvaluated: no images.
     """
-    _require_images(images, file)
+    _require_images(images, _DENSE)
     modes = [(module, module.training) for module in model.modules()]
     try:
         net = PixelNet(model, mean, std).eval()
@@ -66,28 +65,22 @@ def check_torch(
         for module, mode in modes:
             module.training = mode
     outputs = OnnxClassifier(onnx).logits(images)
-    return compare(np.concatenate(parts), outputs, file=file, reference="torch", ranked=ranked)
+    return compare(np.concatenate(parts), outputs, file=_DENSE, reference="torch", ranked=ranked)
 
 
 def check_files(
-    a: bytes,
-    b: bytes,
+    sparse: bytes,
+    dense: bytes,
     images: NDArray[np.uint8],
     *,
-    file: str = "model.sparse.onnx",
-    reference: str = "model.onnx",
-    bit_equal: bool = True,
     ranked: bool = True,
 ) -> Parity:
-    """Compare file `a` (named `file`) with its reference `b` (named `reference`).
+    """Compare model.sparse.onnx with model.onnx: every logit must be the same float32.
 
     Args:
-        a: the file under test.
-        b: what it must equal.
+        sparse: the file under test.
+        dense: what it must equal.
         images: uint8 (n, H, W, C), real ones.
-        file: name of `a`.
-        reference: name of `b`.
-        bit_equal: every logit must be the same float32; otherwise the module's tolerance applies.
         ranked: see `check_torch`.
 
     Raises:
@@ -95,9 +88,9 @@ def check_files(
         NonFiniteError: either gives a NaN or an infinity.
         NothingEvaluated: no images.
     """
-    _require_images(images, file)
-    candidate, wanted = OnnxClassifier(a).logits(images), OnnxClassifier(b).logits(images)
-    return compare(wanted, candidate, file=file, reference=reference, bit_equal=bit_equal, ranked=ranked)
+    _require_images(images, _SPARSE)
+    candidate, wanted = OnnxClassifier(sparse).logits(images), OnnxClassifier(dense).logits(images)
+    return compare(wanted, candidate, file=_SPARSE, reference=_DENSE, bit_equal=True, ranked=ranked)
 
 
 def tolerance(reference: NDArray[np.float32]) -> float:

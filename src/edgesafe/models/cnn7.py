@@ -16,9 +16,10 @@ __all__ = ["CNN7", "cnn7", "head_inputs"]
 
 _STRIDES = (1, 2, 1, 2, 1, 2)
 HEADS = ("grid", "pool")
+_SHRINK = 8  #: side of the image over side of the last feature map
 
 
-def head_inputs(head: str, channels: int, size: int, shrink: int) -> int:
+def head_inputs(head: str, channels: int, size: int) -> int:
     """Numbers that enter the linear layer of a head.
 
     Args:
@@ -26,7 +27,6 @@ def head_inputs(head: str, channels: int, size: int, shrink: int) -> int:
             mean over all places, for images of any size.
         channels: of the last feature map.
         size: side of the images, px.
-        shrink: side of the image over side of the feature map.
 
     Raises:
         UsageError: no such head, or a side that cannot be divided.
@@ -35,12 +35,12 @@ def head_inputs(head: str, channels: int, size: int, shrink: int) -> int:
         raise UsageError(f"unknown head {head!r}", where="model.args.head", fix=hint(head, HEADS))
     if head == "pool":
         return channels
-    if size < shrink or size % shrink:
+    if size < _SHRINK or size % _SHRINK:
         raise UsageError(
-            f"a side of {size} px is no multiple of {shrink}", where="model.args.size",
+            f"a side of {size} px is no multiple of {_SHRINK}", where="model.args.size",
             fix='give the side of the images, such as 32, 48 or 64, or head = "pool"',
         )  # fmt: skip
-    return channels * (size // shrink) ** 2
+    return channels * (size // _SHRINK) ** 2
 
 
 class CNN7(nn.Module):
@@ -65,7 +65,7 @@ class CNN7(nn.Module):
             self.features.append(nn.BatchNorm2d(widths[k + 1]))
             self.features.append(nn.ReLU())
         self.pool = nn.AdaptiveAvgPool2d(1) if head == "pool" else nn.Identity()
-        self.linear = nn.Linear(head_inputs(head, 2 * width, size, 8), outputs)
+        self.linear = nn.Linear(head_inputs(head, 2 * width, size), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images float32 (n, in_channels, H, W) -> outputs (n, outputs)."""

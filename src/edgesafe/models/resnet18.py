@@ -41,7 +41,7 @@ class ResNet18(nn.Module):
         self.layer3 = _stage(2 * width, 4 * width, 2)
         self.layer4 = _stage(4 * width, 8 * width, 2)
         self.pool = nn.AdaptiveAvgPool2d(1) if head == "pool" else nn.Identity()
-        self.linear = nn.Linear(head_inputs(head, 8 * width, size, 8), outputs)
+        self.linear = nn.Linear(head_inputs(head, 8 * width, size), outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images float32 (n, in_channels, H, W) -> outputs (n, outputs)."""

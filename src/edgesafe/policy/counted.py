@@ -5,21 +5,28 @@ from __future__ import annotations
 import math
 
 from edgesafe.errors import IntegrityError, NonFiniteError
-from edgesafe.metrics import FILE_SIZES, Basis, info
+from edgesafe.metrics import FILE_SIZES, SHIPPED_BYTES, Basis, info
 from edgesafe.records import Measurements, VariantRecord
 
 __all__ = ["exact_values"]
 
 
 def exact_values(measured: Measurements | None, record: VariantRecord | None) -> dict[str, float]:
-    """The counted metrics of a variant, from its measurements and from its own record.
+    """The counted metrics of a variant, from its measurements and from its own record; and what follows from them.
 
     Raises:
         IntegrityError: the two name different values for one metric.
     """
     values = _recorded(record) if record is not None else {}
-    if measured is None:
-        return values
+    if measured is not None:
+        _join(values, measured)
+    if files := [values[metric] for metric in FILE_SIZES.values() if metric in values]:
+        values[SHIPPED_BYTES] = min(files)
+    return values
+
+
+def _join(values: dict[str, float], measured: Measurements) -> None:
+    """Add what was measured."""
     for metric, stored in measured.metrics.items():
         if (entry := info(metric)) is None or entry.basis is not Basis.EXACT:
             continue
@@ -31,7 +38,6 @@ def exact_values(measured: Measurements | None, record: VariantRecord | None) ->
                 where=measured.variant, fix="measure again: one of the files was edited or is stale",
             )  # fmt: skip
         values[metric] = stored.estimate
-    return values
 
 
 def _recorded(record: VariantRecord) -> dict[str, float]:

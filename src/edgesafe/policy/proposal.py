@@ -16,13 +16,14 @@ from statistics import NormalDist
 from edgesafe.display import RULE_NOUNS, show, show_limit
 from edgesafe.errors import NothingEvaluated
 from edgesafe.metrics import (
+    SHIPPED_BYTES,
     Basis,
     Rule,
     expand,
     info,
-    is_family,
     members,
 )
+from edgesafe.policy.counted import exact_values
 from edgesafe.policy.limits import (
     Limit,
     canonical,
@@ -85,7 +86,7 @@ _WISHES = (
     _Wish("nll-increase", "nll", Rule.MAX_INCREASE, 0.02, "error", "a proper score: an ECE alone can be gamed"),
     _Wish("sure-and-wrong", "high_conf_error@0.9", Rule.MAX_INCREASE, 0.005, "error", "wrong with confidence over 0.9"),
     _Wish("parity", "parity.max_abs_logit", Rule.MAX, 1e-4, "error", "the file equals the network that was trained"),
-    _Wish("size", "size.onnx_bytes", Rule.MAX_RATIO, 1.0, "error", "no larger than the baseline"),
+    _Wish("size", SHIPPED_BYTES, Rule.MAX_RATIO, 1.0, "error", "what goes to the device: no larger than the baseline"),
     _Wish("latency", "latency.ratio", Rule.MAX, 1.0, "warn", "noisy on shared machines: a warning"),
 )
 #: Of files of other precisions, beside the fp32 files that they were converted from: what the conversion alone may do.
@@ -165,8 +166,8 @@ def _subject(candidate: Measurements, base: Measurements | None, measurements: M
 
 def _block(wish: _Wish, base: Measurements, others: list[Subject]) -> str:
     """One [[gate]], or "" where its metric was not measured."""
-    measured = list(expand(wish.metric, base.metrics)) if is_family(wish.metric) else [wish.metric]
-    measured = [metric for metric in measured if metric in base.metrics]
+    have = base.metrics.keys() | exact_values(base, None).keys()
+    measured = list(expand(wish.metric, have))
     if wish.metric.startswith("latency.ratio"):
         measured = [wish.metric] if any(wish.metric in other.candidate.metrics for other in others) else []
     elif wish.against is Against.SIBLING:

@@ -125,7 +125,7 @@ def ship(model: nn.Module, order: ExportOrder, write: Files, variant: str) -> Ex
             raise UsageError(what, where="compress.calibrate", fix="leave it out")
         inside = _fitted(onnx, order)
         onnx, model = temperature.fold(onnx, inside.value), _Divided(model, inside.value)
-    proven = parity.check_torch(model, onnx, images, mean, std, "model.onnx", ranked=rules.ranked)
+    proven = parity.check_torch(model, onnx, images, mean, std, ranked=rules.ranked)
     more, fitted = _written(onnx, order, write)
     return Exported(onnx, tuple(write.artefacts), (proven, *more), fitted, calibrated=inside)
 
@@ -182,9 +182,7 @@ def _written(onnx: bytes, order: ExportOrder, write: Files) -> tuple[tuple[Parit
         inflating = sparse.inflate(onnx)
         sparse.assert_folds(inflating)
         images = order.bundle.validation.images[:_PARITY_IMAGES]
-        checks.append(
-            parity.check_files(inflating, onnx, images, file="model.sparse.onnx", bit_equal=True, ranked=rules.ranked)
-        )
+        checks.append(parity.check_files(inflating, onnx, images, ranked=rules.ranked))
         write("model.sparse.onnx", inflating, compressed=transport.transport_bytes(inflating))
     beside = section.temperature and rules.calibrated and not order.calibrate
     fitted = _fitted(onnx, order) if beside else None

@@ -68,13 +68,8 @@ class _Result(Record):
     outputs: ScriptOutputs | None = None
 
 
-class _Machine(Record):
-    cpu: str
-    cores: int
+class _Machine(Host):
     machine: str
-    system: str
-    python: str
-    versions: dict[str, str]
 
 
 class _Answer(Record):
@@ -131,7 +126,6 @@ def _parsed(said: bytes, connection: Connection, order: DeviceOrder) -> _Answer:
 
 
 def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
-    machine = answer.host
     outputs = tuple(result.outputs.values() for result in answer.results if result.outputs is not None)
     compared = zip(order.outputs, outputs, strict=True) if order.outputs else ()
     found = [_parity(ours, theirs, order.task) for ours, theirs in compared]
@@ -145,13 +139,7 @@ def _times(answer: _Answer, order: DeviceOrder) -> DeviceTimes:
     )  # fmt: skip
     report = DeviceReport(
         target=order.target.name,
-        host=Host(
-            cpu=machine.cpu,
-            cores=machine.cores,
-            system=machine.system,
-            python=machine.python,
-            versions=machine.versions,
-        ),
+        host=Host.model_validate(answer.host.model_dump(exclude={"machine"})),
         threads=order.target.threads,
         provider=order.target.provider,
         files=files,

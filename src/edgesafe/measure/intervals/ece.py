@@ -161,11 +161,10 @@ def ece_noise_floor(
     correct: NDArray[Any] | None = None,
     bins: int = BINS,
     *,
-    quantile: float = 0.95,
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> float:
-    """The ECE that a perfectly calibrated network with these confidences stays under in `quantile` of all test sets.
+    """The ECE that a perfectly calibrated network with these confidences stays under in 95 % of all test sets.
 
     Each label is drawn right with its own confidence; above 2,000 rows the bins' sums are drawn as normal. A limit
     below this number cannot be met reliably by any network at this n.
@@ -174,7 +173,6 @@ def ece_noise_floor(
         confidence: (n,), in [0, 1].
         correct: ignored except for its checks.
         bins: of the ECE.
-        quantile: in (0, 1).
         replicates: simulated test sets.
         seed: of the simulation.
 
@@ -196,7 +194,7 @@ def ece_noise_floor(
                 for _ in range(replicates)
             ]
         )
-    return float(np.quantile(totals, quantile) / n)
+    return float(np.quantile(totals, 0.95) / n)
 
 
 def paired_bootstrap_ece(

@@ -35,7 +35,9 @@ def classwise_interval(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Interval:
-    """Interval of `classwise_ece` over independent images, ends as in `folding` (K x bins gaps instead of ten).
+    """Mean over classes of the calibration error of that class's probability (Kull et al. 2019), with its interval.
+
+    Equal-mass bins, independent images; ends as in `folding` (K x bins gaps instead of ten).
 
     Args:
         probs: (n, K), rows sum to 1.

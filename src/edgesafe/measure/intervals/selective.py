@@ -96,16 +96,13 @@ def risk_steps(confidence: NDArray[Any], correct: NDArray[Any]) -> RiskSteps:
     return RiskSteps(-values, kept.astype(np.int64), wrong)
 
 
-def risk_at_coverage(
-    confidence: NDArray[Any], correct: NDArray[Any], coverage: float = COVERAGE, interval_level: float = 0.95
-) -> SelectiveRisk:
-    """The share of errors among the most confident images, at least `coverage` of all, with Wilson's interval.
+def risk_at_coverage(confidence: NDArray[Any], correct: NDArray[Any], coverage: float = COVERAGE) -> SelectiveRisk:
+    """The share of errors among the most confident images, at least `coverage` of all, with Wilson's 95 % interval.
 
     Args:
         confidence: (n,), in [0, 1].
         correct: bool or 0/1 (n,).
         coverage: in (0, 1].
-        interval_level: two-sided of the interval.
 
     Raises:
         NothingEvaluated, DataError, NonFiniteError, RefusedError: see `calibration.check_pairs`; a coverage outside its
@@ -113,5 +110,5 @@ def risk_at_coverage(
     """
     steps = risk_steps(confidence, correct)
     at = steps.reaching(coverage)
-    interval = wilson(int(steps.wrong[at]), int(steps.kept[at]), interval_level)
+    interval = wilson(int(steps.wrong[at]), int(steps.kept[at]))
     return SelectiveRisk(float(steps.threshold[at]), float(steps.coverage[at]), interval)

@@ -8,7 +8,7 @@ that low-precision softmax makes; docs/metrics.md gives the definitions and deci
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,8 @@ __all__ = [
     "brier",
     "brier_rows",
     "check_pairs",
-    "classwise_ece",
     "ece_equal_mass",
     "equal_mass_bins",
-    "high_conf_error",
     "mce",
     "nll",
     "reliability_bins",
@@ -183,56 +181,28 @@ def mce(confidence: NDArray[Any], correct: NDArray[Any], bins: int = BINS) -> fl
     return float(np.abs(r.accuracy - r.confidence).max())
 
 
-def reliability_bins(
-    confidence: NDArray[Any], correct: NDArray[Any], bins: int = BINS, kind: Literal["mass", "width"] = "mass"
-) -> ReliabilityBins:
-    """The bins of a reliability diagram (DeGroot & Fienberg 1983), equal-mass as in `ece_equal_mass` or of equal width.
+def reliability_bins(confidence: NDArray[Any], correct: NDArray[Any], bins: int = BINS) -> ReliabilityBins:
+    """The bins of a reliability diagram (DeGroot & Fienberg 1983), equal-mass as in `ece_equal_mass`.
 
     Args:
         confidence: (n,), in [0, 1].
         correct: bool or 0/1 (n,).
         bins: wanted.
-        kind: "mass", or "width": right-closed bins ((i / bins, (i + 1) / bins], as in Guo et al. 2017), empty ones
-            left out.
 
     Raises:
         NothingEvaluated, DataError, NonFiniteError, RefusedError: see `check_pairs`.
     """
     c, k = _sorted_by_confidence(*check_pairs(confidence, correct, bins))
-    if kind == "mass":
-        starts = equal_mass_bins(c, bins)
-        ends = np.append(starts[1:], len(c))
-        low, high = c[starts], c[ends - 1]
-    else:
-        edges = np.linspace(0.0, 1.0, bins + 1)
-        cuts = np.concatenate([[0], np.searchsorted(c, edges[1:-1], side="right"), [len(c)]])
-        full = np.diff(cuts) > 0
-        starts = cuts[:-1][full].astype(np.int64)
-        low, high = edges[:-1][full], edges[1:][full]
-    count = np.diff(np.append(starts, len(c)))
+    starts = equal_mass_bins(c, bins)
+    ends = np.append(starts[1:], len(c))
+    count = ends - starts
     return ReliabilityBins(
-        low=low,
-        high=high,
+        low=c[starts],
+        high=c[ends - 1],
         count=count.astype(np.int64),
         accuracy=np.add.reduceat(k, starts) / count,
         confidence=np.add.reduceat(c, starts) / count,
     )
-
-
-def classwise_ece(probs: NDArray[Any], labels: NDArray[Any], bins: int = CLASSWISE_BINS) -> float:
-    """Mean over classes of the calibration error of that class's probability (Kull et al. 2019), equal-mass bins.
-
-    Args:
-        probs: (n, K), rows sum to 1.
-        labels: integers (n,) in [0, K).
-        bins: per class.
-
-    Raises:
-        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `check_probabilities`.
-    """
-    check_probabilities(probs, labels)
-    p = np.clip(probs.astype(np.float64), 0.0, 1.0)
-    return float(np.mean([ece_equal_mass(p[:, k], labels == k, bins).value for k in range(p.shape[1])]))
 
 
 def nll(logits: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -266,16 +236,6 @@ def brier(probs: NDArray[Any], labels: NDArray[Any]) -> float:
         NothingEvaluated, DataError, NonFiniteError, RefusedError: see `check_probabilities`.
     """
     return float(brier_rows(probs, labels).mean())
-
-
-def high_conf_error(confidence: NDArray[Any], correct: NDArray[Any], threshold: float = HIGH_CONFIDENCE) -> float:
-    """Share of all images that are wrong with confidence above `threshold`: what a runtime monitor cannot see.
-
-    Raises:
-        NothingEvaluated, DataError, NonFiniteError, RefusedError: see `check_pairs`.
-    """
-    c, k = check_pairs(confidence, correct)
-    return float(((c > threshold) & (k == 0.0)).mean())
 
 
 def risk_coverage(confidence: NDArray[Any], correct: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

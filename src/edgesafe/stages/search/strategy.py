@@ -16,6 +16,8 @@ from typing import Protocol
 
 __all__ = ["Found", "Ground", "Line", "Net", "explore"]
 
+_GAIN = 0.001  #: a network must cost so much less than the best so far, as a share of the unpruned one's, to be tried
+
 
 @dataclass(frozen=True)
 class Net:
@@ -70,19 +72,18 @@ class Found:
     left_out: str = ""
 
 
-def explore(lines: Sequence[Line], ground: Ground, told: Callable[[Line, Found], None], *, gain: float = 0.001) -> None:
+def explore(lines: Sequence[Line], ground: Ground, told: Callable[[Line, Found], None]) -> None:
     """Search line by line, in the order given.
 
     Args:
         lines: the most promising first, since a good variant found early spares trials of the others.
         ground: is asked; what it raises ends the search.
         told: is told how each line ended.
-        gain: a network must cost so much less than the best so far, as a share of the unpruned one's, to be tried.
     """
     best = 1.0
     for line in lines:
         search = _Bisection(line, ground)
-        found = search.run(best - gain, rival=best < 1.0)
+        found = search.run(best - _GAIN, rival=best < 1.0)
         if found.best is not None and (net := ground.net(line, found.best)) is not None:
             best = min(best, net.cost)
         told(line, found)
