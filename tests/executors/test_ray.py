@@ -90,6 +90,21 @@ def test_no_cluster_at_an_address() -> None:
         RayCluster("executor_jobs:work", None, "127.0.0.1:1", 1)
 
 
+def test_a_ray_that_does_not_start_here_is_told_without_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that has too much to do: Ray gives up waiting for its own processes."""
+    import ray
+
+    from edgesafe.executors.ray_cluster import RayCluster
+
+    def timed_out(**_: object) -> None:
+        raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", timed_out)
+    with pytest.raises(UsageError, match=r"^--executor ray: Ray cannot be started here: The current node timed out"):
+        RayCluster("executor_jobs:work", None, None, 1)
+
+
 TINY = [
     "name=tiny", "threads=1", "data.train_images=200", "data.test_images=60",
     "train.epochs=2", "train.milestones=[]",

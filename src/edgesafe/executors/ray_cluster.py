@@ -165,6 +165,9 @@ def _knock(address: str) -> None:
 
 
 def _unreachable(address: str | None, why: str) -> UsageError:
+    if address is None:
+        fix = "try again when this machine has less to do, or use --workers N without Ray"
+        return UsageError(f"Ray cannot be started here: {why}", where="--executor ray", fix=fix)
     fix = "see `ray status`, or leave --address out to start one here"
     return UsageError(f"no Ray cluster can be reached: {why}", where=f"--address {address}", fix=fix)
 
