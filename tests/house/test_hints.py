@@ -78,6 +78,13 @@ def test_each_choice_of_a_recipe_names_the_nearest(override, near, capsys):
     assert f"did you mean '{near}'?" in capsys.readouterr().err
 
 
+def test_an_option_that_is_misspelt_is_hinted_at(capsys):
+    assert run(["compress", "--methd", "filter"]) == 4
+    assert "no such option: --methd; did you mean '--method'?" in capsys.readouterr().err
+    assert run(["compress", "--zzz", "1"]) == 4
+    assert "no such option: --zzz; known: --set, --out" in capsys.readouterr().err
+
+
 def test_a_choice_of_a_policy_names_the_nearest():
     text = 'schema = "edgesafe.policy/1"\n[[gate]]\nid = "a"\nmetric = "accuracy"\nmin = "90%"\nlevel = "eror"\n'
     with pytest.raises(UsageError, match="did you mean 'error'"):

@@ -71,7 +71,7 @@ def test_averaged_weights_beside_the_others_are_named_and_chosen_by_a_key(tmp_pa
         loaded(path, file)
     assert equal(loaded(path, file, key="state_dict_ema"), average)
     assert equal(loaded(path, file, key="state_dict"), other())
-    with pytest.raises(WeightsError, match="no weights under 'ema'; it has: state_dict, state_dict_ema"):
+    with pytest.raises(WeightsError, match="no weights under 'ema'; known: state_dict, state_dict_ema"):
         loaded(path, file, key="ema")
     assert equal(loaded(path, {"model_ema": average, "epoch": 3}), average)  # nothing else to mean
     names = {"weights": f"{path}#state_dict_ema"}

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from edgesafe.cli import streams
-from edgesafe.errors import EdgesafeError, ExitCode, UsageError
+from edgesafe.errors import EdgesafeError, ExitCode, UsageError, hint
 
 __all__ = ["main", "run"]
 
@@ -93,8 +93,13 @@ def _misused(error: Exception, arguments: list[str]) -> int:
         print(context.get_help(), file=sys.stderr)
         return ExitCode.USAGE
     what = " ".join(str(getattr(error, "format_message", error.__str__)()).split()).rstrip(".")
-    what = what[:1].lower() + what[1:].replace(". Did you mean", ": did you mean")
-    return _report(UsageError(what, fix=f"see {name} --help"), debug=False)
+    what = what[:1].lower() + what[1:].replace(". Did you mean", ": did you mean").replace("Value error, ", "")
+    fix = f"see {name} --help"
+    if context is not None and hasattr(error, "possibilities"):  # no such option
+        option = str(getattr(error, "option_name", ""))
+        known = [one for parameter in context.command.params for one in parameter.opts if one.startswith("--")]
+        what, fix = f"no such option: {option}", hint(option, known, fix)
+    return _report(UsageError(what, fix=fix), debug=False)
 
 
 def _report(error: EdgesafeError, debug: bool) -> int:

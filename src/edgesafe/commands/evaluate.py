@@ -15,7 +15,7 @@ import numpy as np
 
 from edgesafe import data
 from edgesafe.commands import sizes
-from edgesafe.errors import NothingEvaluated, RefusedError, UsageError
+from edgesafe.errors import NothingEvaluated, RefusedError, UsageError, hint
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.measure.comparison import same_pixels
@@ -125,8 +125,8 @@ def stated(words: Mapping[str, str | None], numbers: Mapping[str, Sequence[float
             continue
         said[name] = next((value for value in allowed[name] if value.lower() == word.lower()), None)
         if said[name] is None:
-            either = " or ".join(value.lower() for value in allowed[name])
-            raise UsageError(f"'{word}' is unknown", where=f"--{name}", fix=f"say {either}")
+            fix = hint(word, [value.lower() for value in allowed[name]])
+            raise UsageError(f"'{word}' is unknown", where=f"--{name}", fix=fix)
     return Statement(**said)
 
 

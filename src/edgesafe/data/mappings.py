@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesafe.data import keypoints
+from edgesafe.data.options import require_none
 from edgesafe.data.raw import RawData
 from edgesafe.data.rows import LazyImages
 from edgesafe.errors import DataError
@@ -50,6 +51,7 @@ def raw_data(mapping: Mapping[str, Any], where: str, args: Mapping[str, Any] | N
             train=(x_train, y_train), test=(mapping["x_test"], mapping["y_test"]), task=task, validation=validation,
             hold_out=max(1, len(y_train) // 10),
         )  # fmt: skip
+    require_none(args or {}, "a set of classes in arrays")
     if "classes" in mapping:
         classes = tuple(str(name) for name in np.asarray(mapping["classes"]).ravel())
     else:

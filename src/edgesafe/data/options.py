@@ -14,6 +14,20 @@ __all__ = ["validated"]
 _M = TypeVar("_M", bound=BaseModel)
 
 
+def require_none(args: Mapping[str, Any], what: str) -> None:
+    """Refuse options of a data set that has none.
+
+    Args:
+        args: `data.args` of the recipe.
+        what: the data set, in words.
+
+    Raises:
+        DataError: there is one; names the first.
+    """
+    if args:
+        raise DataError(f"{what} takes no options", where=f"data.args.{next(iter(args))}", fix="remove it")
+
+
 def validated(model: type[_M], args: Mapping[str, Any], takes: str) -> _M:
     """The options of an image set.
 

@@ -26,6 +26,7 @@ from edgesafe.data import (
     webdataset,
 )
 from edgesafe.data.cache import Cache
+from edgesafe.data.options import require_none
 from edgesafe.data.raw import RawData
 from edgesafe.data.rows import blocks, part
 from edgesafe.errors import DataError, hint
@@ -54,6 +55,8 @@ def load(section: DataSection, progress: Progress | None = None) -> DataBundle:
     Raises:
         DataError: unknown name, missing or damaged files, no images, wrong shapes or labels.
     """
+    if section.name in ("digits", "cifar10"):
+        require_none(section.args, section.name)
     cache = Cache.of(section, progress)
     raw = _loader(section.name)(section, cache)
     where = f"data '{section.name}'"
@@ -270,7 +273,7 @@ def _npz(section: DataSection, cache: Cache) -> RawData:
 
 
 def _npy(section: DataSection, cache: Cache) -> RawData:
-    return mappings.raw_data(npy.read_folder(Path(section.root), cache), section.root)
+    return mappings.raw_data(npy.read_folder(Path(section.root), cache), section.root, section.args)
 
 
 _LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from edgesafe.errors import NonFiniteError, WeightsError
+from edgesafe.errors import NonFiniteError, WeightsError, hint
 from edgesafe.files import is_file, read_bounded
 
 __all__ = ["load_weights", "read_state", "require_finite"]
@@ -214,8 +214,8 @@ def _chosen(outer: Mapping[Any, Any], path: Path, key: str) -> Any:
     holders = [str(name) for name, value in outer.items() if _holds_tensors(value)]
     if key:
         if key not in holders:
-            has = f"it has: {_first(holders, 8)}" if holders else "it has its tensors at the top"
-            raise WeightsError(f"no weights under '{key}'", where=str(path), fix=has)
+            fix = hint(key, holders, "leave the key out: the tensors are at the top")
+            raise WeightsError(f"no weights under '{key}'", where=str(path), fix=fix)
         return next(value for name, value in outer.items() if str(name) == key)
     averages = [name for name in holders if any(word in name.lower() for word in _AVERAGES)]
     usual = next((wrapper for wrapper in _WRAPPERS if wrapper in holders), None)

@@ -70,7 +70,7 @@ class Recipe(Section):
             if unknown:
                 raise ValueError(f"evaluate.corruptions: unknown '{unknown[0]}'; {hint(unknown[0], CORRUPTIONS)}")
         elif names not in ("all", "none") and not names.startswith("dir:"):
-            raise ValueError(f"evaluate.corruptions = '{names}': use all, none, a list of names, or dir:PATH")
+            raise ValueError(f"evaluate.corruptions = '{names}'; use all, none, a list of names, or dir:PATH")
         elif names.startswith("dir:") and self.data.validation_from == "test":
             raise ValueError(
                 f"evaluate.corruptions = '{names}' with data.validation_from = 'test': the directory holds every test "
