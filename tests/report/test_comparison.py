@@ -5,6 +5,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from report_synthetic import Plan, study
 from scipy import stats
 
 from edgesafe.errors import NothingEvaluated, UsageError
-from edgesafe.records import Comparison, IntervalMethod, Unit
+from edgesafe.records import Comparison, IntervalMethod, Precision, Task, Unit, VariantStatus
 from edgesafe.report import View
 from edgesafe.report.comparison import findings as findings_
 from edgesafe.report.comparison import pages
@@ -100,7 +101,7 @@ def test_the_page_holds_every_curve_and_mean_and_spread_over_seeds(two: tuple[St
         assert (deepest["mean"], deepest["sd"]) == (pytest.approx(mean), pytest.approx(sd, abs=1e-12))
         assert deepest["seeds"] == 3
         cells.append(f"{100 * mean:.2f} ± {100 * sd:.2f}")
-    assert f"| resnet20 | weight | 70 | 3 | {' | '.join(cells)} |" in files["report.md"]
+    assert f"| resnet20-cifar10 | resnet20 | weight | 70 | 3 | {' | '.join(cells)} |" in files["report.md"]
     for number in (1, 2, 3):
         drawing = ET.fromstring(files[f"figure-{number}.svg"])  # noqa: S314 - our own
         text = "".join(drawing.itertext())
@@ -124,18 +125,93 @@ def test_a_hostile_name_is_text(two: tuple[Study, Study]) -> None:
     assert "<script" not in files["index.html"]
     rows = [line for line in files["report.md"].splitlines() if "alert" in line and line.startswith("|")]
     assert rows
-    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {11}
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {12}
     ET.fromstring(files["figure-1.svg"])  # noqa: S314 - our own
 
 
+def changed(made: Study, root: str = "", entries: dict[str, dict[str, Any]] | None = None, **record: Any) -> Study:
+    """The study elsewhere, with other values in its record, and in the entries of some variants."""
+    variants = tuple(replace(v, entry=v.entry.model_copy(update=(entries or {}).get(v.id, {}))) for v in made.variants)
+    told = made.record.model_copy(update={"variants": tuple(v.entry for v in variants), **record})
+    return Study(Path(root) if root else made.root, told, variants)
+
+
+def test_two_studies_of_one_name_are_called_by_their_directories(two: tuple[Study, Study]) -> None:
+    again = changed(two[0], "export/again", digest="sha256:2")
+    files = pages.compared([two[0], again])
+    rows = [line.split(" | ")[0] for line in files["report.md"].splitlines() if "| weight | 70 |" in line]
+    assert rows == ["| resnet20-cifar10", "| again"]
+    words = re.findall(r">([^<>]+)</text>", files["figure-1.svg"])
+    assert {"resnet20, weight", "resnet20, filter"}.isdisjoint(words)
+    assert any("again" in word for word in words)
+
+
+@pytest.mark.parametrize("root", ["", "export/a-copy"])
+def test_a_study_given_twice_is_refused_under_whatever_path(two: tuple[Study, Study], root: str) -> None:
+    with pytest.raises(UsageError, match="given twice"):
+        curves([two[0], changed(two[0], root)])
+
+
+def test_means_over_other_corruptions_are_not_compared(two: tuple[Study, Study]) -> None:
+    plain = {"n": 60, "per_cell": 20, "layers": 4, "variants": (("weight", 0.5),)}
+    fog = study(Plan(name="fog", corruptions=("fog",), **plain)).study
+    with pytest.raises(UsageError, match=r"resnet20-cifar10, fog: .*fog, snow at severities 1.*and fog at") as told:
+        curves([two[0], fog])
+    assert "same corruptions" in str(told.value)
+    seeded = changed(fog, "export/seeded", name="seeded", digest="", recipe={"evaluate": {"seed": 1}})
+    with pytest.raises(UsageError, match="seed 0, and .*seed 1"):
+        curves([fog, seeded])
+    clean = study(Plan(name="clean", corruptions=(), **plain)).study
+    assert len(curves([fog, clean])) == 2
+
+
+def test_what_is_on_no_curve_is_named(two: tuple[Study, Study]) -> None:
+    at_a_budget = {"weight-r0.70-s1": {"ratio": 0.0}}
+    as_int8 = {"filter-r0.50-s2": {"precision": Precision.INT8, "sibling": "filter-r0.50-s1"}}
+    refused = {"weight-r0.30-s0": {"status": VariantStatus.REFUSED, "reason": "NaN"}}
+    made = changed(two[0], entries=at_a_budget | as_int8 | refused)
+    files = pages.compared([made, two[1]])
+    left = json.loads(files["results.json"])["studies"][0]["left_out"]
+    assert [line.split(" (")[0] for line in left] == ["weight-r0.30-s0", "filter-r0.50-s2", "weight-r0.70-s1"]
+    assert "refused: NaN" in left[0]
+    assert all(f"not shown: {line}" in files["report.md"] for line in left)
+
+
+def test_keypoints_have_no_place_on_these_figures(two: tuple[Study, Study]) -> None:
+    task = Task.keypoints(("left", "right"), tolerance_px=2.0, shape=(32, 32))
+    other = changed(two[1], data=two[1].record.data.model_copy(update={"task": task}))
+    with pytest.raises(UsageError, match="slimmed: its networks answer keypoints"):
+        curves([two[0], other])
+
+
+def test_panels_without_lines_say_so_and_a_single_severity_is_named() -> None:
+    plain = {"n": 60, "per_cell": 20, "layers": 4, "variants": (("weight", 0.5),)}
+    fog = study(Plan(name="fog", corruptions=("fog",), **plain)).study
+    clean = study(Plan(name="clean", corruptions=(), **plain)).study
+    kept = tuple(
+        replace(v, measured=v.measured.model_copy(update={"metrics": {
+            k: m for k, m in v.measured.metrics.items() if ".severity." not in k or k.endswith(".3")
+        }})) for v in fog.variants if v.measured is not None
+    )  # fmt: skip
+    drawing = pages.compared([Study(fog.root, fog.record, kept), clean])["figure-2.svg"]
+    words = re.findall(r">([^<>]+)</text>", drawing)
+    assert [w for w in words if w.startswith("severity")] == ["severity 3"]
+    assert words.count("not measured") == 1
+
+
+def test_no_title_reaches_into_its_neighbour(two: tuple[Study, Study]) -> None:
+    entries = {v.id: {"label": "a_label_" + "x" * 60} for v in two[0].variants if v.entry.method == "weight"}
+    words = re.findall(r">([^<>]+)</text>", pages.compared([changed(two[0], entries=entries), two[1]])["figure-1.svg"])
+    assert "x" * 60 not in " ".join(words)
+    assert max(map(len, words)) <= 34
+
+
 def test_what_cannot_be_compared(two: tuple[Study, Study], small: View) -> None:
-    with pytest.raises(UsageError, match="two studies have this name"):
-        curves([two[0], two[0]])
     data = two[1].record.data.model_copy(update={"test_sha256": "sha256:" + "1" * 64})
     other = Study(two[1].root, two[1].record.model_copy(update={"data": data}), two[1].variants)
     with pytest.raises(UsageError, match="different test images"):
         curves([two[0], other])
     alone = tuple(v for v in small.study.variants if v.entry.method == "baseline")
     record = small.study.record.model_copy(update={"variants": tuple(v.entry for v in alone)})
-    with pytest.raises(NothingEvaluated, match="no pruned variant"):
+    with pytest.raises(NothingEvaluated, match="no fp32 variant at a ratio"):
         curves([Study(Path("x"), record, alone)])

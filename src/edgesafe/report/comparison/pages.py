@@ -12,6 +12,7 @@ from edgesafe.display import ABSENT, clean
 from edgesafe.report.comparison.drawings import TITLES, figures
 from edgesafe.report.comparison.findings import MARGIN, Finding, findings
 from edgesafe.report.comparison.points import Curve, Point, curves
+from edgesafe.report.comparison.together import conditions, left_out, named
 from edgesafe.study.study import Study
 
 __all__ = ["SCHEMA", "compared"]
@@ -46,7 +47,7 @@ def compared(studies: Sequence[Study]) -> dict[str, str]:
 
 def _rows(found: Sequence[Curve]) -> list[list[str]]:
     return [
-        [clean(c.network), clean(c.method), f"{100 * p.ratio:.0f}", str(len(p.variants))]
+        [clean(c.study), clean(c.network), clean(c.method), f"{100 * p.ratio:.0f}", str(len(p.variants))]
         + [_cell(p, metric) for _, metric in _COLUMNS]
         for c in found
         for p in c.points
@@ -74,7 +75,7 @@ def _answers(answers: Sequence[Finding]) -> list[list[str]]:
     ]
 
 
-_HEADS = ["Network", "Method", "Removed, %", "Seeds", *(head for head, _ in _COLUMNS)]
+_HEADS = ["Study", "Network", "Method", "Removed, %", "Seeds", *(head for head, _ in _COLUMNS)]
 _ANSWER_HEADS = ["Finding of arXiv 2405.20876", "Here", "Intervals that confirm", "What speaks most against it"]
 _METHOD = (
     "A finding is tested on the paired differences of every variant and seed that it speaks of, at a margin of "
@@ -84,15 +85,32 @@ _METHOD = (
 )
 
 
-def _notes(studies: Sequence[Study], found: Sequence[Curve]) -> list[str]:
-    """Which studies these are, and what is missing from them."""
-    notes = [
-        f"{clean(s.record.name)}: {s.record.digest or 'not finished'}; {clean(s.record.host.cpu)}, "
-        f"edgesafe {clean(s.record.edgesafe)}"
-        for s in studies
-    ]
-    gaps = [f"{clean(c.title)}: not measured: {clean(', '.join(c.missing))}" for c in found if c.missing]
-    return notes + gaps
+def _notes(studies: Sequence[Study]) -> list[str]:
+    """Which studies these are, what their mPC is of, and what of them is not shown."""
+    notes = []
+    for study, name in zip(studies, named(studies), strict=True):
+        record, measured = study.record, conditions(study)
+        notes.append(
+            f"{clean(name)}: {record.digest or 'not finished'}; {clean(record.host.cpu)}, "
+            f"edgesafe {clean(record.edgesafe)}; "
+            + (f"mPC of {clean(str(measured))}; {_per_cell(study)}" if measured else "no corrupted images")
+        )
+        notes += [f"{clean(name)}, not shown: {clean(gap)}" for gap in left_out(study)]
+    return notes
+
+
+def _per_cell(study: Study) -> str:
+    """On how many images of a corruption and severity a file is measured."""
+    asked = study.record.recipe.get("evaluate", {})
+    images = asked.get("images_per_cell")
+    count = "all test images" if images is None else f"{images:,} images"
+    return f"{count} a cell" + (", sampled (quick mode)" if asked.get("mode") == "quick" else "")
+
+
+def _bands(found: Sequence[Curve]) -> str:
+    """What the bands of the figures are."""
+    several = any(len(point.variants) > 1 for curve in found for point in curve.points)
+    return "Bands: one standard deviation over seeds." if several else "One seed each: no bands."
 
 
 def _title(studies: Sequence[Study]) -> str:
@@ -105,28 +123,29 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _markdown(studies: Sequence[Study], found: Sequence[Curve], answers: Sequence[Finding]) -> str:
-    drawn = [f"![{title}](figure-{number}.svg)\n\n{title}. Bands: one standard deviation over seeds."
+    drawn = [f"![{title}](figure-{number}.svg)\n\n{title}. {_bands(found)}"
              for number, title in enumerate(TITLES, 1)]  # fmt: skip
     parts = [
-        f"# {_title(studies)}", "\n".join(f"* {note}" for note in _notes(studies, found)),
+        f"# {_title(studies)}", "\n".join(f"* {note}" for note in _notes(studies)),
         "## Findings", _METHOD, _table(_ANSWER_HEADS, _answers(answers)), "## Figures", *drawn,
         "## Table", "Mean ± standard deviation over seeds.", _table(_HEADS, _rows(found)),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
-def _json(studies: Sequence[Study], found: Sequence[Curve], answers: Sequence[Finding]) -> str:
+def _json(studies: Sequence[Study], drawn: Sequence[Curve], answers: Sequence[Finding]) -> str:
     value = {
         "schema": SCHEMA,
-        "studies": [{"name": s.record.name, "digest": s.record.digest, "index_sha256": s.record.index_sha256}
-                    for s in studies],
+        "studies": [{"name": name, "digest": s.record.digest, "index_sha256": s.record.index_sha256,
+                     "conditions": asdict(found) if (found := conditions(s)) else None, "left_out": left_out(s)}
+                    for s, name in zip(studies, named(studies), strict=True)],
         "findings": [asdict(answer) for answer in answers],
         "curves": [
             {"study": c.study, "network": c.network, "method": c.method, "missing": list(c.missing),
              "points": [{"ratio": p.ratio, "variants": [v.id for v in p.variants],
                          "metrics": {m: asdict(s) for _, m in _COLUMNS if (s := p.spread(m)) is not None}}
                         for p in c.points]}
-            for c in found
+            for c in drawn
         ],
     }  # fmt: skip
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
@@ -140,11 +159,11 @@ def _page(studies: Sequence[Study], found: Sequence[Curve], answers: Sequence[Fi
 
     shown = "".join(
         f'<figure><img alt="{html.escape(title)}" src="data:image/svg+xml;base64,'
-        f'{base64.b64encode(figure.encode()).decode()}"><figcaption>{html.escape(title)}. Bands: one '
-        "standard deviation over seeds.</figcaption></figure>"
+        f'{base64.b64encode(figure.encode()).decode()}"><figcaption>{html.escape(title)}. '
+        f"{_bands(found)}</figcaption></figure>"
         for title, figure in zip(TITLES, drawn, strict=True)
     )
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(studies, found))
+    notes = "".join(f"<li>{html.escape(note)}</li>" for note in _notes(studies))
     title = _title(studies)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

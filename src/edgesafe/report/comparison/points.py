@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from edgesafe.errors import NothingEvaluated, UsageError
+from edgesafe.errors import NothingEvaluated
 from edgesafe.records import Precision, Role
+from edgesafe.report.comparison.together import is_shown, named, require_alike
 from edgesafe.study.study import Study, Variant
 
-__all__ = ["Curve", "Point", "Spread", "curves"]
+__all__ = ["Curve", "Point", "Spread", "curves", "titles"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Curve:
     """A method on a network, by rising ratio.
 
     Attributes:
-        study: the study's name.
+        study: what the study is called beside the others.
         network: architecture.
         method: the series' label, for people.
         points: the unpruned network first.
@@ -68,46 +69,48 @@ class Curve:
 
     @property
     def title(self) -> str:
-        """What a figure calls the points: network and method, with a comma between."""
+        """Network and method, with a comma between."""
         return f"{self.network}, {self.method}"
+
+
+def titles(found: Sequence[Curve]) -> tuple[str, ...]:
+    """What a figure calls each curve: network and method, and the study where another has the same."""
+    plain = [curve.title for curve in found]
+    return tuple(t if plain.count(t) == 1 else f"{t} ({c.study})" for t, c in zip(plain, found, strict=True))
 
 
 def curves(studies: Sequence[Study]) -> tuple[Curve, ...]:
     """The curves of all studies: fp32 variants at ratios; budgets and other precisions have no place on them.
 
     Raises:
-        UsageError: two studies of one name, or of different test images.
+        UsageError: a study is given twice, or their numbers are not of the same thing; see `together`.
         NothingEvaluated: no variant at a ratio is finished.
     """
-    names = [study.record.name for study in studies]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError("two studies have this name", where=twice, fix="give each study once, or --set name=… of one")
-    tests = {study.record.data.test_sha256 for study in studies}
-    if len(tests) > 1:
-        what = "measured on different test images: nothing can be compared"
-        raise UsageError(what, where=", ".join(names), fix="compare studies of one data set and data.test_images")
-    found = [curve for study in studies for curve in _of(study)]
+    names = named(studies)
+    require_alike(studies, names)
+    found = [curve for study, name in zip(studies, names, strict=True) for curve in _of(study, name)]
     if not found:
-        raise NothingEvaluated("no pruned variant is finished", where=", ".join(names), fix="run edgesafe compress")
+        what = "no fp32 variant at a ratio is finished, and nothing else has a place on a curve"
+        raise NothingEvaluated(what, where=", ".join(names), fix="run edgesafe compress")
     return tuple(found)
 
 
-def _of(study: Study) -> list[Curve]:
+def _of(study: Study, name: str) -> list[Curve]:
     entries = [e for e in study.record.variants if e.precision is Precision.FP32]
     done = {variant.id: variant for variant in study.finished() if variant.entry.precision is Precision.FP32}
     baselines = tuple(v for v in done.values() if v.entry.role is Role.BASELINE)
     network = str(study.record.recipe.get("model", {}).get("arch", "a network"))
-    labels = dict.fromkeys(e.label for e in entries if e.role is Role.CANDIDATE and e.ratio > 0)
+    labels = dict.fromkeys(e.label for e in entries if is_shown(e))
     made = []
     for label in labels:
-        mine = [v for v in done.values() if v.entry.label == label and v.entry.ratio > 0]
+        mine = [v for v in done.values() if v.entry.label == label and is_shown(v.entry)]
         ratios = sorted({v.entry.ratio for v in mine})
         points = [Point(ratio, tuple(v for v in mine if v.entry.ratio == ratio)) for ratio in ratios]
         missing = tuple(
             f"{e.id} ({e.status.value}{': ' + e.reason if e.reason else ''})"
             for e in entries
-            if e.label == label and e.id not in done
+            if e.label == label and is_shown(e) and e.id not in done
         )
         if points:
-            made.append(Curve(study.record.name, network, label, (Point(0.0, baselines), *points), missing))
+            made.append(Curve(name, network, label, (Point(0.0, baselines), *points), missing))
     return made
