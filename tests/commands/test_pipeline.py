@@ -22,7 +22,7 @@ import torch
 import edgesafe
 from edgesafe.commands import compress, variants
 from edgesafe.data import sets
-from edgesafe.errors import IntegrityError, StoreError
+from edgesafe.errors import IntegrityError, NonFiniteError, StoreError, UsageError
 from edgesafe.measure import evidence as evidence_files
 from edgesafe.progress import Silent
 from edgesafe.recipe import parsing, recipe
@@ -210,6 +210,44 @@ def test_a_refused_variant_does_not_stop_the_others(tmp_path: Path) -> None:
     assert status["baseline-s0"][0] == "done"
     assert status["filter-r0.10-s0"][0] == "refused"
     assert "round_to" in status["filter-r0.10-s0"][1]
+
+
+def test_what_is_made_later_begins_with_the_baseline_that_is_there(tmp_path: Path) -> None:
+    """Variants that were refused, one by a NaN, and one whose directory was removed: one training of the baseline."""
+    blocks = (
+        'compress=[{method="filter", ratios=[0.1], round_to=64}, {method="weight", ratios=[0.5]},'
+        ' {method="weight", label="nan", ratios=[0.3], recover={lr=1e30, epochs=2}}]'
+    )
+    wanted = parsing.load(None, [*SHORT, blocks, "recover.bn_images=9999"])
+    first, again = Heard(), Heard()
+    study = compress.compress(wanted, tmp_path / "s", first)
+    shutil.rmtree(study.root / "weight-r0.50-s0")
+    assert compress.compress(wanted, tmp_path / "s", again).record.digest == study.record.digest
+    counts = [sum(line.startswith("training the baseline") for line in heard.said) for heard in (first, again)]
+    assert counts == [1, 0]
+    status = {entry.id: (entry.status.value, entry.reason) for entry in study.record.variants}
+    assert status["filter-r0.10-s0"][0] == "refused"
+    assert status["nan-r0.30-s0"][0] == "refused"
+    assert status["nan-r0.30-s0"][1].endswith("lower compress.2.recover.lr")
+    recovery = study["weight-r0.50-s0"].record.recovery
+    assert recovery is not None
+    assert recovery.bn_images == study.record.data.train_n == 400  # as many as there are, whatever was asked for
+
+
+def test_a_baseline_that_ends_in_nan_names_the_key_of_its_rate(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"training the baseline: .*; lower train\.lr"):
+        compress.compress(parsing.load(None, [*SHORT, "train.lr=1e30", "train.epochs=2"]), tmp_path / "s")
+
+
+def test_a_device_that_is_missing_is_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    heard = Heard()
+    with pytest.raises(UsageError, match=r"recover\.device: no CUDA device"):
+        compress.compress(parsing.load(None, [*SHORT, "recover.device=cuda"]), tmp_path / "s", heard)
+    assert not any("training" in line for line in heard.said)
+    assert not (tmp_path / "s").exists()
 
 
 SHORT = [

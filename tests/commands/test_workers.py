@@ -1,6 +1,7 @@
 """A study made by several processes: the digests of one, whatever happens to the workers."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -69,6 +70,10 @@ def test_two_workers_of_whom_one_is_killed_make_the_study_of_one_process(
     made, heard = killed_while_working(wanted, tmp_path / "two", crews)
     assert digests(made) == digests(compress.compress(wanted, tmp_path / "one"))
     assert sum("its worker is gone (killed by signal 9)" in line for line in heard.said) == 1
+    assert not (tmp_path / "two" / ".work").exists()
+    shutil.rmtree(tmp_path / "two" / "weight-r0.50-s0")  # made again, from the baseline that is there
+    again = compress.compress(wanted, tmp_path / "two", None, Crew(2))
+    assert digests(again) == digests(made)
     assert not (tmp_path / "two" / ".work").exists()
 
 

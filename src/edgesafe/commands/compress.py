@@ -19,7 +19,7 @@ from edgesafe.progress import Progress, Silent
 from edgesafe.recipe import recipe as recipes
 from edgesafe.recipe.recipe import Recipe, VariantPlan
 from edgesafe.records import DataBundle, Host, StudyRecord, VariantEntry, VariantStatus
-from edgesafe.stages import certify, lighting, observe, train
+from edgesafe.stages import certify, foresight, lighting, observe, train
 from edgesafe.stages.sequential import judge
 from edgesafe.stages.steps import steps_of
 from edgesafe.study.host import host, version
@@ -62,6 +62,11 @@ def compress(recipe: Recipe, out: Path, progress: Progress | None = None, crew: 
         if (steps := study.record.steps) is not None and steps.host:
             progress.note(f"channels in steps of {steps.round_to}, int8 in {steps.int8_step}: timed on {steps.host}")
         left = [plan for plan in plans if not study.is_done(plan.id)]
+        coming = recipes.trainings(recipe, left)
+        if crew.is_here:
+            foresight.require_machine(coming)
+        for line in foresight.unheeded(coming):
+            progress.note(f"recipe: {line}")
         bench = estimate.fitted(recipe, bundle, bench, study, progress)
         ahead = estimate.announce(recipe, bundle, bench, left, progress, crew)
         distribution.make(variants.begin(recipe, bundle, bench, study, progress), plans, left, crew, ahead)

@@ -35,7 +35,7 @@ __all__ = ["make"]
 
 _JOB = "edgesafe.commands.worker:perform"
 _MEASURED = ("model.onnx", "variant.json")  # of a variant: what running its file on images needs
-_STARTED = ("model.safetensors", "model.onnx")  # of a baseline: what others begin with, and are compared with
+_STARTED = (*_MEASURED, "model.safetensors", "measurements.json")  # of a baseline: what others begin with
 
 
 def make(

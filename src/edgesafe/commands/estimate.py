@@ -20,7 +20,7 @@ from edgesafe.commands import results
 from edgesafe.errors import EdgesafeError, UsageError, one_line
 from edgesafe.executors.crew import ALONE, Crew, Kind
 from edgesafe.progress import Progress
-from edgesafe.recipe.recipe import Recipe, VariantPlan, variants
+from edgesafe.recipe.recipe import Recipe, VariantPlan, trainings, variants
 from edgesafe.recipe.sections import CompressSection, Method, RecoverSection, RobustSection, TrainSection
 from edgesafe.records import DataBundle, Estimate, Role
 from edgesafe.stages import certify, sizing
@@ -88,7 +88,9 @@ def estimate(
     with torch.random.fork_rng(devices=[]), _one_thread():
         model = models.build(recipe.model.arch, bundle.task.outputs, recipe.model.args)
         try:
-            speed = _speed(model, bundle, bench, _trainings(recipe, plans), _together(crew, bench.host.cores))
+            speed = _speed(
+                model, bundle, bench, tuple(trainings(recipe, plans).values()), _together(crew, bench.host.cores)
+            )
         except Exception:  # noqa: BLE001 - a user's network may raise anything; it is built and run again, and told then
             return None
     parameters = sum(p.numel() for p in model.parameters())
@@ -203,16 +205,6 @@ def _learning(model: nn.Module, bundle: DataBundle, section: TrainSection | Reco
                     training.step()
 
         return least_seconds(epoch) / len(batch)
-
-
-def _trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> list[TrainSection | RecoverSection]:
-    """The sections of all trainings that are still to be done."""
-    sections: list[TrainSection | RecoverSection] = []
-    if recipe.model.weights is None and any(plan.role is Role.BASELINE for plan in plans):
-        sections.append(recipe.train)
-    return sections + [
-        plan.section.recover or recipe.recover for plan in plans if plan.section is not None and plan.sibling is None
-    ]
 
 
 def _training_s(recipe: Recipe, plans: Sequence[VariantPlan], n: int, speed: _Speed) -> float:

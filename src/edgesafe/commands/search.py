@@ -27,7 +27,7 @@ from edgesafe.records import (
     StudyRecord,
     VariantStatus,
 )
-from edgesafe.stages import observe
+from edgesafe.stages import foresight, observe
 from edgesafe.stages.search.series import series_of
 from edgesafe.stages.search.split import Halves, halves
 from edgesafe.stages.sequential import judge
@@ -97,6 +97,7 @@ def _checked(recipe: Recipe) -> Path:
         raise UsageError(f"{len(recipe.seeds)} seeds", where="seeds", fix="search with one, for example seeds = [0]")
     if recipe.search.minimise is Objective.LATENCY and not recipe.evaluate.latency:
         raise UsageError("latency is not measured", where="evaluate.latency", fix="leave it on, or minimise macs")
+    foresight.require_machine({**({} if recipe.model.weights else {"train": recipe.train}), **recipe.recoveries})
     return policy
 
 

@@ -214,7 +214,8 @@ def start_of(run: Run, seed: int, section: CompressSection) -> nn.Module:
 def _recovery(run: Run, plan: VariantPlan, section: CompressSection, name: str = "recover") -> RecoveryPlan:
     """BatchNorm re-estimation and fine-tuning as the block says, or else the recipe."""
     blocks = run.recipe.compress
-    key = f"compress.{blocks.index(section)}.recover" if section in blocks else "recover"
+    own = section in blocks and section.recover is not None
+    key = f"compress.{blocks.index(section)}.recover" if own else "recover"
     how = recovery_of(run.recipe, section)
     teacher = run.baselines.of(plan.seed) if how.distill.weight else None
     return RecoveryPlan(how, key, plan.seed, plan.id, name, teacher)

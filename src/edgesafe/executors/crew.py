@@ -50,6 +50,11 @@ class Crew:
         """Whether this process does all work itself."""
         return self.kind is Kind.LOCAL and self.workers in (None, 1)
 
+    @property
+    def is_here(self) -> bool:
+        """Whether all of it works on this machine."""
+        return self.address is None
+
 
 ALONE = Crew()  #: this process
 

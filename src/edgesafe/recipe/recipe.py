@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from edgesafe.records import Name, Precision, Role
 from edgesafe.study import naming
 from edgesafe.study.naming import VariantName
 
-__all__ = ["Recipe", "VariantPlan", "variants"]
+__all__ = ["Recipe", "VariantPlan", "trainings", "variants"]
 
 
 class Recipe(Section):
@@ -188,6 +189,19 @@ def variants(recipe: Recipe) -> tuple[VariantPlan, ...]:
             for name, ratio in _named(block, seed):
                 plans += _precisions(recipe, VariantPlan(name=name, ratio=ratio, section=block))
     return tuple(plans)
+
+
+def trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> dict[str, TrainSection | RecoverSection]:
+    """How networks are trained for these variants, by the key of the recipe that says so."""
+    said: dict[str, TrainSection | RecoverSection] = {}
+    if recipe.model.weights is None and any(plan.role is Role.BASELINE for plan in plans):
+        said["train"] = recipe.train
+    for plan in plans:
+        if plan.section is not None and plan.sibling is None:
+            own = plan.section.recover
+            key = "recover" if own is None else f"compress.{recipe.compress.index(plan.section)}.recover"
+            said[key] = own or recipe.recover
+    return said
 
 
 def _precisions(recipe: Recipe, plan: VariantPlan) -> list[VariantPlan]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgesafe import data
-from edgesafe.errors import UsageError
+from edgesafe.errors import NonFiniteError, UsageError
 from edgesafe.files import sha256_bytes, stage_key
 from edgesafe.progress import Progress
 from edgesafe.recipe.sections import (
@@ -24,7 +24,7 @@ from edgesafe.recipe.sections import (
     RobustSection,
     TrainSection,
 )
-from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task
+from edgesafe.records import BaselineTraining, DataBundle, FineTuning, ImageSet, Recovery, Task, VariantStatus
 from edgesafe.stages import lighting
 from edgesafe.study import naming
 from edgesafe.study.checkpoints import Kept
@@ -106,16 +106,33 @@ class Trainer:
         return Normalisation(self.bundle.mean, self.bundle.std)
 
     def baseline(self, model: nn.Module, origin: ModelSection, section: TrainSection, seed: int) -> BaselineTraining:
-        """Train from initial weights, in place; the state is kept for all variants of the seed."""
+        """Train from initial weights, in place; the state is kept for all variants of the seed.
+
+        A baseline that the study holds is taken from there: what is left to make after it needs no second training.
+        """
+        if (done := self._finished(model, seed)) is not None:
+            return done
         plan = fit_plan(section, seed, self.bundle.task)
         asked = {"model": origin.model_dump(), "section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="train", seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"{naming.baseline(seed).id}.train", "fit", key)
-        done = self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept))
+        fitted = self._fit(model, plan, _Training("training the baseline", self.bundle.train, kept, "train.lr"))
         return BaselineTraining(
-            images=len(self.bundle.train), losses=done.losses, terms=dict(done.terms), slim_l1=plan.bn_l1,
+            images=len(self.bundle.train), losses=fitted.losses, terms=dict(fitted.terms), slim_l1=plan.bn_l1,
             mode=plan.mode.record(),
         )  # fmt: skip
+
+    def _finished(self, model: nn.Module, seed: int) -> BaselineTraining | None:
+        """How the baseline was trained that the study holds, its weights now in the network; None: it holds none."""
+        name = naming.baseline(seed).id
+        entry = self.study.record.entry(name)
+        held = entry is not None and entry.status is VariantStatus.DONE
+        if not held or not self.study.path(name, rebuild.WEIGHTS_FILE).is_file():
+            return None
+        weights = self.study.file_bytes(name, rebuild.WEIGHTS_FILE)
+        model.load_state_dict(rebuild.load_bytes(model, weights).state_dict())
+        model.eval()
+        return self.study.variant(name).training
 
     def slim(self, baseline: nn.Module, block: CompressSection, section: RecoverSection, seed: int) -> nn.Module:
         """Network slimming's sparsity training: the baseline trained on with an L1 penalty on its BatchNorm scales.
@@ -137,7 +154,7 @@ class Trainer:
         asked = {"plan": vars(plan) | {"mode": plan.mode.name, "objective": None}, "images": section.images}
         key = stage_key(what="slim", baseline=start, **asked, **self.basis)
         kept = Kept(self.study, f"slim-s{seed}", f"fit-{key[:16]}", key)
-        self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept))
+        self._fit(baseline, plan, _Training("slimming (L1 on BN scales)", self._images(section), kept, "slim_lr"))
         return baseline.eval()
 
     def tune(self, baseline: nn.Module, section: RecoverSection, seed: int) -> nn.Module:
@@ -149,7 +166,9 @@ class Trainer:
         asked = {"section": section.model_dump(), "mode": plan.mode.name}
         key = stage_key(what="tune", baseline=weights_hash(baseline), seed=seed, **asked, **self.basis)
         kept = Kept(self.study, f"tune-s{seed}", f"fit-{key[:16]}", key)
-        self._fit(baseline, plan, _Training("fine-tuning before the first cut", self._images(section), kept))
+        self._fit(
+            baseline, plan, _Training("fine-tuning before the first cut", self._images(section), kept, "recover.lr")
+        )
         return baseline.eval()
 
     def recover(self, model: nn.Module, masks: Masks | None, how: RecoveryPlan) -> Recovery | None:
@@ -185,7 +204,7 @@ class Trainer:
             self.progress.note(f"  no epoch was better than none on the validation images: set {how.key}.epochs = 0")
         model.eval()
         return Recovery(
-            bn_images=section.bn_images if layers else 0,
+            bn_images=min(section.bn_images, len(self.bundle.train)) if layers else 0,
             validation_images=len(self.bundle.validation),
             accuracy_pruned=_share(pruned),
             accuracy_after=_share(after),
@@ -209,7 +228,7 @@ class Trainer:
         kept = Kept(self.study, how.owner, how.name, key)
         score = partial(self._score, mode=plan.mode)
         best = Best(model, score, kept, before) if section.keep == "best" else None
-        done = self._fit(model, plan, _Training("fine-tuning", images, best or kept), masks)
+        done = self._fit(model, plan, _Training("fine-tuning", images, best or kept, f"{how.key}.lr"), masks)
         return FineTuning(
             epochs=section.epochs,
             images=len(images),
@@ -248,19 +267,22 @@ class Trainer:
         return self.bundle.train if section.images is None else data.first(self.bundle.train, section.images)
 
     def _fit(self, model: nn.Module, plan: FitPlan, training: _Training, masks: Masks | None = None) -> History:
-        with self.progress.stage(training.title, plan.epochs * len(training.images)) as advance:
-            return loop.fit(
-                model, training.images, self.normalise, plan, masks=masks, checkpoints=training.kept, progress=advance
-            )
+        images, kept = training.images, training.kept
+        with self.progress.stage(training.title, plan.epochs * len(images)) as advance:
+            try:
+                return loop.fit(model, images, self.normalise, plan, masks=masks, checkpoints=kept, progress=advance)
+            except NonFiniteError as error:
+                raise NonFiniteError(error.what, where=training.title, fix=f"lower {training.rate}") from error
 
 
 @dataclass(frozen=True)
 class _Training:
-    """One training: what it is called, on which images, and where its state is kept."""
+    """One training: what it is called, on which images, where its state is kept, and which key gives its rate."""
 
     title: str
     images: ImageSet
     kept: Kept | Best
+    rate: str
 
 
 def fit_plan(section: TrainSection | RecoverSection, seed: int, task: Task) -> FitPlan:

@@ -88,19 +88,24 @@ class Mode:
         return forward
 
 
-def choose(section: ModeSection) -> Mode:
+def choose(section: ModeSection, key: str = "") -> Mode:
     """The mode that [train] or [recover] asks for, on this machine.
+
+    Args:
+        section: what is asked for.
+        key: where the recipe says so, such as "recover", for messages.
 
     Raises:
         UsageError: this machine has no such device, or no bfloat16 arithmetic.
     """
+    place = f"{key}." if key else ""
     available = torch.cuda.is_available()
     if section.device is Device.CUDA and not available:
-        raise UsageError("no CUDA device", where="device", fix='use device = "auto" or "cpu"')
+        raise UsageError("no CUDA device", where=f"{place}device", fix='use device = "auto" or "cpu"')
     cuda = available and section.device is not Device.CPU
     if section.precision is Arithmetic.BF16 and not (torch.cuda.is_bf16_supported(False) if cuda else bf16_on_cpu()):
         raise UsageError(
-            f"this {'GPU' if cuda else 'CPU'} has no bfloat16 arithmetic", where="precision",
+            f"this {'GPU' if cuda else 'CPU'} has no bfloat16 arithmetic", where=f"{place}precision",
             fix='use precision = "fp32": emulated bfloat16 would only be slower',
         )  # fmt: skip
     device = f"cuda:{torch.cuda.current_device()}" if cuda else "cpu"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from edgesafe.recipe.sections.allocation import MEASURED, Allocation
-from edgesafe.recipe.sections.base import Count, NonNegative, Positive, Ratio, Section, Severity
+from edgesafe.recipe.sections.base import Count, Epoch, NonNegative, Positive, Ratio, Section, Severity
 from edgesafe.recipe.sections.data import DataSection
 from edgesafe.records import DeviceAddress, Precision
 
@@ -221,7 +221,7 @@ class RecoverSection(TrainingSection):
     lr: Positive = 0.001
     warmup: int = Field(default=0, ge=0)  #: epochs in which the rate rises to lr
     schedule: Literal["step", "cosine"] = "step"  #: then it falls at the milestones, or along half a cosine to 0
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[Epoch, ...] = ()
     gamma: Positive = 0.1
     momentum: NonNegative = 0.9
     weight_decay: NonNegative = 1e-4
@@ -308,7 +308,7 @@ class TrainSection(TrainingSection):
     epochs: int = Field(default=160, ge=1)
     optimiser: Optimiser = Optimiser.SGD
     lr: Positive = 0.1
-    milestones: tuple[int, ...] = (80, 120)  #: epochs after which the rate is divided by 10
+    milestones: tuple[Epoch, ...] = (80, 120)  #: epochs after which the rate is divided by 10
     gamma: Positive = 0.1
     momentum: NonNegative = 0.9
     weight_decay: NonNegative = 1e-4

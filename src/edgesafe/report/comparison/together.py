@@ -66,9 +66,10 @@ def named(studies: Sequence[Study]) -> tuple[str, ...]:
         raise UsageError("a study is given twice, or a copy of it", where=where, fix="give each study once")
     names = Counter(study.record.name for study in studies)
     folders = Counter(study.root.name for study in studies)
+    taken = {name for name, count in names.items() if count == 1}
     return tuple(
         study.record.name if names[study.record.name] == 1
-        else study.root.name if folders[study.root.name] == 1 and study.root.name not in names
+        else study.root.name if folders[study.root.name] == 1 and study.root.name not in taken
         else str(study.root)
         for study in studies
     )  # fmt: skip
