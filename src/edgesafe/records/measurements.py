@@ -82,8 +82,8 @@ class Population(Record):
     description: str
 
 
-class Measurement(Record):
-    """One number: its estimate, its interval, and how both were got."""
+class _Stated(Record):
+    """A number with its interval, and how both were got."""
 
     metric: str
     estimate: float
@@ -94,23 +94,19 @@ class Measurement(Record):
     n: int  #: images (or runs) it rests on
     method: IntervalMethod
     unit: Unit
+
+
+class Measurement(_Stated):
+    """One number: its estimate, its interval, and how both were got."""
+
     population: Population | None = None  #: what the interval is about; None: not stated
     noise_floor: float | None = None  #: ECE: the 95th percentile that a perfectly calibrated net would show at this n
     details: dict[str, float] = Field(default_factory=dict)
 
 
-class Comparison(Record):
+class Comparison(_Stated):
     """A paired difference, candidate minus baseline, on the same images and the same corrupted pixels."""
 
-    metric: str
-    estimate: float
-    low: float | None = None
-    high: float | None = None
-    se: float | None = None
-    interval_level: float = 0.95
-    n: int
-    method: IntervalMethod
-    unit: Unit
     candidate: float  #: the two values compared
     baseline: float
     population: Population | None = None  #: what the interval is about; None: not stated
