@@ -9,9 +9,11 @@ from scipy import stats
 from torch import nn
 
 from edgesafe.progress import Silent
-from edgesafe.recipe.sections import RecoverSection
-from edgesafe.records import DataBundle, ImageSet, Recovery
+from edgesafe.recipe.sections import Device, RecoverSection
+from edgesafe.records import DataBundle, ImageSet, Recovery, Task
 from edgesafe.stages.train import RecoveryPlan, Trainer, is_loss
+from edgesafe.train import loop
+from edgesafe.train.tasks import lesson_of
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -73,6 +75,34 @@ def test_a_loss_is_said_where_the_exact_sign_test_would_say_it(lost: int, gained
     p = stats.binomtest(lost, lost + gained, alternative="greater").pvalue if lost + gained else 1.0
     assert not (said and p > 0.04)
     assert said or p >= 0.02
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=50))
+def test_the_loss_of_an_answer_that_looks_at_no_image_is_the_entropy_of_the_classes(labels: list[int]) -> None:
+    found = lesson_of(Task()).constant_loss(torch.tensor(labels))
+    assert found == pytest.approx(stats.entropy(np.bincount(labels)), abs=1e-9)
+
+
+@pytest.mark.parametrize(("rate", "images", "says"), [(0.01, 2200, 0), (30.0, 2200, 1), (30.0, 1000, 0)])
+def test_a_rate_at_which_fine_tuning_unlearns_is_said(
+    monkeypatch: pytest.MonkeyPatch, rate: float, images: int, says: int
+) -> None:
+    """Dark and bright images, easily told apart; 1,000 of them are 16 steps, which say nothing."""
+    labels = np.arange(images) % 2
+    shades = np.broadcast_to((60 + 120 * labels).astype(np.uint8)[:, None, None, None], (images, 8, 8, 3)).copy()
+    part = ImageSet(shades, labels, "x")
+    heard = Heard()
+    plain = Trainer(DataBundle("d", HALF, HALF, part, part, part), None, heard, {}, False)  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        Trainer, "_fit", lambda self, net, plan, training, _: loop.fit(net, training.images, self.normalise, plan)
+    )
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    section = RecoverSection(epochs=1, bn_images=0, lr=rate, device=Device.CPU)
+    plain.recover(net, None, RecoveryPlan(section, "compress.1.recover", 0, "v"))
+    said = [text for text in heard.said if "constant answer" in text]
+    assert len(said) == says
+    assert not said or said[0].endswith("0.693: lower compress.1.recover.lr (now 30), or remove less")
 
 
 def test_no_recovery_is_not_judged() -> None:

@@ -56,6 +56,8 @@ def test_the_loss_is_hubers_of_fractions_and_right_is_within_the_tolerance() -> 
     by_hand = 2 / SIDE * F.huber_loss(outputs.view(5, 3, 2) * SIDE / 2, labels / 2)
     assert LESSON.loss(outputs, labels).item() == pytest.approx(by_hand.item(), rel=1e-6)
     assert LESSON.total(outputs, labels).item() == pytest.approx(5 * by_hand.item(), rel=1e-6)
+    mean = labels.mean(0).expand_as(labels)
+    assert LESSON.constant_loss(labels) == pytest.approx(float(2 / SIDE * F.huber_loss(mean / 2, labels / 2)), rel=1e-6)
     near = (labels + torch.tensor([1.9, 0.0])) / SIDE
     assert bool(LESSON.right(near.flatten(1), labels).all())
     assert not bool(LESSON.right(((labels + 2.0) / SIDE).flatten(1), labels).any())

@@ -31,7 +31,7 @@ from edgesafe.study.checkpoints import Kept
 from edgesafe.study.writer import StudyWriter
 from edgesafe.surgery import rebuild
 from edgesafe.train import batchnorm, loop
-from edgesafe.train.augmentation import FitPlan, Normalisation
+from edgesafe.train.augmentation import FitPlan, Normalisation, shared
 from edgesafe.train.checkpoints import Best
 from edgesafe.train.distillation import distilled
 from edgesafe.train.loop import History
@@ -43,6 +43,8 @@ from edgesafe.train.tasks import lesson_of
 __all__ = ["RecoveryPlan", "Trainer", "check", "fit_plan", "is_loss", "objective", "weights_hash"]
 
 Masks = Mapping[str, torch.Tensor]
+
+_TELLING = 32  # steps of an epoch, below which its mean loss says more of where it began than of what it learned
 
 
 def check(asked: Mapping[str, RecoverSection], task: Task) -> None:
@@ -229,6 +231,7 @@ class Trainer:
         score = partial(self._score, mode=plan.mode)
         best = Best(model, score, kept, before) if section.keep == "best" else None
         done = self._fit(model, plan, _Training("fine-tuning", images, best or kept, f"{how.key}.lr"), masks)
+        self._doubt(done, plan, images, how.key)
         return FineTuning(
             epochs=section.epochs,
             images=len(images),
@@ -240,6 +243,17 @@ class Trainer:
             kept_epoch=best.restore() if best is not None else None,
             mode=plan.mode.record(),
         )
+
+    def _doubt(self, done: History, plan: FitPlan, images: ImageSet, key: str) -> None:
+        """Say if the first epoch taught it no more than a constant answer, as a rate too high does (decision 186)."""
+        if done.terms or len(plan.batches(len(images))) < _TELLING:
+            return
+        constant = lesson_of(images.task).constant_loss(shared(images.labels))
+        if done.losses[0] > constant:
+            self.progress.note(
+                f"  warning: in the first epoch of fine-tuning the loss is {done.losses[0]:.3g}, no better than a "
+                f"constant answer's, {constant:.3g}: lower {key}.lr (now {plan.lr:g}), or remove less"
+            )
 
     def _warn(self, what: str, before: torch.Tensor, after: torch.Tensor, fix: str) -> None:
         """Say how many validation images a step lost, and what to change."""

@@ -31,6 +31,10 @@ class Lesson(Protocol):
         """Sum over the images, a scalar."""
         ...
 
+    def constant_loss(self, labels: Tensor) -> float:
+        """Mean loss of the mean answer to these labels, which looks at no image: what a network must fall below."""
+        ...
+
     def right(self, outputs: Tensor, labels: Tensor) -> Tensor:
         """Which answers are right: bool (n,)."""
         ...
@@ -60,6 +64,9 @@ class _Classes:
     def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(outputs, labels, reduction="sum")
 
+    def constant_loss(self, labels: Tensor) -> float:
+        return float(torch.special.entr(torch.bincount(labels).double() / len(labels)).sum())
+
     def right(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return outputs.argmax(1) == labels
 
@@ -88,6 +95,10 @@ class _Keypoints:
 
     def total(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return self.loss(outputs, labels) * len(labels)
+
+    def constant_loss(self, labels: Tensor) -> float:
+        fractions = labels / _constant(self._size, str(labels.device))
+        return float(self.loss(fractions.mean(0).expand_as(fractions).flatten(1), labels))
 
     def right(self, outputs: Tensor, labels: Tensor) -> Tensor:
         places = _pairs(outputs) * _constant(self._size, str(labels.device))
