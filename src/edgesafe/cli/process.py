@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from edgesafe.cli import streams
 from edgesafe.errors import EdgesafeError, ExitCode, UsageError, hint
+from edgesafe.files import full_disk
 
 __all__ = ["main", "run"]
 
@@ -110,6 +111,8 @@ def _report(error: EdgesafeError, debug: bool) -> int:
 
 
 def _bug(error: Exception, debug: bool) -> int:
+    if isinstance(error, OSError) and (full := full_disk(error)) is not None:
+        return _report(full, debug)
     if debug:
         traceback.print_exc()
     text = " ".join(f"{type(error).__name__}: {error}".split())

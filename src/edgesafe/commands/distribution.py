@@ -67,7 +67,11 @@ def make(
     in_full = run.recipe.evaluate.mode == "full"  # a sample that grows is certified as it grows
     shards = certify.shards(run.recipe.certify, run.bundle.test) if in_full else ()
     work = works(run.recipe, Parts(run.bench.corrupted, shards), left, threads)
-    _Crew(run, work, numbers, _executor(crew)).make(costs(work, ahead))
+    executor = _executor(crew)
+    try:
+        _Crew(run, work, numbers, executor).make(costs(work, ahead))
+    finally:
+        executor.close()
 
 
 def _executor(crew: Crew) -> Workers:
@@ -137,9 +141,12 @@ class _Driver:
         failed = {name: why for name, why in self.given_up.items() if why}
         if failed:
             name, why = next(iter(failed.items()))
-            more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+            entries = self.run.study.record.variants
+            missing = sum(entry.status is VariantStatus.PENDING for entry in entries)  # what waited for them, too
+            more = f" and {missing - 1} more" if missing > 1 else ""
             what = f"{name}{more} could not be made ({why})"
-            raise WorkerError(what, fix="the others are done; the same command tries these again")
+            others = "the others are done; " if missing < len(entries) else ""
+            raise WorkerError(what, fix=f"{others}the same command tries these again")
 
 
 class _Crew(_Driver):
@@ -154,7 +161,7 @@ class _Crew(_Driver):
         self._shared = executor.share(pickle.dumps(Shared(run.recipe, run.bundle, run.bench.host, size)))
 
     def make(self, took: Mapping[str, int]) -> None:
-        """Have all tasks done, and let the workers go.
+        """Have all tasks done.
 
         Args:
             took: how long each task may take, by id, in any unit: for the share that is done.
@@ -162,12 +169,9 @@ class _Crew(_Driver):
         Raises:
             EdgesafeError: see `make`.
         """
-        try:
-            with self.run.progress.stage(f"{len(self.work)} tasks", sum(took.values())) as advance:
-                self._count = lambda task: advance(took[task.id])
-                schedule.run([item.task for item in self.work], self.executor, self)
-        finally:
-            self.executor.close()
+        with self.run.progress.stage(f"{len(self.work)} tasks", sum(took.values())) as advance:
+            self._count = lambda task: advance(took[task.id])
+            schedule.run([item.task for item in self.work], self.executor, self)
         self.tell()
 
     def order(self, task: Task) -> Order:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -9,6 +10,9 @@ from importlib.util import find_spec
 from edgesafe.errors import UsageError
 
 __all__ = ["ALONE", "Crew", "Kind", "crew_of"]
+
+
+_MOST_PER_CORE = 8  # beyond that nothing is faster, and memory runs out: a process has 0.8 GB (docs/cluster.md)
 
 
 class Kind(StrEnum):
@@ -36,10 +40,14 @@ class Crew:
         """Refuse what cannot work.
 
         Raises:
-            UsageError: no workers, an address without Ray, or Ray is not installed.
+            UsageError: no workers, more than the machine can hold, an address without Ray, or Ray is not installed.
         """
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"{self.workers} workers", where="--workers", fix="give 1 or more")
+        most = _MOST_PER_CORE * len(os.sched_getaffinity(0))
+        if self.kind is Kind.LOCAL and (self.workers or 1) > most:
+            what = f"{self.workers:,} workers on {most // _MOST_PER_CORE} cores: each takes about 0.8 GB of memory"
+            raise UsageError(what, where="--workers", fix=f"give {most} at most; one a core is fastest")
         if self.address is not None and self.kind is not Kind.RAY:
             raise UsageError("an address goes with Ray", where="--address", fix="add --executor ray")
         if self.kind is Kind.RAY and find_spec("ray") is None:

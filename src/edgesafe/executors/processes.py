@@ -8,11 +8,10 @@ worker whose process ends, for whatever reason, is lost with its task and replac
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -22,6 +21,7 @@ from typing import Any
 from edgesafe.errors import WorkerError
 from edgesafe.executors.tasks import Blob, Done, Event, Failed, Lost, Sent, Task, checked
 from edgesafe.files import sha256_bytes
+from edgesafe.files.scratch import scratch
 
 __all__ = ["FileBlob", "Processes"]
 
@@ -63,7 +63,8 @@ class Processes:
     def __init__(self, job: str, workers: int) -> None:
         self.slots = workers
         self._job = job
-        self._folder = Path(tempfile.mkdtemp(prefix="edgesafe-"))
+        self._place = ExitStack()
+        self._folder = self._place.enter_context(scratch("edgesafe-crew-"))
         self._blobs: dict[str, FileBlob] = {}
         self._workers: list[_Worker] = []
         self._events: deque[Event] = deque()
@@ -107,7 +108,7 @@ class Processes:
             worker.process.wait()
             worker.pipe.close()
         self._workers.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._place.close()
 
     def _begin(self) -> _Worker:
         ours, theirs = Pipe()

@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import struct
+import tempfile
 import tokenize
 import tomllib
 import zipfile
@@ -31,6 +32,7 @@ __all__ = [
     "atomic_write",
     "cache_directory",
     "digest",
+    "full_disk",
     "is_file",
     "is_folder",
     "parse_toml",
@@ -344,6 +346,15 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         if place in written and not place.is_char_device() and not place.is_fifo():
             raise UsageError("is named for two outputs", where=_shown(output), fix="choose two paths")
         written.add(place)
+
+
+def full_disk(error: OSError) -> StoreError | None:
+    """The error that says that a disk is full, where a temporary file ran into it; None: it was another error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    place = error.filename or f"temporary files (TMPDIR, here {tempfile.gettempdir()})"
+    fix = "free some space, or set TMPDIR to a directory with more, and run the same command again: it continues"
+    return StoreError("the disk is full", where=_shown(Path(str(place))), fix=fix)
 
 
 def trouble(path: Path, error: OSError) -> StoreError:
