@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from edgesafe.errors import (
     NothingEvaluated,
 )
 from edgesafe.measure.metrics import calibration
-from edgesafe.measure.probabilities import softmax64
+from edgesafe.measure.probabilities import cell_from_logits, softmax64
 from edgesafe.measure.summary import (
     calibrated,
     compare,
     flips,
     summarise,
 )
-from edgesafe.records import Evidence, Unit
+from edgesafe.records import Evidence, Provenance, Unit
 
 ALL = np.arange(400)
 SHARED = {(c, s): ALL[:200] for c in ("fog", "snow", "defocus_blur") for s in (1, 3)}
@@ -82,6 +83,20 @@ def test_every_number_says_how_it_was_got(full: Evidence, base: Evidence) -> Non
                 assert m.details["images"] == 200 < m.n, metric
     for metric, m in summarise(full, population=WHO).items():
         assert (m.noise_floor is not None) == metric.startswith("ece_em10"), metric
+
+
+@pytest.mark.data
+def test_estimates_are_the_published_ones(shared_data: Path) -> None:
+    """Row `r20 raw` of the reference's table in section 2: second half of the test set."""
+    with np.load(shared_data / "ece_cases.npz", allow_pickle=False) as data:
+        logits, labels = data["logits_r20"][5000:], data["y"][5000:].astype(np.int64)
+    provenance = Provenance(test_sha256="sha256:t", onnx_sha256="a", corruptions=CORRUPTIONS)
+    clean = cell_from_logits(logits, labels, np.arange(len(labels)))
+    found = summarise(Evidence(clean, logits, provenance, {}), population=WHO)
+    published = {"ece_em10_top1": (0.0509, 5e-5), "nll": (0.345, 5e-4), "brier": (0.131, 5e-4), "aurc": (0.0103, 5e-5),
+                 "high_conf_error@0.9": (0.0406, 5e-5), "ece_classwise": (0.0050, 5e-5)}  # fmt: skip
+    for metric, (value, rounding) in published.items():
+        assert found[metric].estimate == pytest.approx(value, abs=rounding), metric
 
 
 def test_estimates_are_the_pure_functions(full: Evidence) -> None:
