@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from edgesafe.commands import printing
 from edgesafe.study.study import read as open_study
@@ -34,3 +35,25 @@ def test_a_test_set_that_lost_its_validation_images_is_said(study: Path, capsys:
     record = read.record.model_copy(update={"recipe": {"data": {"validation_from": "test"}}})
     printing.print_study(dataclasses.replace(read, record=record))
     assert "rest on the 80 test images that are left: do not compare" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_however_long_a_name_is_every_number_is_shown(
+    study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """In a log a variant is a line of any length; on a terminal of 80 columns its name is folded."""
+    read = open_study(study)
+    monkeypatch.setattr(
+        printing, "_console", lambda: Console(width=80, force_terminal=terminal, color_system=None, highlight=False)
+    )
+    printing.print_study(read)
+    numbers = [line.split()[1:4] for line in capsys.readouterr().out.splitlines() if line.startswith("weight-r0.50")]
+    long = "a_label_that_somebody_took_the_time_to_write_out_in_full"
+    named = tuple(
+        dataclasses.replace(v, entry=v.entry.model_copy(update={"id": f"{long}-{v.id}"})) for v in read.variants
+    )
+    printing.print_study(dataclasses.replace(read, variants=named))
+    shown = capsys.readouterr().out
+    assert "…" not in shown.split("study ")[0]
+    assert all(number in shown for number in numbers[0])
+    assert (f"{long}-weight-r0.50-s0" in shown) is not terminal

@@ -31,6 +31,7 @@ __all__ = [
     "print_study",
 ]
 
+_ANY = 10_000  # columns: more than any table has
 _WIDE = 132  # columns that a study's table with frame, units and two decimals needs
 
 
@@ -49,7 +50,7 @@ def print_study(study: Study) -> None:
     console = _console()
     _line(console, f"{study.record.name} on {study.record.data.name}, measured under onnxruntime")
     wide, columns = console.width >= _WIDE, columns_of(study)
-    console.print(_variants(study, columns, wide=wide))
+    _print_whole(console, _variants(study, columns, wide=wide))
     if units := [column.unit for column in columns if column.unit and not wide]:
         _line(console, " ".join(units))
     measured = list(study.measurements().values())
@@ -82,11 +83,19 @@ def print_study(study: Study) -> None:
 def _variants(study: Study, columns: tuple[Column, ...], *, wide: bool) -> Table:
     """One row per variant. In 80 columns units stand in the heading and one decimal is left of rates."""
     table = Table() if wide else _plain()
-    for name in ("variant", *(column.wide if wide else column.narrow for column in columns)):
-        table.add_column(name, justify="left" if name == "variant" else "right", no_wrap=True)
+    table.add_column("variant", justify="left", overflow="fold")
+    for column in columns:
+        table.add_column(column.wide if wide else column.narrow, justify="right", no_wrap=True)
     for variant in study.values():
         _add(table, cells(variant, columns, wide=wide))
     return table
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """The table with every number in full: a log takes lines of any length, a terminal folds names, if any column."""
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=_ANY)).maximum)
+    console.print(table)
 
 
 def _plain(title: str | None = None) -> Table:
