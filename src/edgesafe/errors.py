@@ -49,10 +49,6 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "WorkerError",
-    "hint",
-    "hint_of_choice",
-    "nearest",
-    "one_line",
 ]
 
 _NEAR = 0.5  #: of difflib's ratio: half of both names' letters are common to them, in the same order

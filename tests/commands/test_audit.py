@@ -76,8 +76,8 @@ def test_wrong_statements_are_caught(foreign: Path, tmp_path: Path) -> None:
             evaluate.evaluate(request, tmp_path / "a")
     for words, numbers, says in (
         ({}, {"mean": (0.5,)}, "state both"),
-        ({"layout": "hwc"}, {}, "nhwc or nchw"),
-        ({"channels": "grb"}, {}, "rgb or bgr"),
+        ({"layout": "hwc"}, {}, "did you mean 'nhwc'"),
+        ({"channels": "grb"}, {}, "did you mean 'rgb'"),
     ):
         with pytest.raises(UsageError, match=says):
             evaluate.stated(words, numbers)

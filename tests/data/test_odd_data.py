@@ -103,7 +103,7 @@ def test_missing_parts_name_what_is_near(root: Path) -> None:
     with pytest.raises(DataError, match=r"no folder 'train'.*'Train' is meant"):
         load(root, test="val")
     assert len(load(root, test="val", train="Train").train) == 10
-    with pytest.raises(DataError, match=r"no folder 'vall'.*there are: Train, val"):
+    with pytest.raises(DataError, match=r"no folder 'vall'.*did you mean 'val'"):
         load(root, test="vall", train="Train")
     with pytest.raises(DataError, match="unknown key 'tset'"):
         load(root, tset="val")

@@ -252,12 +252,12 @@ def test_tars_that_cannot_be_used_are_one_line(tmp_path: Path, kind: str) -> Non
     ("args", "says"),
     [
         ({"test": "none-*"}, "no file fits 'none-\\*'"),
-        ({"label": "category"}, "no column 'category'.*there are image, label"),
+        ({"label": "category"}, "no column 'category'.*known: image, label"),
         ({"classes": ["ant", "bee"]}, "is 2, there are 2 classes"),
         ({"classes": []}, "no list of names"),
         ({"classes": "absent.txt"}, "absent.txt"),
         ({"label": 3}, "3 is no name"),
-        ({"colour": "grey"}, "unknown key 'colour'; a parquet set has"),
+        ({"colour": "grey"}, "unknown key 'colour'; known: size, resize"),
     ],
 )
 def test_options_that_cannot_be_meant(tmp_path: Path, args: dict[str, Any], says: str) -> None:

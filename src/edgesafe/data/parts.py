@@ -98,7 +98,7 @@ def _by_table(file: Path, paths: tuple[str, ...]) -> dict[str, NDArray[np.int64]
         raise DataError("has no columns path and part", where=str(file), fix="begin it with the line: path,part")
     known, chosen = {path: row for row, path in enumerate(paths)}, dict[int, str]()
     for line, entry in enumerate(lines, 2):
-        row, name = known.get(_plain(entry)), entry["part"]
+        row, name = known.get(_plain(entry)), entry["part"] or ""
         where = f"{file}, line {line}"
         if row is None:
             raise DataError(f"there is no image {entry['path']!r}", where=where, fix="give paths from the root")
