@@ -7,6 +7,7 @@ import pytest
 from report_synthetic import LARGE, Plan, changed, study
 
 from edgesafe.display import error
+from edgesafe.policy.outputs import to_text
 from edgesafe.recipe.sections import CORRUPTIONS
 from edgesafe.records import GateResult, GateStatus, InputRecord, Unit
 from edgesafe.report import ReportFiles, View, svg
@@ -195,6 +196,21 @@ def test_a_group_is_as_good_as_its_worst_gate(small: View, seen: tuple[GateStatu
     groups, _ = grouped(view)
     status = {g.key: g.status(view) for g in groups}
     assert status["filter-r0.50"] is worst and status["weight-r0.50"] is None
+
+
+def test_the_page_counts_decisions_as_the_terminal_does(small: View) -> None:
+    """A gate that only warns counts as one that passes where it does, and apart where it does not."""
+    from edgesafe.report import build
+
+    statuses = (GateStatus.PASS, GateStatus.PASS, GateStatus.INCONCLUSIVE, GateStatus.PASS, GateStatus.FAIL)
+    gates = tuple(
+        _gate("filter-r0.50-s0", "max_drop 1.0pp", status, 0.0).model_copy(update={"level": level})
+        for status, level in zip(statuses, ("error", "error", "error", "warn", "warn"), strict=True)
+    )
+    assert small.verdict is not None
+    verdict = small.verdict.model_copy(update={"gates": gates, "notes": ()})
+    assert "1 inconclusive, 3 pass; as warnings only: 1 fail" in to_text(verdict).splitlines()[-1]
+    assert "1 inconclusive, 3 passed; as warnings only: 1 failed" in build(changed(small, verdict=verdict)).html
 
 
 def test_an_unmeasured_variant_may_be_judged_missing(small: View) -> None:

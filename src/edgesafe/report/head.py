@@ -148,9 +148,11 @@ def _why_refused(verdict: Verdict) -> str:
 
 
 def _count_words(verdict: Verdict) -> str:
-    """How many gates, variants and decisions of each kind."""
-    seen = Counter(g.status for g in verdict.gates if g.level == "error")
-    warned = Counter(g.status for g in verdict.gates if g.level == "warn")
+    """How many gates, variants and decisions of each kind; what passes counts alike, whether or not it only warns."""
+    warned: Counter[GateStatus] = Counter(
+        g.status for g in verdict.gates if g.level == "warn" and g.status is not GateStatus.PASS
+    )
+    seen = Counter(g.status for g in verdict.gates) - warned
     gates = len({g.id for g in verdict.gates})
     judged = len({g.variant for g in verdict.gates})
     said = {GateStatus.PASS: "passed", GateStatus.FAIL: "failed"}
@@ -158,7 +160,7 @@ def _count_words(verdict: Verdict) -> str:
     text = ", ".join(parts) or "nothing decided"
     if warned:
         words = ", ".join(f"{warned[s]} {said.get(s, look.word)}" for s, look in STATUS.items() if warned[s])
-        text += f"; of those that only warn, {words}"
+        text += f"; as warnings only: {words}"
     profile = f", profile {clean(verdict.profile)}" if verdict.profile else ""
     return (
         f"{gates} gate{'' if gates == 1 else 's'} on {judged} variant{'' if judged == 1 else 's'}{profile}: "
