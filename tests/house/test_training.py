@@ -92,7 +92,7 @@ def test_a_rate_at_which_fine_tuning_unlearns_is_said(
     shades = np.broadcast_to((60 + 120 * labels).astype(np.uint8)[:, None, None, None], (images, 8, 8, 3)).copy()
     part = ImageSet(shades, labels, "x")
     heard = Heard()
-    plain = Trainer(DataBundle("d", HALF, HALF, part, part, part), None, heard, {}, False)  # type: ignore[arg-type]
+    plain = Trainer(DataBundle("d", HALF, HALF, part, part, part), None, heard, {}, False)  # type: ignore[arg-type] # `_fit` keeps nothing
     monkeypatch.setattr(
         Trainer, "_fit", lambda self, net, plan, training, _: loop.fit(net, training.images, self.normalise, plan)
     )

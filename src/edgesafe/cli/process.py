@@ -111,7 +111,7 @@ def _report(error: EdgesafeError, debug: bool) -> int:
 
 
 def _bug(error: Exception, debug: bool) -> int:
-    if isinstance(error, OSError) and (full := full_disk(error)) is not None:
+    if (full := full_disk(error)) is not None:
         return _report(full, debug)
     if debug:
         traceback.print_exc()

@@ -216,10 +216,10 @@ def _training_s(recipe: Recipe, plans: Sequence[VariantPlan], n: int, speed: _Sp
             seconds += recipe.train.epochs * n * speed.training(recipe.train)
         for block in recipe.compress:
             if block.method is Method.CHANNEL and any(plan.section == block for plan in mine):
-                section = block.recover or recipe.recover
+                section = recipe.recovery_of(block)
                 seconds += block.slim_epochs * _images(section, n) * speed.training(section)
         asked = [plan.section for plan in mine if plan.section is not None and plan.section.tune_first]
-        firsts = {section.recover or recipe.recover for section in asked}
+        firsts = {recipe.recovery_of(section) for section in asked}
         seconds += sum(section.epochs * _images(section, n) * speed.training(section) for section in firsts)
     return seconds
 
@@ -241,7 +241,7 @@ def _recovery_s(recipe: Recipe, plan: VariantPlan, bundle: DataBundle, speed: _S
     seconds = 0.0 if shown is None else _lit(shown, len(bundle.validation)) * speed.infer
     if plan.section is None:
         return seconds
-    section = plan.section.recover or recipe.recover
+    section = recipe.recovery_of(plan.section)
     trained = section.epochs * _images(section, len(bundle.train))
     seen = min(section.bn_images, len(bundle.train)) + 3 * len(bundle.validation)
     if plan.section.ranks_by_lighting:

@@ -249,7 +249,7 @@ class Explorer:
         if made.series.structured:
             said = "channels at random, as many of each layer as of the winner, recovered alike"
             yield control_of(made.series, gone), made.plan.ratio, said
-        how = variants.recovery_of(recipe, made.series.section)
+        how = recipe.recovery_of(made.series.section)
         if how.epochs or how.bn_images:
             bare = how.model_copy(update={"epochs": 0, "bn_images": 0})
             yield bare_of(made.series, gone, bare), made.plan.ratio, "the winner's cut, not recovered"
@@ -307,7 +307,7 @@ class Explorer:
         pruning = Pruning(
             network=lambda series: variants.start_of(run, seed, series.section),
             context=lambda series: variants.context_of(run, seed, series.section),
-            recovery=lambda series: variants.recovery_of(recipe, series.section),
+            recovery=lambda series: recipe.recovery_of(series.section),
         )
         self._pruning = pruning
         target = recipe.target

@@ -23,7 +23,7 @@ from edgesafe.models import count
 from edgesafe.progress import Progress
 from edgesafe.prune import PruneContext, PruneOutcome
 from edgesafe.recipe.recipe import Recipe, VariantPlan
-from edgesafe.recipe.sections import MEASURED, CompressSection, Method, RecoverSection
+from edgesafe.recipe.sections import MEASURED, CompressSection, Method
 from edgesafe.records import (
     AllocationRecord,
     DataBundle,
@@ -61,7 +61,6 @@ __all__ = [
     "measured",
     "observed",
     "rechecked",
-    "recovery_of",
     "ship",
     "sibling_missing",
     "start_of",
@@ -205,25 +204,17 @@ def _pruned(run: Run, plan: VariantPlan, section: CompressSection) -> PruneOutco
 def start_of(run: Run, seed: int, section: CompressSection) -> nn.Module:
     """The network that a block prunes: the seed's, trained on first where the block says so. Nothing may change it."""
     if section.method is Method.CHANNEL:
-        return run.baselines.slimmed(section, recovery_of(run.recipe, section), seed)
+        return run.baselines.slimmed(section, run.recipe.recovery_of(section), seed)
     if section.tune_first:
-        return run.baselines.tuned(recovery_of(run.recipe, section), seed)
+        return run.baselines.tuned(run.recipe.recovery_of(section), seed)
     return run.baselines.of(seed)
 
 
 def _recovery(run: Run, plan: VariantPlan, section: CompressSection, name: str = "recover") -> RecoveryPlan:
     """BatchNorm re-estimation and fine-tuning as the block says, or else the recipe."""
-    blocks = run.recipe.compress
-    own = section in blocks and section.recover is not None
-    key = f"compress.{blocks.index(section)}.recover" if own else "recover"
-    how = recovery_of(run.recipe, section)
+    key, how = run.recipe.recovery_key(section), run.recipe.recovery_of(section)
     teacher = run.baselines.of(plan.seed) if how.distill.weight else None
     return RecoveryPlan(how, key, plan.seed, plan.id, name, teacher)
-
-
-def recovery_of(recipe: Recipe, section: CompressSection) -> RecoverSection:
-    """A block's own recovery, or else the recipe's."""
-    return section.recover or recipe.recover
 
 
 def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
@@ -248,7 +239,7 @@ def context_of(run: Run, seed: int, section: CompressSection) -> PruneContext:
 def curves_of(run: Run, seed: int, section: CompressSection, context: PruneContext) -> AllocationRecord:
     """What narrowing each layer alone costs a seed's network, and what it saves by the section's allocation."""
     recipe = run.recipe
-    how = recovery_of(recipe, section)
+    how = recipe.recovery_of(section)
     probing = Probing(run.bundle, how, recipe.export, recipe.target, run.study, run.progress)
     return allocation_of(start_of(run, seed, section), section, context, probing)
 

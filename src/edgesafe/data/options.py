@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgesafe.errors import DataError, hint, hint_of_choice
 
-__all__ = ["validated"]
+__all__ = ["require_none", "validated"]
 
 _M = TypeVar("_M", bound=BaseModel)
 

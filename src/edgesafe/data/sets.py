@@ -55,8 +55,6 @@ def load(section: DataSection, progress: Progress | None = None) -> DataBundle:
     Raises:
         DataError: unknown name, missing or damaged files, no images, wrong shapes or labels.
     """
-    if section.name in ("digits", "cifar10"):
-        require_none(section.args, section.name)
     cache = Cache.of(section, progress)
     raw = _loader(section.name)(section, cache)
     where = f"data '{section.name}'"
@@ -276,9 +274,22 @@ def _npy(section: DataSection, cache: Cache) -> RawData:
     return mappings.raw_data(npy.read_folder(Path(section.root), cache), section.root, section.args)
 
 
-_LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
-    "digits": _digits,
-    "cifar10": _cifar10,
+_Loader = Callable[[DataSection, Cache], RawData]
+
+
+def _without_options(load: _Loader) -> _Loader:
+    """The loader of a set that takes no `data.args`: it refuses them."""
+
+    def checked(section: DataSection, cache: Cache) -> RawData:
+        require_none(section.args, section.name)
+        return load(section, cache)
+
+    return checked
+
+
+_LOADERS: Mapping[str, _Loader] = {
+    "digits": _without_options(_digits),
+    "cifar10": _without_options(_cifar10),
     "aircraft": _aircraft,
     "keypoints": _keypoints,
     "imagefolder": imagefolder.load,
@@ -289,7 +300,7 @@ _LOADERS: Mapping[str, Callable[[DataSection, Cache], RawData]] = {
 }
 
 
-def _loader(name: str) -> Callable[[DataSection, Cache], RawData]:
+def _loader(name: str) -> _Loader:
     if name in _LOADERS:
         return _LOADERS[name]
     if ":" in name:

@@ -53,7 +53,7 @@ def tellable(error: Exception) -> Exception:
     """An error as it can be sent: our own as it is, another as its last line; its traceback goes to standard error."""
     if isinstance(error, EdgesafeError):
         return error
-    if isinstance(error, OSError) and (full := full_disk(error)) is not None:
+    if (full := full_disk(error)) is not None:
         return full
     traceback.print_exception(error)
     return WorkerError("".join(traceback.format_exception_only(error)).strip(), fix="this may be a bug of edgesafe")

@@ -348,9 +348,9 @@ def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         written.add(place)
 
 
-def full_disk(error: OSError) -> StoreError | None:
+def full_disk(error: Exception) -> StoreError | None:
     """The error that says that a disk is full, where a temporary file ran into it; None: it was another error."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     place = error.filename or f"temporary files (TMPDIR, here {tempfile.gettempdir()})"
     fix = "free some space, or set TMPDIR to a directory with more, and run the same command again: it continues"

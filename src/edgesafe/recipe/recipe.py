@@ -106,6 +106,15 @@ class Recipe(Section):
         blocks = {f"compress.{k}.recover": block.recover for k, block in enumerate(self.compress)}
         return {"recover": self.recover} | {key: section for key, section in blocks.items() if section is not None}
 
+    def recovery_of(self, section: CompressSection) -> RecoverSection:
+        """A block's own recovery, or else [recover]."""
+        return section.recover or self.recover
+
+    def recovery_key(self, section: CompressSection) -> str:
+        """The key that says how networks of a block recover: "compress.0.recover", or "recover" if it says nothing."""
+        own = section.recover is not None and section in self.compress
+        return f"compress.{self.compress.index(section)}.recover" if own else "recover"
+
     @property
     def ranks_by_lighting(self) -> CompressSection | None:
         """The first block that ranks channels by how lighting moves them, or None."""
@@ -198,9 +207,7 @@ def trainings(recipe: Recipe, plans: Sequence[VariantPlan]) -> dict[str, TrainSe
         said["train"] = recipe.train
     for plan in plans:
         if plan.section is not None and plan.sibling is None:
-            own = plan.section.recover
-            key = "recover" if own is None else f"compress.{recipe.compress.index(plan.section)}.recover"
-            said[key] = own or recipe.recover
+            said[recipe.recovery_key(plan.section)] = recipe.recovery_of(plan.section)
     return said
 
 

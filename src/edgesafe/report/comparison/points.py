@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 from edgesafe.errors import NothingEvaluated
 from edgesafe.records import Precision, Role
-from edgesafe.report.comparison.together import is_shown, named, require_alike
+from edgesafe.report.comparison.together import is_shown, named, require_alike, unfinished
 from edgesafe.study.study import Study, Variant
 
 __all__ = ["Curve", "Point", "Spread", "curves", "titles"]
@@ -106,11 +106,7 @@ def _of(study: Study, name: str) -> list[Curve]:
         mine = [v for v in done.values() if v.entry.label == label and is_shown(v.entry)]
         ratios = sorted({v.entry.ratio for v in mine})
         points = [Point(ratio, tuple(v for v in mine if v.entry.ratio == ratio)) for ratio in ratios]
-        missing = tuple(
-            f"{e.id} ({e.status.value}{': ' + e.reason if e.reason else ''})"
-            for e in entries
-            if e.label == label and is_shown(e) and e.id not in done
-        )
+        missing = tuple(unfinished(e) for e in entries if e.label == label and is_shown(e) and e.id not in done)
         if points:
             made.append(Curve(name, network, label, (Point(0.0, baselines), *points), missing))
     return made

@@ -10,7 +10,7 @@ from edgesafe.errors import UsageError
 from edgesafe.records import Precision, Role, TaskKind, VariantEntry, VariantStatus
 from edgesafe.study.study import Study
 
-__all__ = ["Conditions", "conditions", "is_shown", "left_out", "named", "require_alike"]
+__all__ = ["Conditions", "conditions", "is_shown", "left_out", "named", "require_alike", "unfinished"]
 
 _CORRUPTION, _SEVERITY = "mpc.corruption.", "mpc.severity."
 
@@ -32,7 +32,7 @@ class Conditions:
     source: str
 
     def __str__(self) -> str:
-        """In words."""
+        """For people: "fog, snow at severities 1, 3, seed 0"; all fifteen corruptions are counted, not named."""
         names = "15 corruptions" if len(self.corruptions) == 15 else ", ".join(self.corruptions)
         severities = ", ".join(map(str, self.severities))
         several = "severity" if len(self.severities) == 1 else "severities"
@@ -107,7 +107,7 @@ def left_out(study: Study) -> tuple[str, ...]:
     for entry in study.record.variants:
         curved = is_shown(entry) or (entry.is_baseline and entry.precision is Precision.FP32)
         if curved and entry.status is not VariantStatus.DONE:
-            said.append(f"{entry.id} ({entry.status.value}{': ' + entry.reason if entry.reason else ''})")
+            said.append(unfinished(entry))
     other = [e.id for e in study.record.variants if e.precision is not Precision.FP32]
     plain = [e for e in study.record.variants if e.precision is Precision.FP32 and not e.is_baseline]
     unplaced = [e.id for e in plain if not is_shown(e)]
@@ -116,6 +116,11 @@ def left_out(study: Study) -> tuple[str, ...]:
     if unplaced:
         said.append(f"{_several(unplaced)} (no ratio: a budget, a trial of a search, or an audited file)")
     return tuple(said)
+
+
+def unfinished(entry: VariantEntry) -> str:
+    """A variant without numbers, and why: "filter-r0.50-s0 (refused: the reason)"."""
+    return f"{entry.id} ({entry.status.value}{': ' + entry.reason if entry.reason else ''})"
 
 
 def _several(ids: Sequence[str]) -> str:
